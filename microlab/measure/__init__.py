@@ -1,0 +1,1 @@
+"""Measurement: segmentation metrics and grain statistics."""

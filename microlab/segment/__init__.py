@@ -1,0 +1,1 @@
+"""Segmentation: networks, classical baselines, and the step from boundaries to grains."""
