@@ -1,0 +1,301 @@
+"""The specimen's surface: what the electron beam meets before the microscope adds its faults (chapter 04).
+
+Every function takes an image (or makes the first one) and returns an image, float32, nominally in [0, 1],
+and can be used alone. The chain is put together in :mod:`microlab.render.sem`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+Seed = int | np.random.Generator
+
+
+@dataclass(frozen=True)
+class BoundaryGeometry:
+    """Where the nearest grain boundary is, for every pixel.
+
+    Attributes
+    ----------
+    distance : (H, W) float32
+        Distance to the nearest boundary in pixels. It runs between pixels, so the least value is 0.5.
+    facet : (H, W) int32
+        Number 0..m-1 of the nearest boundary facet, that is of the pair of grains that meet there.
+    """
+
+    distance: np.ndarray
+    facet: np.ndarray
+
+
+def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> BoundaryGeometry:
+    """Distance to the nearest grain boundary, and which facet it belongs to.
+
+    Parameters
+    ----------
+    grain_map : (H, W) int
+        Grain ids.
+    periodic : bool
+        Whether the grain map wraps around, as simulated ones do.
+
+    Raises
+    ------
+    ValueError
+        If `grain_map` is not two-dimensional or holds a single grain.
+    """
+    grain_map = np.asarray(grain_map)
+    if grain_map.ndim != 2:
+        raise ValueError(f"grain_map must be two-dimensional, got shape {grain_map.shape}")
+    if grain_map.min() == grain_map.max():
+        raise ValueError("grain_map holds a single grain: there is no boundary to render")
+    height, width = grain_map.shape
+    margin = min(height, width) // 2 if periodic else 0
+    ids = np.pad(grain_map.astype(np.int64), margin, mode="wrap") if margin else grain_map.astype(np.int64)
+    other = np.full(ids.shape, -1, np.int64)  # on pixels beside a boundary: the grain across it
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        neighbour = np.roll(ids, step, axis)
+        if not periodic:  # nothing lies beyond the frame
+            edge = [slice(None), slice(None)]
+            edge[axis] = 0 if step == 1 else -1
+            neighbour[tuple(edge)] = ids[tuple(edge)]
+        other = np.where((neighbour != ids) & (other < 0), neighbour, other)
+    distance, nearest = ndimage.distance_transform_edt(other < 0, return_indices=True)
+    pair = np.minimum(ids, other) * (int(ids.max()) + 1) + np.maximum(ids, other)
+    inner = np.s_[margin : margin + height, margin : margin + width]
+    facet = np.unique(pair[tuple(nearest)][inner], return_inverse=True)[1].reshape(height, width)
+    return BoundaryGeometry((distance[inner] + 0.5).astype(np.float32), facet.astype(np.int32))
+
+
+def smooth_noise(shape: tuple[int, int], correlation_length: float, seed: Seed) -> np.ndarray:
+    """Gaussian random field of zero mean and unit variance, periodic.
+
+    Parameters
+    ----------
+    shape : (H, W)
+    correlation_length : float
+        Standard deviation of the smoothing kernel in pixels; 0 gives white noise.
+    seed : int or numpy.random.Generator
+    """
+    white = np.random.default_rng(seed).standard_normal(shape)
+    if correlation_length <= 0:
+        return white.astype(np.float32)
+    spectrum = np.fft.rfft2(white)
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    field = np.fft.irfft2(spectrum * np.exp(-2 * (np.pi * correlation_length) ** 2 * (fy**2 + fx**2)), shape)
+    field -= field.mean()
+    return (field / max(field.std(), 1e-12)).astype(np.float32)
+
+
+def grain_contrast(grain_map: np.ndarray, *, mean: float, spread: float, seed: Seed) -> np.ndarray:
+    """Channelling contrast: every grain has its own grey level, set by how the beam meets its lattice.
+
+    Parameters
+    ----------
+    grain_map : (H, W) int
+        Grain ids 0..n-1.
+    mean, spread : float
+        Mean and standard deviation over the grains, in units of full scale.
+    seed : int or numpy.random.Generator
+
+    References
+    ----------
+    Joy, Newbury and Davidson, J. Appl. Phys. 53, R81 (1982): electron channelling contrast.
+    """
+    level = np.random.default_rng(seed).normal(mean, spread, int(grain_map.max()) + 1)
+    return level[grain_map].astype(np.float32)
+
+
+def facet_tilt(image: np.ndarray, grain_map: np.ndarray, *, slope: float, seed: Seed) -> np.ndarray:
+    """Each grain's surface is tilted a little, so its brightness runs linearly across it.
+
+    Parameters
+    ----------
+    slope : float
+        Standard deviation of the brightness change over one mean grain diameter, in units of full scale.
+
+    References
+    ----------
+    Goldstein et al., Scanning Electron Microscopy and X-Ray Microanalysis, 4th ed. (2018), ch. 5: tilt.
+    """
+    rng = np.random.default_rng(seed)
+    n = int(grain_map.max()) + 1
+    diameter = np.sqrt(4 * grain_map.size / (np.pi * n))
+    gradient = rng.normal(0, slope / diameter, (2, n))
+    y, x = np.indices(grain_map.shape)
+    # Zero-mean inside each grain. A grain that wraps around the frame gets a short seam; its slope is small.
+    area = np.maximum(np.bincount(grain_map.ravel(), minlength=n), 1)
+    cy = np.bincount(grain_map.ravel(), y.ravel(), n) / area
+    cx = np.bincount(grain_map.ravel(), x.ravel(), n) / area
+    ramp = gradient[0][grain_map] * (y - cy[grain_map]) + gradient[1][grain_map] * (x - cx[grain_map])
+    return (image + np.clip(ramp, -2 * slope, 2 * slope)).astype(np.float32)
+
+
+def terraces(
+    image: np.ndarray,
+    grain_map: np.ndarray,
+    distance: np.ndarray,
+    *,
+    amplitude: float,
+    spacing: float,
+    seed: Seed,
+) -> np.ndarray:
+    """Growth terraces: faint rings inside some grains that follow their outline. They are not boundaries.
+
+    Parameters
+    ----------
+    distance : (H, W) float
+        Distance to the nearest boundary in pixels.
+    amplitude : float
+        Largest brightness of a ring in units of full scale; each grain draws its own share.
+    spacing : float
+        Mean distance between rings in pixels.
+    """
+    rng = np.random.default_rng(seed)
+    n = int(grain_map.max()) + 1
+    strength = amplitude * rng.random(n) ** 3  # most grains have hardly any
+    period = spacing * rng.uniform(0.6, 1.6, n)
+    phase = rng.uniform(0, 2 * np.pi, n)
+    wobble = smooth_noise(image.shape, spacing / 2, rng)
+    wave = np.sin(2 * np.pi * distance / period[grain_map] + phase[grain_map] + wobble)
+    inside = 1 - np.exp(-((distance / spacing) ** 2))
+    return (image + strength[grain_map] * wave * inside).astype(np.float32)
+
+
+def groove(
+    image: np.ndarray,
+    geometry: BoundaryGeometry,
+    *,
+    depth: float,
+    width: float,
+    variation: float = 0.0,
+    seed: Seed = 0,
+) -> np.ndarray:
+    """Boundary grooves: fewer electrons leave the trench that etching or annealing digs along a boundary.
+
+    The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the boundary, so its full width at
+    half depth is 2.35 `width`. Each facet has its own depth and width, and the depth varies along it.
+
+    Parameters
+    ----------
+    depth : float in [0, 1]
+        Share of the signal lost at the bottom.
+    width : float
+        Standard deviation of the groove's profile in pixels.
+    variation : float in [0, 1]
+        Relative spread of depth and width between facets and along them; 0 makes all alike.
+
+    References
+    ----------
+    Mullins, J. Appl. Phys. 28, 333 (1957): thermal grooving.
+    """
+    rng = np.random.default_rng(seed)
+    n = int(geometry.facet.max()) + 1
+    share = 1 - variation * rng.random(n) ** 1.5
+    along = 1 - 0.5 * variation * np.clip(smooth_noise(image.shape, 12.0, rng), 0, 2)
+    broad = np.exp(0.5 * variation * rng.standard_normal(n))
+    profile = np.exp(-((geometry.distance - 0.5) ** 2) / (2 * (width * broad[geometry.facet]) ** 2))
+    return (image * (1 - depth * share[geometry.facet] * along * profile)).astype(np.float32)
+
+
+def edge_brightening(
+    image: np.ndarray, distance: np.ndarray, *, gain: float, offset: float, width: float
+) -> np.ndarray:
+    """Bright rims: more secondary electrons escape beside an edge than from the flat surface.
+
+    Parameters
+    ----------
+    gain : float
+        Relative brightening at the top of the rim.
+    offset, width : float
+        Distance of the rim from the boundary and its standard deviation, in pixels.
+
+    References
+    ----------
+    Reimer, Scanning Electron Microscopy, 2nd ed. (1998), ch. 6: edge effect.
+    """
+    return (image * (1 + gain * np.exp(-((distance - offset) ** 2) / (2 * width**2)))).astype(np.float32)
+
+
+def surface_texture(
+    image: np.ndarray, *, amplitude: float, correlation_length: float, seed: Seed
+) -> np.ndarray:
+    """Roughness of the surface: a correlated random field is added.
+
+    Parameters
+    ----------
+    amplitude : float
+        Standard deviation in units of full scale.
+    correlation_length : float
+        In pixels.
+    """
+    return (image + amplitude * smooth_noise(image.shape, correlation_length, seed)).astype(np.float32)
+
+
+def spots(image: np.ndarray, *, number: float, radius: float, contrast: float, seed: Seed) -> np.ndarray:
+    """Small particles (`contrast` > 0) or etch pits and inclusions (`contrast` < 0) on the surface.
+
+    Parameters
+    ----------
+    number : float
+        Mean number of spots per 512 x 512 pixels (Poisson).
+    radius : float
+        Mean radius in pixels.
+    contrast : float
+        Brightness at the centre relative to the surroundings, in units of full scale.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = image.shape
+    out = image.astype(np.float32).copy()
+    for _ in range(rng.poisson(number * image.size / 512**2)):
+        a, b = np.maximum(radius * rng.lognormal(0, 0.4, 2), 0.4)
+        angle, cy, cx = rng.uniform(0, np.pi), rng.uniform(0, height), rng.uniform(0, width)
+        reach = int(np.ceil(2.5 * max(a, b)))
+        y0, y1 = max(int(cy) - reach, 0), min(int(cy) + reach + 1, height)
+        x0, x1 = max(int(cx) - reach, 0), min(int(cx) + reach + 1, width)
+        y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        v = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+        out[y0:y1, x0:x1] += contrast * rng.uniform(0.4, 1) / (1 + ((u / a) ** 2 + (v / b) ** 2) ** 3)
+    return out
+
+
+def scratches(image: np.ndarray, *, number: float, length: float, depth: float, seed: Seed) -> np.ndarray:
+    """Thin, bent, faint lines that end anywhere: polishing scratches and cracks. They are not boundaries.
+
+    Parameters
+    ----------
+    number : float
+        Mean number per 512 x 512 pixels (Poisson).
+    length : float
+        Mean length in pixels.
+    depth : float
+        Mean share of the signal lost on the line.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = image.shape
+    lines = np.zeros(image.shape, np.float32)
+    for _ in range(rng.poisson(number * image.size / 512**2)):
+        size, angle, bend = length * rng.uniform(0.4, 1.6), rng.uniform(0, 2 * np.pi), rng.normal(0, 0.5)
+        t = np.linspace(-0.5, 0.5, max(int(2 * size), 2))
+        y = rng.uniform(0, height) + size * (t * np.sin(angle) + bend * t**2 * np.cos(angle))
+        x = rng.uniform(0, width) + size * (t * np.cos(angle) - bend * t**2 * np.sin(angle))
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        yi, xi = y[inside].astype(int), x[inside].astype(int)
+        lines[yi, xi] = np.maximum(lines[yi, xi], depth * rng.uniform(0.3, 1))
+    return (image * (1 - 2 * np.clip(ndimage.gaussian_filter(lines, 0.8), 0, 0.5))).astype(np.float32)
+
+
+def contamination(image: np.ndarray, *, depth: float, correlation_length: float, seed: Seed) -> np.ndarray:
+    """Stains and hydrocarbon films: broad patches darken the surface.
+
+    Parameters
+    ----------
+    depth : float
+        Share of the signal lost under the thickest film.
+    correlation_length : float
+        Size of the patches in pixels.
+    """
+    film = np.clip(smooth_noise(image.shape, correlation_length, seed) - 0.8, 0, 1.5) / 1.5
+    return (image * (1 - depth * film)).astype(np.float32)
