@@ -143,7 +143,7 @@ def follow_path(image: np.ndarray, path: np.ndarray) -> np.ndarray:
 
 
 def tone(image: np.ndarray, *, contrast: float, brightness: float, gamma: float) -> np.ndarray:
-    """Contrast and brightness knobs and display curve: ``clip(contrast (image - 0.5) + brightness) ** gamma``."""
+    """Contrast, brightness and display curve: ``clip(contrast (image - 0.5) + brightness) ** gamma``."""
     return (np.clip(contrast * (image - 0.5) + brightness, 0, 1) ** gamma).astype(np.float32)
 
 

@@ -174,8 +174,8 @@ def groove(
 ) -> np.ndarray:
     """Boundary grooves: fewer electrons leave the trench that etching or annealing digs along a boundary.
 
-    The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the boundary, so its full width at
-    half depth is 2.35 `width`. Each facet has its own depth and width, and the depth varies along it.
+    The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the boundary, so the full
+    width at half depth is 2.35 `width`. Each facet has its own depth and width; the depth varies along it.
 
     Parameters
     ----------
