@@ -1,0 +1,439 @@
+"""Figures of the book: one style, one set of colours, scale bars, and sliders that need no kernel.
+
+A picture needs words for those who cannot see it. The functions that make HTML themselves (`html_image`,
+`frame_slider`) refuse to work without `alt`. The others draw on matplotlib axes; there the words stand in the
+cell's ``mystnb: image: alt:`` metadata, and the checks of the book fail without it. Used by every chapter.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# One meaning, one colour, in the whole book. From the Okabe-Ito palette, chosen so that the four also differ
+# in lightness (89, 71, 61 and 46 of 100): they stay apart in grey and with any colour vision.
+COLOURS: dict[str, str] = {
+    "boundary": "#F0E442",  # where a boundary is; too pale for lines on white
+    "prediction": "#E69F00",  # what a method says
+    "error": "#CC79A7",  # what a method says wrongly
+    "truth": "#0072B2",  # what is known
+}
+
+
+def style() -> None:
+    """Switch matplotlib to the book's style: plain axes, legible sizes, the book's colours in order."""
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": mpl.cycler(
+                color=[COLOURS["truth"], COLOURS["prediction"], COLOURS["error"], "#009E73", "#4D4D4D"],
+                linestyle=["-", "--", "-.", ":", (0, (1, 1))],
+            ),
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlesize": 11,
+            "axes.labelsize": 11,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.figsize": (6.0, 3.6),
+            "font.size": 10.5,
+            "grid.color": "#DDDDDD",
+            "grid.linewidth": 0.6,
+            "image.cmap": "cividis",
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def show_image(
+    image: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    pixel_size: float | None = None,
+    cmap: str = "gray",
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> Axes:
+    """Draw an image without axes, with a scale bar when the pixel size is known.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, 3)
+        Micrograph, field or mask.
+    ax : Axes, optional
+        Where to draw; by default a new figure of 4 inches.
+    title : str, optional
+        Title above the picture.
+    pixel_size : float, optional
+        Micrometres per pixel; draws a scale bar.
+    cmap, vmin, vmax
+        As in matplotlib.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If `image` is not an image.
+    """
+    image = _as_image(image, "image")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4, 4 * image.shape[0] / image.shape[1] + 0.2))
+    ax.imshow(image, cmap=cmap, vmin=vmin, vmax=vmax, interpolation="nearest")
+    ax.set_axis_off()
+    if title:
+        ax.set_title(title)
+    if pixel_size is not None:
+        scale_bar(ax, pixel_size)
+    return ax
+
+
+def colour_grains(labels: ArrayLike, *, seed: int = 0, background: int | None = 0) -> NDArray[np.float32]:
+    """Give every grain a light colour of its own.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+        Label image or grain map.
+    seed : int
+        Changes which grain has which colour.
+    background : int or None
+        The label that is no grain, drawn dark; None for a grain map, where 0 is a grain.
+
+    Returns
+    -------
+    (H, W, 3) float32 in [0, 1]
+    """
+    labels = np.asarray(labels)
+    ids, index = np.unique(labels, return_inverse=True)
+    # Equal steps along a lightness-ordered map, shuffled, so that neighbours differ in grey too.
+    shades = np.random.default_rng(seed).permutation(np.linspace(0.15, 1.0, len(ids)))
+    palette = mpl.colormaps["viridis"](shades)[:, :3].astype(np.float32)
+    palette = 0.75 * palette + 0.25
+    if background is not None:
+        palette[ids == background] = 0.1
+    return palette[index].reshape(*labels.shape, 3)
+
+
+def overlay_boundaries(
+    image: ArrayLike, boundary: ArrayLike, *, colour: str = "prediction", ax: Axes | None = None, **show
+) -> Axes:
+    """Draw a boundary mask in colour over its image.
+
+    Parameters
+    ----------
+    image : (H, W)
+        Micrograph in [0, 1].
+    boundary : (H, W) bool
+        True on boundaries.
+    colour : str
+        A key of `COLOURS` or any matplotlib colour.
+    ax, **show
+        As in `show_image`.
+
+    Returns
+    -------
+    Axes
+    """
+    picture = _paint(image, [(boundary, COLOURS.get(colour, colour))])
+    return show_image(picture, ax=ax, **show)
+
+
+def compare_boundaries(
+    image: ArrayLike, truth: ArrayLike, prediction: ArrayLike, *, ax: Axes | None = None, **show
+) -> Axes:
+    """Draw where two boundary masks agree and where they do not.
+
+    Agreement has the colour of a boundary, what the prediction misses that of the truth, and what it invents
+    that of an error.
+
+    Parameters
+    ----------
+    image : (H, W)
+        Micrograph in [0, 1].
+    truth, prediction : (H, W) bool
+        True on boundaries.
+    ax, **show
+        As in `show_image`.
+
+    Returns
+    -------
+    Axes
+    """
+    truth, prediction = np.asarray(truth, bool), np.asarray(prediction, bool)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in size")
+    parts = [
+        (truth & prediction, COLOURS["boundary"]),
+        (truth & ~prediction, COLOURS["truth"]),
+        (prediction & ~truth, COLOURS["error"]),
+    ]
+    return show_image(_paint(image, parts), ax=ax, **show)
+
+
+def scale_bar(ax: Axes, pixel_size: float, *, unit: str = "µm", fraction: float = 0.25) -> None:
+    """Draw a scale bar of a round length in the lower right corner of an image.
+
+    Parameters
+    ----------
+    ax : Axes
+        Axes that show an image, one data unit per pixel.
+    pixel_size : float > 0
+        Length of one pixel in `unit`.
+    unit : str
+        Name of the unit; ``"px"`` with a pixel size of 1 for a simulation without a scale.
+    fraction : float in (0, 1)
+        The bar is the longest 1-2-5 length within this part of the image's width.
+
+    Raises
+    ------
+    ValueError
+        If `pixel_size` is not positive.
+    """
+    if not pixel_size > 0:
+        raise ValueError(f"pixel_size must be positive, got {pixel_size}")
+    left, right = sorted(ax.get_xlim())
+    bottom, top = sorted(ax.get_ylim())[::-1]
+    longest = (right - left) * pixel_size * fraction
+    decade = 10.0 ** np.floor(np.log10(longest))
+    length = max(step * decade for step in (1, 2, 5) if step * decade <= longest)
+    bar, margin = length / pixel_size, 0.04 * (right - left)
+    thickness, x = 0.012 * (bottom - top), right - margin - bar
+    frame = 0.6 * margin
+    # A dark plate under white marks reads on any micrograph.
+    ax.add_patch(
+        plt.Rectangle(
+            (x - frame, bottom - 3.4 * margin), bar + 2 * frame, 3.0 * margin, color="black", alpha=0.65, lw=0
+        )
+    )
+    ax.add_patch(
+        plt.Rectangle((x, bottom - margin - thickness), bar, thickness, color="white", lw=0, gid="scale-bar")
+    )
+    ax.text(
+        x + bar / 2,
+        bottom - margin - 2 * thickness,
+        f"{length:g} {unit}",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+    )
+
+
+def html_image(picture: ArrayLike | Figure, alt: str, *, width: int | None = None, **colours) -> str:
+    """An HTML ``<img>`` with its pixels inside it, for reports and static pages.
+
+    Parameters
+    ----------
+    picture : (H, W), (H, W, 3) or Figure
+        Image, or a matplotlib figure.
+    alt : str
+        What the picture shows, for those who cannot see it.
+    width : int, optional
+        Width on the page in CSS pixels.
+    **colours
+        `cmap`, `vmin`, `vmax` for an image.
+
+    Returns
+    -------
+    str
+    """
+    _need_alt(alt)
+    if isinstance(picture, mpl.figure.Figure):
+        buffer = io.BytesIO()
+        picture.savefig(buffer, format="png", metadata={"Software": None})
+        source = _data_uri(buffer.getvalue())
+    else:
+        source = _png(_as_image(picture, "picture"), **colours)
+    size = f' style="width:{width}px;max-width:100%"' if width else ' style="max-width:100%"'
+    return f'<img alt="{html.escape(alt)}" src="{source}"{size}>'
+
+
+_SLIDER = """<figure class="ml-frames" id="{uid}" style="max-width:{width}px;margin:1em 0">
+<img alt="{alt}" src="{first}" style="width:100%;image-rendering:pixelated">
+<figcaption>{caption}<div class="ml-controls" hidden>
+<label for="{uid}-range">{label}: <output for="{uid}-range">{value}</output></label>
+<input id="{uid}-range" type="range" min="0" max="{last}" step="1" value="0" aria-valuetext="{value}"
+ style="width:100%"><button type="button" aria-pressed="false">Play</button></div></figcaption></figure>
+<script>
+(() => {{
+  const root = document.getElementById("{uid}"), frames = {frames}, values = {values};
+  const image = root.querySelector("img"), output = root.querySelector("output");
+  const range = root.querySelector("input"), button = root.querySelector("button");
+  const alt = {alt_js};
+  const show = () => {{
+    const i = Number(range.value);
+    image.src = frames[i];
+    image.alt = alt + " (" + {label_js} + ": " + values[i] + ")";
+    output.textContent = values[i];
+    range.setAttribute("aria-valuetext", values[i]);
+  }};
+  let timer = null;
+  const stop = () => {{
+    clearInterval(timer); timer = null;
+    button.textContent = "Play"; button.setAttribute("aria-pressed", "false");
+  }};
+  range.addEventListener("input", () => {{ stop(); show(); }});
+  button.addEventListener("click", () => {{
+    if (timer !== null) return stop();
+    button.textContent = "Pause"; button.setAttribute("aria-pressed", "true");
+    if (Number(range.value) === {last}) range.value = 0;
+    show();
+    timer = setInterval(() => {{
+      range.value = Number(range.value) + 1;
+      show();
+      if (Number(range.value) === {last}) stop();
+    }}, {interval});
+  }});
+  button.hidden = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  root.querySelector(".ml-controls").hidden = false;
+}})();
+</script>"""
+
+
+def frame_slider(
+    arrays: Sequence[ArrayLike],
+    values: Sequence[object],
+    label: str,
+    alt: str,
+    *,
+    caption: str = "",
+    width: int = 360,
+    interval: int = 350,
+    cmap: str = "gray",
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> HTML:
+    """A slider through precomputed pictures that works in the published page, without a kernel.
+
+    The arrow keys move it; the play button is left out for readers who asked for less motion. Without
+    JavaScript the first picture and the caption stay.
+
+    Parameters
+    ----------
+    arrays : sequence of (H, W) or (H, W, 3)
+        One picture per position. They share one grey scale, so that brightness means the same in all.
+    values : sequence
+        What the slider says at each position, as it shall be read: ``"t = 50"`` or ``50``.
+    label : str
+        Name of what is varied, with its unit.
+    alt : str
+        What the pictures show, for those who cannot see them. The value is added to it.
+    caption : str
+        Text under the picture.
+    width : int
+        Width on the page in CSS pixels.
+    interval : int
+        Milliseconds per picture while playing.
+    cmap, vmin, vmax
+        As in matplotlib; by default the range over all pictures.
+
+    Returns
+    -------
+    IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty, or `arrays` and `values` do not match.
+    """
+    from IPython.display import HTML  # only chapters need IPython, importing microlab must not
+
+    _need_alt(alt)
+    pictures = [_as_image(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    texts = [str(value) for value in values]
+    if len(pictures) != len(texts) or len(pictures) < 2:
+        raise ValueError(
+            f"a slider needs two or more arrays and a value for each, got {len(pictures)} and {len(texts)}"
+        )
+    vmin = min(float(p.min()) for p in pictures) if vmin is None else vmin
+    vmax = max(float(p.max()) for p in pictures) if vmax is None else vmax
+    frames = [_png(p, cmap=cmap, vmin=vmin, vmax=vmax) for p in pictures]
+    # The name comes from the content: the same chapter gives the same page.
+    uid = "ml-" + hashlib.sha256(json.dumps([frames, texts, label, alt]).encode()).hexdigest()[:10]
+    return HTML(
+        _SLIDER.format(
+            uid=uid,
+            width=width,
+            alt=html.escape(f"{alt} ({label}: {texts[0]})"),
+            alt_js=_script(alt),
+            first=frames[0],
+            caption=f"<p>{html.escape(caption)}</p>" if caption else "",
+            label=html.escape(label),
+            label_js=_script(label),
+            value=html.escape(texts[0]),
+            last=len(frames) - 1,
+            frames=_script(frames),
+            values=_script(texts),
+            interval=interval,
+        )
+    )
+
+
+def _need_alt(alt: str) -> None:
+    if not alt or not alt.strip():
+        raise ValueError("alt is empty: say in a sentence what the picture shows")
+
+
+def _as_image(array: ArrayLike, name: str) -> NDArray:
+    array = np.asarray(array)
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(f"{name} has shape {array.shape}; an image is (H, W) or (H, W, 3)")
+    return array
+
+
+def _paint(image: ArrayLike, parts: list[tuple[ArrayLike, str]]) -> NDArray[np.float32]:
+    image = _as_image(image, "image").astype(np.float32)
+    picture = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+    for mask, colour in parts:
+        mask = np.asarray(mask, bool)
+        if mask.shape != picture.shape[:2]:
+            raise ValueError(f"mask {mask.shape} and image {picture.shape[:2]} differ in size")
+        picture[mask] = mpl.colors.to_rgb(colour)
+    return np.clip(picture, 0, 1)
+
+
+def _png(array: NDArray, cmap: str = "gray", vmin: float | None = None, vmax: float | None = None) -> str:
+    """Data URI of an image: 8-bit palette for one channel (exact and small), RGB for three."""
+    if array.ndim == 3:
+        picture = Image.fromarray((np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8))
+    else:
+        low = float(array.min()) if vmin is None else vmin
+        high = float(array.max()) if vmax is None else vmax
+        scaled = (array.astype(np.float64) - low) / ((high - low) or 1.0)
+        picture = Image.fromarray((np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8))
+        levels = mpl.colormaps[cmap](np.linspace(0, 1, 256))[:, :3]
+        picture.putpalette((levels * 255 + 0.5).astype(np.uint8).tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", optimize=True)
+    return _data_uri(buffer.getvalue())
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _script(value: object) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value).replace("<", "\\u003c")
