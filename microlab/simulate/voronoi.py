@@ -88,8 +88,7 @@ def regular_seeds(
     Raises
     ------
     ValueError
-        If `alpha` is outside [0, ``MAX_ALPHA``], or if every attempt jams (as in a box narrower than the
-        distance asked).
+        If `alpha` is outside [0, ``MAX_ALPHA``], or if every attempt jams.
     """
     n, shape = _check_count(n), _check_shape(shape)
     if not 0 <= alpha <= MAX_ALPHA:
