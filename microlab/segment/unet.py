@@ -1,0 +1,349 @@
+"""The U-Net of paper A and prediction over images of any size (chapter 00, chapter 08).
+
+    probability = sigmoid(UNet(image)),     loss = BCE + 1 - Dice
+
+A contracting path of `depth` levels doubles the channels while it halves the image; an expanding path goes
+back up and joins, at each level, what the contracting path saw there (Ronneberger, Fischer and Brox,
+MICCAI 2015, doi:10.1007/978-3-319-24574-4_28).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from os import PathLike
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from microlab.training import autocast, fastest_precision
+from microlab.training import device as default_device
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+class UNet(nn.Module):
+    """U-Net: contracting path, expanding path, a skip connection at every level.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int >= 1
+        Channels of the image and of the logits. One output channel is the boundary against the grain
+        interior; more are classes.
+    width : int >= 1
+        Channels of the first level; level k has ``width * 2**k``. Paper A's U-Net is the original one, of
+        width 64; 16 trains in minutes on two CPU cores.
+    depth : int >= 1
+        Levels, counted with the bottom one. Images are padded to a multiple of ``2**(depth - 1)``.
+    norm : {'batch', 'instance', 'group', 'none'}
+        Normalisation after each 3 x 3 convolution.
+    dropout : float in [0, 1)
+        Share of channels dropped at the bottom level while training.
+    seed : int
+        Seed of the initial weights; the global generator of torch is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1 or `norm` is not known.
+    """
+
+    # Convolutions with many channels run faster on pixels whose channels lie side by side (measured in
+    # benchmarks/unet.py); `training.fit` and `predict` lay the weights out like this.
+    memory_format = torch.channels_last
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 16,
+        depth: int = 5,
+        norm: str = "batch",
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name in ("in_channels", "out_channels", "width", "depth"):
+            if (value := locals()[name]) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+        self.architecture = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "width": width,
+            "depth": depth,
+            "norm": norm,
+            "dropout": dropout,
+        }
+        widths = [width * 2**level for level in range(depth)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.down = nn.ModuleList(
+                _two_convolutions(before, after, norm)
+                for before, after in zip([in_channels, *widths], widths, strict=False)
+            )
+            self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
+            self.merge = nn.ModuleList(_two_convolutions(2 * w, w, norm) for w in reversed(widths[:-1]))
+            self.dropout = nn.Dropout2d(dropout)
+            self.head = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of an image.
+
+        Parameters
+        ----------
+        image : (N, in_channels, H, W) float
+            Any H, W >= 1.
+
+        Returns
+        -------
+        (N, out_channels, H, W) float logits.
+        """
+        height, width = image.shape[-2:]
+        x = pad_reflect(image, 2 ** (len(self.down) - 1))
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool2d(x, 2))  # (N, width 2^level, H / 2^level, W / 2^level)
+            skips.append(x)
+        x = self.dropout(skips.pop())
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(torch.cat([skips.pop(), up(x)], dim=1))
+        return self.head(x)[..., :height, :width]
+
+    @classmethod
+    def from_weights(cls, name_or_path: str | PathLike[str]) -> UNet:
+        """A trained network, ready to predict, by the name of shipped weights or the path of a file.
+
+        The weights' card holds the constructor's arguments under ``architecture``.
+        """
+        from microlab.data.weights import load_state  # here: only trained networks need the data module
+
+        state, card = load_state(name_or_path)
+        model = cls(**card["architecture"])
+        model.load_state_dict(state)
+        return model.eval()
+
+
+def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (before, after):
+        # A normalisation that subtracts the mean makes the convolution's bias idle.
+        layers += [
+            nn.Conv2d(channels, after, 3, padding=1, bias=norm == "none"),
+            NORMS[norm](after),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def pad_reflect(x: Tensor, multiple: int) -> Tensor:
+    """Pad the last two axes at their ends by reflection, up to a multiple of `multiple`.
+
+    Unlike ``torch.nn.functional.pad`` the reflection may run to and fro, so one pixel is enough.
+    """
+    for axis in (-2, -1):
+        n = x.shape[axis]
+        if n % multiple:
+            period = max(2 * n - 2, 1)
+            index = torch.arange(math.ceil(n / multiple) * multiple, device=x.device) % period
+            x = x.index_select(axis, torch.minimum(index, period - index) if n > 1 else index)
+    return x
+
+
+def boundary_loss(logits: Tensor, target: Tensor, *, positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy plus soft Dice loss, averaged over images.
+
+    Paper A trains on binary cross-entropy alone. Dice looks at the overlap only, so thin boundaries count
+    although most pixels are grain. Dice is taken image by image, which makes the loss of a batch the mean of
+    the losses of its images however the batch is shared out over processes.
+
+    Parameters
+    ----------
+    logits : (N, 1, H, W) float
+    target : (N, 1, H, W) float or bool
+        1 on boundaries; values between 0 and 1 are soft labels.
+    positive_weight : float > 0
+        Weight of boundary pixels in the cross-entropy.
+
+    Returns
+    -------
+    Scalar tensor, at least 0.
+    """
+    if logits.shape != target.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape")
+    logits, target = logits.float(), target.to(logits.device, torch.float32)
+    bce = F.binary_cross_entropy_with_logits(
+        logits, target, pos_weight=torch.tensor(positive_weight, device=logits.device)
+    )
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum((1, 2, 3))
+    total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
+    dice = (2 * overlap + 1) / (total + 1)  # the ones make an empty target well behaved
+    return bce + (1 - dice).mean()
+
+
+def predict(
+    model: nn.Module,
+    image: np.ndarray,
+    *,
+    tile: int = 512,
+    overlap: int = 64,
+    batch: int = 1,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    out: np.ndarray | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Class probability of every pixel of an image of any size, in bounded memory.
+
+    The image is read tile by tile and the result written strip by strip. Where tiles overlap their
+    predictions are mixed with weights that fall linearly towards the tile's edge and sum to one. Besides
+    `image` and `out` only one strip of tiles is held: ``4 * (tile + overlap) * W`` bytes and the network's
+    activations for `batch` tiles.
+
+    Parameters
+    ----------
+    model : Module
+        Maps (N, C, h, w) to logits (N, K, h, w), as :class:`UNet`.
+    image : (H, W) or (H, W, C) array
+        Float, as the network was trained on, or unsigned integer, which is scaled to [0, 1]. Anything that
+        has ``shape``, ``dtype`` and slices, so a ``numpy.memmap`` or a zarr array is never read whole.
+    tile, overlap : int
+        Edge of a tile and overlap of neighbours, pixels, ``0 <= overlap < tile``.
+    batch : int >= 1
+        Tiles that go through the network at once.
+    device : str or torch.device, optional
+        Default: :func:`microlab.training.device`.
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+        ``auto`` takes what a probe finds fastest on this machine.
+    prepare : callable, optional
+        Applied to every tile, (h, w) or (h, w, C) float32, before the network (for example to standardise
+        with the whole image's mean).
+    out : array (H, W) or (K, H, W) of floats, optional
+        Where to write, for example a ``numpy.memmap``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    float32 (H, W) probability of the one class in [0, 1], or (K, H, W) probabilities that sum to one.
+
+    Raises
+    ------
+    ValueError
+        If the image is empty, has a wrong number of axes or holds NaN or infinite values, or if a size does
+        not fit.
+    """
+    if len(image.shape) not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"image must be (H, W) or (H, W, C) with at least one pixel, got {image.shape}")
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap must lie in [0, tile), got overlap {overlap} with tile {tile}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    height, width = image.shape[:2]
+    target = default_device(device)
+    precision = fastest_precision(target) if precision == "auto" else precision
+    rows, row_weights = _intervals(height, tile, overlap)
+    columns, column_weights = _intervals(width, tile, overlap)
+    strip = np.zeros(0, np.float32)
+    bar = tqdm(total=len(rows) * len(columns), unit="tile", desc="segment", disable=not progress)
+    with bar, _evaluating(model, target), torch.inference_mode(), autocast(target, precision):
+        for row, (y0, y1) in enumerate(rows):
+            done = 0  # columns of this strip already predicted
+            while done < len(columns):
+                # Only tiles of one shape can go through together; the last column may be narrower.
+                group = [
+                    columns[k]
+                    for k in range(done, min(done + batch, len(columns)))
+                    if columns[k][1] - columns[k][0] == columns[done][1] - columns[done][0]
+                ]
+                tiles = [_read(image, y0, y1, x0, x1, prepare) for x0, x1 in group]
+                x = torch.from_numpy(np.stack(tiles)).to(target)
+                logits = model(x.contiguous(memory_format=_format(model))).float()
+                classes = logits.shape[1]
+                chance = (torch.sigmoid(logits) if classes == 1 else torch.softmax(logits, 1)).cpu().numpy()
+                if strip.size == 0:
+                    shape = (height, width) if classes == 1 else (classes, height, width)
+                    out = _output(out, shape)
+                    planes = out[None] if classes == 1 else out
+                    strip = np.zeros((classes, max(b - a for a, b in rows), width), np.float32)
+                for k, (x0, x1) in enumerate(group):
+                    weight = row_weights[row][:, None] * column_weights[done + k]
+                    strip[:, : y1 - y0, x0:x1] += chance[k] * weight
+                done += len(group)
+                bar.update(len(group))
+            # Rows above the next strip are complete: write them and move the rest to the top.
+            finished = (rows[row + 1][0] if row + 1 < len(rows) else height) - y0
+            planes[:, y0 : y0 + finished] = np.clip(strip[:, :finished], 0, 1)
+            rest = strip.shape[1] - finished
+            strip[:, :rest] = strip[:, finished:].copy()
+            strip[:, rest:] = 0
+    assert out is not None
+    return out
+
+
+def _intervals(n: int, tile: int, overlap: int) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
+    """Overlapping intervals that cover range(n), and for each the weights of its pixels; they sum to one."""
+    count = max(math.ceil((n - overlap) / (tile - overlap)), 1)
+    # Starts on multiples of 16 (where the tile allows) keep the pooling grids of a network with up to five
+    # levels in step, so neighbouring tiles agree.
+    step = math.gcd(16, tile)
+    starts = [int(start) // step * step for start in np.linspace(0, max(n - tile, 0), count)]
+    stops = [min(start + tile, n) for start in starts[:-1]] + [n]
+    weights, total = [], np.zeros(n)
+    for a, b in zip(starts, stops, strict=True):
+        ramp = np.arange(1, b - a + 1) / (overlap + 1)
+        weights.append(np.minimum(1.0, np.minimum(ramp, ramp[::-1])))
+        total[a:b] += weights[-1]
+    intervals = list(zip(starts, stops, strict=True))
+    return intervals, [
+        (w / total[a:b]).astype(np.float32) for w, (a, b) in zip(weights, intervals, strict=True)
+    ]
+
+
+def _read(
+    image: np.ndarray, y0: int, y1: int, x0: int, x1: int, prepare: Callable[[np.ndarray], np.ndarray] | None
+) -> np.ndarray:
+    """One tile as float32 (C, h, w)."""
+    pixels = np.asarray(image[y0:y1, x0:x1])
+    scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+    pixels = pixels.astype(np.float32) / np.float32(scale)
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"image holds NaN or infinite values in rows {y0}-{y1}, columns {x0}-{x1}")
+    if prepare is not None:
+        pixels = np.asarray(prepare(pixels), np.float32)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
+
+
+def _output(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if tuple(out.shape) != shape or np.dtype(out.dtype).kind != "f":
+        raise ValueError(f"out must be a float array of shape {shape}, got {out.dtype} {tuple(out.shape)}")
+    return out
+
+
+def _format(model: nn.Module) -> torch.memory_format:
+    return getattr(model, "memory_format", torch.contiguous_format)
+
+
+@contextmanager
+def _evaluating(model: nn.Module, device: torch.device):
+    """Move `model` to `device` in evaluation mode, and give its mode back afterwards."""
+    training = model.training
+    model.to(device, memory_format=_format(model)).eval()
+    try:
+        yield
+    finally:
+        model.train(training)
