@@ -1,0 +1,178 @@
+"""Many grains on few order-parameter fields (chapter 03).
+
+Fields are coupled only through phi, and outside its grain a field decays like exp(-r / sqrt(kappa)). So
+grains that are far apart may share one field, as far-apart countries on a map share a colour: colour the
+graph of near grains, put each grain on the field of its colour, and colour again when two grains of one
+colour meet. The idea is that of MOOSE's GrainTracker (Permann et al., Comput. Mater. Sci. 115, 18, 2016).
+
+A grain is known by its *support*, the pixels where its order parameter exceeds `SUPPORT`. The support
+outlives the grain's last pixel in the grain map, so a vanishing grain keeps its name until it is gone.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+SUPPORT = 0.01  # an order parameter above this belongs to a living grain
+SLACK = 4  # pixels that two grains of one colour may approach before the next colouring
+
+
+def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool]:
+    """Find again which grain owns the values of each field, after the grains have moved.
+
+    Parameters
+    ----------
+    eta : (C, H, W) float
+        Shared order parameters.
+    owner : (C, H, W) int32
+        Grain that each value belonged to at the last call, -1 for none.
+    n : int
+        Number of grain ids.
+    reach : int
+        Pixels around its support that a grain owns (square window, periodic).
+
+    Returns
+    -------
+    owner : (C, H, W) int32
+        New owners; meaningless if `clash`.
+    clash : bool
+        True if some pixel lies within reach of two grains of one field.
+    """
+    new = torch.empty_like(owner)
+    clash = torch.zeros((), dtype=torch.bool, device=owner.device)
+    for c in range(len(owner)):  # one field at a time: the temporaries stay in the cache
+        support = (eta[c] > SUPPORT) & (owner[c] >= 0)
+        highest = _widest(torch.where(support, owner[c] + 1, 0), reach)  # largest id + 1 within reach
+        lowest = _widest(torch.where(support, n - owner[c], 0), reach)  # n - smallest id within reach
+        clash |= ((highest > 0) & (highest + lowest != n + 1)).any()
+        torch.sub(highest, 1, out=new[c])
+    return new, bool(clash)
+
+
+def separate(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Colour anew: give grains that are near one another different fields.
+
+    Each value moves to the field of its owner's new colour. Values without a living owner are tails
+    beyond reach, or remains of vanished grains below `SUPPORT`, and are dropped.
+
+    Parameters
+    ----------
+    eta, owner, n, reach
+        As for `follow`. Ownership must be right on the supports; several grains may stand on one
+        field at any distance, even all of them (a sharp grain map as one field of ones).
+
+    Returns
+    -------
+    eta : (C', H, W) float
+    owner : (C', H, W) int32
+    """
+    support = (eta > SUPPORT) & (owner >= 0)
+    colour = torch.as_tensor(colour_graph(near_pairs(support, owner, n, 2 * reach + SLACK))).to(eta.device)
+    alive = torch.zeros(n, dtype=torch.bool, device=eta.device)
+    alive[owner[support].long()] = True
+    known = owner.clamp(min=0).long()
+    keep, target = alive[known] & (owner >= 0), colour[known]  # (C, H, W)
+    # Into fresh arrays: moving in place could overwrite a grain that has not moved yet.
+    shape = (int(colour.max()) + 1, *eta.shape[1:])
+    new_eta = torch.zeros(shape, dtype=eta.dtype, device=eta.device).scatter_add_(0, target, eta * keep)
+    ids = torch.where(support, owner + 1, 0)
+    new_owner = torch.zeros(shape, dtype=torch.int32, device=eta.device).scatter_add_(0, target, ids) - 1
+    new_owner, clash = follow(new_eta, new_owner, n, reach)
+    if clash:
+        raise RuntimeError("colouring left two grains of one field within reach: a bug, please report it")
+    return new_eta, new_owner
+
+
+def near_pairs(support: Tensor, owner: Tensor, n: int, margin: int, block: int = 4) -> sp.csr_matrix:
+    """Which grains' supports come within `margin` pixels of one another (square window, periodic).
+
+    Works on blocks of `block` x `block` pixels: it never misses a pair, and may add pairs that are a
+    block further apart. Rare, so it runs on the CPU as products of sparse matrices.
+
+    Parameters
+    ----------
+    support : (C, H, W) bool
+    owner : (C, H, W) int32
+    n : int
+        Number of grain ids.
+    margin : int
+        Pixels.
+
+    Returns
+    -------
+    (n, n) sparse matrix, nonzero where two different grains are near.
+    """
+    field, y, x = (index.cpu().numpy() for index in torch.nonzero(support, as_tuple=True))
+    grain = owner.cpu().numpy()[field, y, x]
+    height, width = owner.shape[1:]
+    rows, columns = -(-height // block), -(-width // block)
+    ones = np.ones(grain.size, np.int32)
+    present = sp.csr_matrix((ones, (y // block * columns + x // block, grain)), (rows * columns, n)).sign()
+    down = sp.kron(_band(height, margin, block), sp.identity(columns, np.int32), "csr")
+    across = sp.kron(sp.identity(rows, np.int32), _band(width, margin, block), "csr")
+    pairs = (present.T @ (down @ (across @ present).sign()).sign()).tocsr()
+    pairs.setdiag(0)
+    pairs.eliminate_zeros()
+    return pairs
+
+
+def colour_graph(pairs: sp.csr_matrix) -> np.ndarray:
+    """Colour a graph so that neighbours differ (DSATUR: next is whoever sees the most colours).
+
+    Parameters
+    ----------
+    pairs : (n, n) sparse matrix
+        Symmetric, nonzero between neighbours, empty diagonal.
+
+    Returns
+    -------
+    (n,) int64
+        Colours 0, 1, 2, ... without gaps.
+
+    References
+    ----------
+    D. Brelaz, Commun. ACM 22, 251-256 (1979).
+    """
+    n = pairs.shape[0]
+    degree = np.diff(pairs.indptr)
+    colour = np.full(n, -1, np.int64)
+    seen: list[set[int]] = [set() for _ in range(n)]
+    queue = [(0, -int(degree[v]), v) for v in range(n)]
+    heapq.heapify(queue)
+    while queue:
+        saturation, _, v = heapq.heappop(queue)
+        if colour[v] >= 0 or -saturation != len(seen[v]):
+            continue  # coloured already, or an entry made before it saw another colour
+        colour[v] = next(c for c in range(n) if c not in seen[v])
+        for w in pairs.indices[pairs.indptr[v] : pairs.indptr[v + 1]]:
+            if colour[w] < 0 and colour[v] not in seen[w]:
+                seen[w].add(int(colour[v]))
+                heapq.heappush(queue, (-len(seen[w]), -int(degree[w]), int(w)))
+    return colour
+
+
+def _widest(x: Tensor, reach: int) -> Tensor:
+    """Largest value within `reach` pixels, by doubling shifts (13 times faster than max_pool2d on a CPU)."""
+    for axis in (-1, -2):
+        have = 0
+        while have < reach:
+            shift = min(2 * have + 1, reach - have)
+            x = torch.maximum(x, torch.maximum(torch.roll(x, shift, axis), torch.roll(x, -shift, axis)))
+            have += shift
+    return x
+
+
+def _band(length: int, margin: int, block: int) -> sp.csr_matrix:
+    """Periodic 0/1 matrix of the blocks of one axis that hold pixels within `margin` of one another."""
+    m = -(-length // block)
+    r = -(-(margin + -length % block) // block)  # the last block may be narrower: count it as full
+    offsets = np.arange(-min(r, m // 2), min(r, m // 2) + 1)
+    i = np.arange(m)
+    neighbours = (i[:, None] + offsets) % m
+    ones = np.ones(neighbours.size, np.int32)
+    return sp.csr_matrix((ones, (np.repeat(i, offsets.size), neighbours.ravel())), (m, m)).sign()
