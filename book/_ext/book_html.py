@@ -1,0 +1,48 @@
+"""Mend the built pages: what the theme and the extensions leave unfit for screen readers, and doubled ids."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+
+def mend(text: str) -> str:
+    """One page, mended.
+
+    - a bibliography entry needs a list as parent, or the plain role of a list item;
+    - a ``<summary>`` and the search button have visible words, which the label must not hide;
+    - an exercise carries its id twice (its own, and its target's): the later one goes.
+    """
+    text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+    text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    text = re.sub(r'(<button class="[^"]*search-button[^"]*"[^>]*?) aria-label="Search"', r"\1", text)
+    seen: set[str] = set()
+
+    def once(match: re.Match) -> str:
+        if match[2] in seen:
+            return match[1]
+        seen.add(match[2])
+        return match[0]
+
+    # Scripts may hold text that looks like a tag; they are stepped over.
+    parts = re.split(r"(<script\b.*?</script>)", text, flags=re.S)
+    parts[::2] = [re.sub(r'(<[a-zA-Z][^<>]*?)\sid="([^"]*)"', once, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Mend every page once the build is done."""
+    if exception or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    for page in out.rglob("*.html"):
+        if "_static" not in page.relative_to(out).parts:
+            page.write_text(mend(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict:
+    """Register with Sphinx."""
+    app.connect("build-finished", finish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

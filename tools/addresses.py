@@ -1,0 +1,66 @@
+"""Where the project lives: read from `_config.yml`, the one place where the addresses stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Addresses of the repository, the published book and the places that run a notebook."""
+
+    repository: str  # https://github.com/<owner>/<name>
+    branch: str
+    site: str  # https://..., without a slash at its end
+    colab_host: str
+    binder_host: str
+
+    @property
+    def slug(self) -> str:
+        """``owner/name`` of the repository."""
+        return self.repository.removeprefix("https://github.com/")
+
+    def page(self, document: str) -> str:
+        """Address of a published page; `document` is its path without ending."""
+        return f"{self.site}/{document}.html"
+
+    def colab(self, document: str) -> str:
+        """Address that opens an exported notebook in Colab."""
+        return f"{self.colab_host}/github/{self.slug}/blob/{self.branch}/{document}.ipynb"
+
+    def binder(self, document: str) -> str:
+        """Address that opens an exported notebook in JupyterLab on Binder."""
+        return f"{self.binder_host}/v2/gh/{self.slug}/{self.branch}?urlpath=lab/tree/{document}.ipynb"
+
+    @property
+    def install(self) -> str:
+        """What pip takes to install the library from the repository."""
+        return f"microlab @ git+{self.repository}"
+
+
+def addresses(config: Path = ROOT / "_config.yml") -> Addresses:
+    """Read the addresses from the book's configuration."""
+    book = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return Addresses(
+        repository=book["repository"]["url"].rstrip("/"),
+        branch=book["repository"]["branch"],
+        site=book["html"]["baseurl"].rstrip("/"),
+        colab_host=book["launch_buttons"]["colab_url"].rstrip("/"),
+        binder_host=book["launch_buttons"]["binderhub_url"].rstrip("/"),
+    )
+
+
+def chapters(toc: Path = ROOT / "book" / "_toc.yml") -> list[tuple[str, str]]:
+    """The chapters in reading order, as (part, path without ending)."""
+    parts = yaml.safe_load(toc.read_text(encoding="utf-8"))["parts"]
+    return [
+        (part["caption"], page["file"])
+        for part in parts
+        for page in part["chapters"]
+        if page["file"].startswith("tutorials/")
+    ]

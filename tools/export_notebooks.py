@@ -1,0 +1,224 @@
+"""Write the notebooks for JupyterLab, Colab and nbval from the chapters, one way and always the same.
+
+    python tools/export_notebooks.py [--check] [chapter.md ...]
+
+A chapter is MyST Markdown. Its directives and roles mean nothing to a plain notebook, so each becomes plain
+Markdown here; one without a plain form is an error. ``--check`` writes nothing and fails on a stale notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from addresses import ROOT, addresses
+from pybtex.database import parse_file
+
+FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
+OPTION = re.compile(r"^:([\w-]+):\s*(.*)$")
+TARGET = re.compile(r"^\([\w-]+\)=\s*$")
+NOTES = {"note", "tip", "warning", "important", "seealso", "caution", "hint", "attention", "margin"}
+DROPPED = {"bibliography", "tableofcontents"}
+BOOTSTRAP = """\
+# On Colab, install the library first; where it is installed already this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("microlab") is None:
+    %pip install -q "{install}"
+"""
+
+
+@functools.cache
+def bibliography() -> dict[str, str]:
+    """Citations in words, with a link where the entry has a DOI, by key."""
+    cited = {}
+    for key, entry in parse_file(str(ROOT / "book" / "references.bib")).entries.items():
+        people = entry.persons.get("author") or entry.persons["editor"]
+        names = [
+            re.sub(r"[{}\\\"']", "", " ".join(person.prelast_names + person.last_names)) for person in people
+        ]
+        who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+        text = f"{who} {entry.fields['year']}"
+        link = f"https://doi.org/{entry.fields['doi']}" if "doi" in entry.fields else entry.fields.get("url")
+        cited[key] = f"[{text}]({link})" if link else text
+    return cited
+
+
+def plain_roles(text: str) -> str:
+    """Replace the MyST roles of a line by plain Markdown."""
+
+    def cite(match: re.Match) -> str:
+        try:
+            names = [bibliography()[key.strip()] for key in match[2].split(",")]
+        except KeyError as error:
+            raise ValueError(f"{error} is not in book/references.bib") from None
+        return ("{}" if match[1] == ":t" else "({})").format(", ".join(names))
+
+    def document(match: re.Match) -> str:
+        title, path = match[1] or match[3].rsplit("/", 1)[-1], (match[2] or match[3]).strip("/")
+        return f"[{title.strip()}]({addresses().page(path)})"
+
+    text = re.sub(r"\{cite(:\w+)?\}`([^`]+)`", cite, text)
+    text = re.sub(r"\{doc\}`(?:([^`<]+)<([^`>]+)>|([^`]+))`", document, text)
+    text = re.sub(r"\{eq\}`([^`]+)`", r"(\1)", text)
+    text = re.sub(r"\{term\}`(?:([^`<]+?)\s*<[^`>]+>|([^`]+))`", lambda m: f"*{m[1] or m[2]}*", text)
+    text = re.sub(r"\{(?:sub|sup)\}`([^`]+)`", r"\1", text)
+    return re.sub(
+        r"\{[\w:]+\}`(?:([^`<]+?)\s*<[^`>]+>|([^`]+))`", lambda m: m[1] or f"`{m[2].strip()}`", text
+    )
+
+
+def read_directive(lines: list[str], start: int) -> tuple[str, str, dict[str, str], str, int]:
+    """Name, argument, options and body of the directive that opens at `start`, and the line after it."""
+    opening = FENCE.match(lines[start])
+    fence, name, argument = opening["fence"], opening["name"], opening["argument"]
+    end = start + 1
+    while end < len(lines) and not re.match(rf"^{fence[0]}{{{len(fence)},}}\s*$", lines[end]):
+        end += 1
+    if end == len(lines):
+        raise ValueError(f"directive {{{name}}} is never closed: {lines[start]}")
+    body, options = lines[start + 1 : end], {}
+    if body and body[0].strip() == "---":
+        close = body.index("---", 1)
+        options = {key: str(value) for key, value in (yaml.safe_load("\n".join(body[1:close])) or {}).items()}
+        body = body[close + 1 :]
+    while body and (option := OPTION.match(body[0])):
+        options[option[1]] = option[2]
+        body.pop(0)
+    return name, argument, options, "\n".join(body).strip(), end + 1
+
+
+def plain_directive(name: str, argument: str, options: dict[str, str], body: str) -> list[str]:
+    """The Markdown lines of a directive."""
+    kind = name.split(":")[-1]
+    if kind in DROPPED or kind.endswith("-end"):
+        return []
+    if kind == "math":
+        tag = rf" \tag{{{options['label']}}}" if "label" in options else ""
+        return ["$$", f"{argument} {body}".strip() + tag, "$$"]
+    if kind in ("figure", "image"):
+        return [f"![{options.get('alt', '')}]({argument})", "", plain(body)]
+    if kind == "table":
+        return [f"**{plain_roles(argument)}**", "", plain(body)]
+    if kind == "solution-start":
+        return ["**Solution**", "", plain(body)]
+    folded = kind == "dropdown" or "dropdown" in options.get("class", "").split()
+    if kind in ("admonition", "dropdown"):
+        title = plain_roles(argument)
+    elif kind in NOTES:
+        title, body = kind.capitalize(), f"{argument}\n{body}".strip()
+    elif kind == "solution":
+        title, folded = "Solution", True
+    elif name.startswith("prf:") or kind in ("exercise", "exercise-start"):
+        title = kind.removesuffix("-start").capitalize() + (f": {plain_roles(argument)}" if argument else "")
+    else:
+        raise ValueError(
+            f"directive {{{name}}} has no plain form; use another or teach tools/export_notebooks.py"
+        )
+    if folded:
+        return [f"<details><summary>{title}</summary>", "", plain(body), "", "</details>"]
+    quoted = [f"**{title}**"] + (["", *plain(body).split("\n")] if body else [])
+    return [f"> {line}".rstrip() for line in quoted]
+
+
+def plain(source: str) -> str:
+    """MyST Markdown as the plain Markdown of a notebook."""
+    out: list[str] = []
+    lines, i, verbatim = source.split("\n"), 0, None
+    while i < len(lines):
+        line = lines[i]
+        if verbatim is None and FENCE.match(line):
+            *directive, i = read_directive(lines, i)
+            out += ["", *plain_directive(*directive), ""]
+            continue
+        if fence := re.match(r"^\s*(`{3,}|~{3,})", line):  # a listing, whose text is not ours to change
+            verbatim = fence[1][0] if verbatim is None else (None if fence[1][0] == verbatim else verbatim)
+            out.append(line)
+        elif verbatim is not None:
+            out.append(line)
+        elif label := re.match(r"^\$\$\s*\(([\w-]+)\)\s*$", line):  # the end of a labelled equation
+            out += [rf"\tag{{{label[1]}}}", "$$"]
+        elif not TARGET.match(line):
+            out.append(plain_roles(line))
+        i += 1
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
+
+
+def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
+    """The notebook of a chapter.
+
+    Parameters
+    ----------
+    chapter : Path
+        MyST source.
+    document : str, optional
+        Its path in the book without ending; by default from where the file lies.
+    """
+    document = document or chapter.resolve().relative_to(ROOT).with_suffix("").as_posix()
+    where = addresses()
+    read = f"[Read this chapter in the book]({where.page(document)})"
+    cells = [
+        nbformat.v4.new_markdown_cell(f"{read} · [open it in Colab]({where.colab(document)})"),
+        nbformat.v4.new_code_cell(BOOTSTRAP.format(install=where.install).rstrip()),
+    ]
+    solution = False
+    for cell in jupytext.read(chapter).cells:
+        if cell.cell_type == "markdown":
+            # A code cell of a solution lies between two Markdown cells that open and close it.
+            for mark in re.findall(r"\{solution-(start|end)\}", cell.source):
+                solution = mark == "start"
+            cell.source = plain(cell.source)
+            if cell.source:
+                cells.append(cell)
+            continue
+        if solution:  # folded away in JupyterLab, and a form with a hidden source in Colab
+            cell.source = f"# @title Solution\n{cell.source}"
+            cell.metadata.update(jupyter={"source_hidden": True}, cellView="form")
+        cells.append(cell)
+        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+            cells.append(nbformat.v4.new_markdown_cell(f"*{plain_roles(' '.join(caption.split()))}*"))
+    for k, cell in enumerate(cells):
+        cell["id"] = hashlib.sha256(f"{document}:{k}:{cell.source}".encode()).hexdigest()[:12]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    nbformat.validate(notebook)
+    return notebook
+
+
+def stale(chapter: Path) -> bool:
+    """True if the notebook beside a chapter is not what `export` makes of it."""
+    out = chapter.with_suffix(".ipynb")
+    return not out.exists() or out.read_text(encoding="utf-8") != nbformat.writes(export(chapter)) + "\n"
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a notebook is stale")
+    parser.add_argument("chapters", nargs="*", type=Path, help="by default every tutorials/*.md")
+    options = parser.parse_args()
+    chapters = options.chapters or sorted((ROOT / "tutorials").glob("[0-9]*.md"))
+    changed = [chapter for chapter in chapters if stale(chapter)]
+    if not options.check:
+        for chapter in changed:
+            chapter.with_suffix(".ipynb").write_text(
+                nbformat.writes(export(chapter)) + "\n", encoding="utf-8"
+            )
+    verb = "stale" if options.check else "written"
+    print(f"{len(chapters)} chapters, {len(changed)} notebooks {verb}", *changed, sep="\n  ")
+    if options.check and changed:
+        print("run: python tools/export_notebooks.py")
+    return int(options.check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
