@@ -1,0 +1,282 @@
+"""Six public sets of real micrographs, fetched by checksum and never stored in the repository (chapter 00).
+
+    file accepted  <=>  sha256(file) = the registry's sha256
+
+A set is looked for in the folder ``$MICROLAB_DATA/<set>/<path in its registry>``, then in the user's cache,
+and is downloaded into that cache otherwise. Each registry (``registries/<set>.registry``) names in its first
+line the address and the exact version that the files come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from microlab.data.catalogue import DATASETS, DataSet
+from microlab.data.files import sha256
+from microlab.data.images import read_image
+
+__all__ = ["DATASETS", "DataSet", "DatasetError", "Sample", "fetch", "is_local", "load"]
+
+STYLE_COLUMNS = 534  # perovskite: columns left of this are the style source, the others the test
+
+
+class DatasetError(ValueError):
+    """A data set that is unknown, damaged or out of reach, with one line on how to mend it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One micrograph of a data set."""
+
+    name: str
+    image: np.ndarray  # (H, W) float32 in [0, 1]
+    mask: np.ndarray | None  # (H, W) bool, True on boundaries; or uint8 class ids; or None
+    pixel_size: float | None  # micrometres per pixel
+
+
+def is_local(name: str) -> bool:
+    """Whether every file of the set is on this machine, so that `load` needs no network."""
+    return all(_local(name, path, digest) for path, digest in _registry(name)[1].items())
+
+
+def fetch(name: str, *, progress: bool = True) -> dict[str, Path]:
+    """Bring a data set to this machine and check every file against its checksum.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DATASETS`.
+    progress : bool
+        Show a progress bar while files are downloaded.
+
+    Returns
+    -------
+    dict of str to Path
+        Local file for each path in the registry.
+
+    Raises
+    ------
+    DatasetError
+        If the set is unknown, a file differs from its checksum, or it can be neither found nor downloaded.
+    """
+    base_url, registry = _registry(name)
+    files = {path: _local(name, path, digest) for path, digest in registry.items()}
+    missing = [path for path, file in files.items() if file is None]
+    for path in tqdm(missing, desc=f"download {name}", unit="file", disable=not (progress and missing)):
+        files[path] = _download(name, base_url, path, registry[path])
+    return files
+
+
+def load(name: str, split: str | None = None, *, labelled: bool | None = None) -> list[Sample]:
+    """The micrographs of a data set with their masks.
+
+    =============  =======================================================  ==============================
+    set            mask                                                     splits
+    =============  =======================================================  ==============================
+    perovskite     bool, True on boundaries drawn by an expert              style, test (left, right half)
+    steel          bool, True on boundaries                                 test
+    uhcs           uint8, 0 matrix, 1 network, 2 spheroidite, 3 Widmanst.   train, val, test
+    superalloy     uint8, 0 matrix, 1 secondary, 2 tertiary gamma'          train, val, test
+    interconnect   None                                                     none
+    membrane       bool, True on membranes                                  test
+    =============  =======================================================  ==============================
+
+    The perovskite masks never train anything: only its test half comes with one unless `labelled` is True,
+    which is for an oracle to compare with. The black rows at the edge of its file are cut off, so the two
+    halves are 1067 rows high.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DATASETS`.
+    split : str, optional
+        One of the set's splits; everything by default.
+    labelled : bool, optional
+        Whether samples carry masks. By default they do, except perovskite outside its test half.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the registry's numbers; the same every time.
+
+    Raises
+    ------
+    DatasetError
+        As `fetch`, and if the set has no such split.
+    """
+    dataset = _dataset(name)
+    if split is not None and split not in dataset.splits:
+        choices = ", ".join(dataset.splits) or "none: leave it out"
+        raise DatasetError(f"{name}: no split {split!r}; choose from {choices}")
+    samples = _READERS[name](fetch(name), split)
+    if labelled is None:
+        labelled = name != "perovskite" or split == "test"
+    return [
+        Sample(sample_name, image, mask if labelled else None, dataset.pixel_size)
+        for sample_name, image, mask in samples
+    ]
+
+
+Rows = list[tuple[str, np.ndarray, "np.ndarray | None"]]  # name, image, mask
+
+
+def _perovskite(files: dict[str, Path], split: str | None) -> Rows:
+    rows = slice(2, -1)  # the screenshot's transparent frame is black there
+    columns = {None: slice(None), "style": slice(STYLE_COLUMNS), "test": slice(STYLE_COLUMNS, None)}[split]
+    image = _grey(files["example_images/example2.png"])[rows, columns]
+    mask = _grey(files["example_images/ground_truth2.png"])[rows, columns] > 0.5  # grey only at blurred rims
+    name = "perovskite" if split is None else f"perovskite_{split}"
+    return [(name, np.ascontiguousarray(image), np.ascontiguousarray(mask))]
+
+
+def _steel(files: dict[str, Path], split: str | None) -> Rows:
+    folder = "ex_segmentation/optical_etched"
+    image = _grey(files[f"{folder}/ref_steel_micrograph/extras/grain_structures_steel.tif"])
+    mask = _grey(files[f"{folder}/grains_steel_highlighted_segmented.tif"]) > 0.5  # boundaries are 255
+    return [("steel", image, mask)]
+
+
+def _uhcs(files: dict[str, Path], split: str | None) -> Rows:
+    lists = {"train": "train16A.txt", "val": "validate4A.txt", "test": "test4A.txt"}
+    if split is None:
+        with open(files["data/uhcs/splits/split_cv.csv"], newline="") as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+    else:
+        names = files[f"data/uhcs/splits/{lists[split]}"].read_text().split()
+    stems = sorted(name.removesuffix(".tif") for name in names)
+    return [
+        (
+            stem,
+            _grey(files[f"data/uhcs/images/{stem}.tif"]),
+            np.load(files[f"data/uhcs/labels/{stem}.npy"], allow_pickle=False).astype(np.uint8),
+        )
+        for stem in stems
+    ]
+
+
+def _superalloy(files: dict[str, Path], split: str | None) -> Rows:
+    rows: Rows = []
+    for part in (split,) if split else ("train", "val", "test"):
+        folder = f"benchmark_segmentation_data/Super1/{part}"
+        for path in (path for path in files if path.startswith(f"{folder}/")):
+            stem = Path(path).stem
+            rows.append((stem, _grey(files[path]), _colours(files[f"{folder}_annot/{stem}_mask.tif"])))
+    return rows
+
+
+def _interconnect(files: dict[str, Path], split: str | None) -> Rows:
+    return [("interconnect", _grey(files["TEM.png"]), None)]
+
+
+def _membrane(files: dict[str, Path], split: str | None) -> Rows:
+    folder = "data/membrane/train"
+    return [
+        (
+            f"membrane_{number:02d}",
+            _grey(files[f"{folder}/image/{number}.png"]),
+            _grey(files[f"{folder}/label/{number}.png"]) < 0.5,  # membranes are drawn black
+        )
+        for number in range(30)
+    ]
+
+
+_READERS: dict[str, Callable[[dict[str, Path], str | None], Rows]] = {
+    "perovskite": _perovskite,
+    "steel": _steel,
+    "uhcs": _uhcs,
+    "superalloy": _superalloy,
+    "interconnect": _interconnect,
+    "membrane": _membrane,
+}
+
+
+def _grey(path: Path) -> np.ndarray:
+    return read_image(path, data_bar=0).pixels
+
+
+def _colours(path: Path) -> np.ndarray:
+    """Class ids of a grey micrograph with blue (1) and red (2) painted over it."""
+    with Image.open(path) as image:
+        painted = np.asarray(image)[..., :3]
+    classes = np.zeros(painted.shape[:2], dtype=np.uint8)
+    classes[(painted == (0, 0, 255)).all(axis=-1)] = 1
+    classes[(painted == (255, 0, 0)).all(axis=-1)] = 2
+    return classes
+
+
+def _dataset(name: str) -> DataSet:
+    if name not in DATASETS:
+        raise DatasetError(f"no data set {name!r}; choose from {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def _registry(name: str) -> tuple[str, dict[str, str]]:
+    """Base address and sha256 of each file, from the packaged registry."""
+    text = (Path(__file__).parent / "registries" / f"{_dataset(name).name}.registry").read_text()
+    first, *lines = text.splitlines()
+    base_url = first.removeprefix("# base_url:").strip()
+    return base_url, dict(line.split(" sha256:") for line in lines if line)
+
+
+def _cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("microlab"))
+
+
+def _local(name: str, path: str, digest: str) -> Path | None:
+    """The file in MICROLAB_DATA or in the cache, checked; None if it is in neither."""
+    folders = [_cache()]
+    if given := os.environ.get("MICROLAB_DATA"):
+        if not Path(given).is_dir():
+            raise DatasetError(f"MICROLAB_DATA={given}: no such folder; correct or unset it")
+        folders.insert(0, Path(given))
+    for folder in folders:
+        file = folder / name / path
+        if file.is_file():
+            state = file.stat()
+            if _checksum(file, state.st_size, state.st_mtime_ns) != digest:
+                raise DatasetError(
+                    f"{file}: differs from its checksum, damaged or changed; delete it to fetch it anew"
+                )
+            return file
+    return None
+
+
+@functools.cache
+def _checksum(file: Path, size: int, modified: int) -> str:
+    """sha256, computed once per process while size and time of change stay the same."""
+    return sha256(file)
+
+
+def _download(name: str, base_url: str, path: str, digest: str) -> Path:
+    import pooch
+
+    target = _cache() / name / path
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # a line for each of sixty files; the progress bar says enough
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(base_url + path, f"sha256:{digest}", fname=target.name, path=target.parent)
+    except OSError as error:  # every failure of the network is one
+        raise DatasetError(
+            f"{name}: not on this machine and not to be had from {base_url} ({type(error).__name__}); "
+            f"connect to the internet, or set MICROLAB_DATA to a folder that holds {name}/{path}"
+        ) from None
+    except ValueError:
+        raise DatasetError(
+            f"{name}: {base_url + path} differs from its checksum; the download was thrown away"
+        ) from None
+    finally:
+        logger.setLevel(level)
+    return target
