@@ -7,6 +7,7 @@ Every mistake a file can hold ends in an `ImageError` of one line: which file, w
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -178,12 +179,15 @@ def _read(path: Path, page: int | None) -> tuple[np.ndarray, scale.Size | None, 
         raise ImageError(f"{path}: no such file; check the name and the folder")
     if path.is_dir():
         raise ImageError(f"{path}: is a folder; give an image file inside it")
+    logger = logging.getLogger("tifffile")
+    was_disabled = logger.disabled
     try:
         with open(path, "rb") as file:
             head = file.read(4)
         if not head:
             raise ImageError(f"{path}: is empty (0 bytes); copy or export it again")
         is_tiff = head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        logger.disabled = True  # what tifffile would log about a damaged file is raised below
         stored, size, bar_height = (_read_tiff if is_tiff else _read_pillow)(path, page)
         return stored, size or scale.from_sidecar(path), bar_height
     except ImageError:
@@ -195,11 +199,15 @@ def _read(path: Path, page: int | None) -> tuple[np.ndarray, scale.Size | None, 
     except Exception as error:  # decoders raise their own kinds: struct.error, zlib.error, SyntaxError, ...
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise ImageError(f"{path}: is damaged or cut short ({reason}); copy or export it again") from None
+    finally:
+        logger.disabled = was_disabled
 
 
 def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, scale.Size | None, int | None]:
     with tifffile.TiffFile(path) as tif:
         pages = [page for page in tif.pages if not page.is_reduced]  # thumbnails do not count
+        if not pages:
+            raise ValueError("no image in the file")
         planes = (tif.imagej_metadata or {}).get("images", 1)
         if planes > len(pages):  # ImageJ writes stacks over 4 GB with one directory for all planes
             raise ImageError(f"{path}: is a stack of {planes} images; save the one you need alone")
