@@ -51,7 +51,20 @@ def bibliography() -> dict[str, str]:
     return cited
 
 
-def plain_roles(text: str) -> str:
+def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Numbers of the labelled equations and figures of a chapter, in their order, by label."""
+    equations, figures = [], []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            equations += re.findall(r"\{math\}[^\n]*\n:label:\s*(\S+)", cell.source)
+            equations += re.findall(r"^\$\$\s*\(([\w-]+)\)\s*$", cell.source, re.M)
+        elif name := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"):
+            figures.append(name)
+    numbers = {label: str(k) for k, label in enumerate(equations, start=1)}
+    return numbers | {label: f"Figure {k}" for k, label in enumerate(figures, start=1)}
+
+
+def plain_roles(text: str, numbers: dict[str, str]) -> str:
     """Replace the MyST roles of a line by plain Markdown."""
 
     def cite(match: re.Match) -> str:
@@ -67,7 +80,8 @@ def plain_roles(text: str) -> str:
 
     text = re.sub(r"\{cite(:\w+)?\}`([^`]+)`", cite, text)
     text = re.sub(r"\{doc\}`(?:([^`<]+)<([^`>]+)>|([^`]+))`", document, text)
-    text = re.sub(r"\{eq\}`([^`]+)`", r"(\1)", text)
+    text = re.sub(r"\{eq\}`([^`]+)`", lambda m: f"({numbers[m[1]]})" if m[1] in numbers else m[1], text)
+    text = re.sub(r"\{numref\}`([^`<]+)`", lambda m: numbers.get(m[1], m[1]), text)
     text = re.sub(r"\{term\}`(?:([^`<]+?)\s*<[^`>]+>|([^`]+))`", lambda m: f"*{m[1] or m[2]}*", text)
     text = re.sub(r"\{(?:sub|sup)\}`([^`]+)`", r"\1", text)
     return re.sub(
@@ -95,40 +109,44 @@ def read_directive(lines: list[str], start: int) -> tuple[str, str, dict[str, st
     return name, argument, options, "\n".join(body).strip(), end + 1
 
 
-def plain_directive(name: str, argument: str, options: dict[str, str], body: str) -> list[str]:
+def plain_directive(
+    name: str, argument: str, options: dict[str, str], body: str, numbers: dict[str, str]
+) -> list[str]:
     """The Markdown lines of a directive."""
     kind = name.split(":")[-1]
     if kind in DROPPED or kind.endswith("-end"):
         return []
     if kind == "math":
-        tag = rf" \tag{{{options['label']}}}" if "label" in options else ""
+        tag = rf" \tag{{{numbers[options['label']]}}}" if "label" in options else ""
         return ["$$", f"{argument} {body}".strip() + tag, "$$"]
     if kind in ("figure", "image"):
-        return [f"![{options.get('alt', '')}]({argument})", "", plain(body)]
+        return [f"![{options.get('alt', '')}]({argument})", "", plain(body, numbers)]
     if kind == "table":
-        return [f"**{plain_roles(argument)}**", "", plain(body)]
+        return [f"**{plain_roles(argument, numbers)}**", "", plain(body, numbers)]
     if kind == "solution-start":
-        return ["**Solution**", "", plain(body)]
+        return ["**Solution**", "", plain(body, numbers)]
     folded = kind == "dropdown" or "dropdown" in options.get("class", "").split()
     if kind in ("admonition", "dropdown"):
-        title = plain_roles(argument)
+        title = plain_roles(argument, numbers)
     elif kind in NOTES:
         title, body = kind.capitalize(), f"{argument}\n{body}".strip()
     elif kind == "solution":
         title, folded = "Solution", True
     elif name.startswith("prf:") or kind in ("exercise", "exercise-start"):
-        title = kind.removesuffix("-start").capitalize() + (f": {plain_roles(argument)}" if argument else "")
+        title = kind.removesuffix("-start").capitalize() + (
+            f": {plain_roles(argument, numbers)}" if argument else ""
+        )
     else:
         raise ValueError(
             f"directive {{{name}}} has no plain form; use another or teach tools/export_notebooks.py"
         )
     if folded:
-        return [f"<details><summary>{title}</summary>", "", plain(body), "", "</details>"]
-    quoted = [f"**{title}**"] + (["", *plain(body).split("\n")] if body else [])
+        return [f"<details><summary>{title}</summary>", "", plain(body, numbers), "", "</details>"]
+    quoted = [f"**{title}**"] + (["", *plain(body, numbers).split("\n")] if body else [])
     return [f"> {line}".rstrip() for line in quoted]
 
 
-def plain(source: str) -> str:
+def plain(source: str, numbers: dict[str, str]) -> str:
     """MyST Markdown as the plain Markdown of a notebook."""
     out: list[str] = []
     lines, i, verbatim = source.split("\n"), 0, None
@@ -136,7 +154,7 @@ def plain(source: str) -> str:
         line = lines[i]
         if verbatim is None and FENCE.match(line):
             *directive, i = read_directive(lines, i)
-            out += ["", *plain_directive(*directive), ""]
+            out += ["", *plain_directive(*directive, numbers), ""]
             continue
         if fence := re.match(r"^\s*(`{3,}|~{3,})", line):  # a listing, whose text is not ours to change
             verbatim = fence[1][0] if verbatim is None else (None if fence[1][0] == verbatim else verbatim)
@@ -144,9 +162,9 @@ def plain(source: str) -> str:
         elif verbatim is not None:
             out.append(line)
         elif label := re.match(r"^\$\$\s*\(([\w-]+)\)\s*$", line):  # the end of a labelled equation
-            out += [rf"\tag{{{label[1]}}}", "$$"]
+            out += [rf"\tag{{{numbers[label[1]]}}}", "$$"]
         elif not TARGET.match(line):
-            out.append(plain_roles(line))
+            out.append(plain_roles(line, numbers))
         i += 1
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
 
@@ -168,13 +186,15 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
         nbformat.v4.new_markdown_cell(f"{read} · [open it in Colab]({where.colab(document)})"),
         nbformat.v4.new_code_cell(BOOTSTRAP.format(install=where.install).rstrip()),
     ]
+    source = jupytext.read(chapter)
+    numbers = number_labels(source)
     solution = False
-    for cell in jupytext.read(chapter).cells:
+    for cell in source.cells:
         if cell.cell_type == "markdown":
             # A code cell of a solution lies between two Markdown cells that open and close it.
             for mark in re.findall(r"\{solution-(start|end)\}", cell.source):
                 solution = mark == "start"
-            cell.source = plain(cell.source)
+            cell.source = plain(cell.source, numbers)
             if cell.source:
                 cells.append(cell)
             continue
@@ -182,8 +202,11 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
             cell.source = f"# @title Solution\n{cell.source}"
             cell.metadata.update(jupyter={"source_hidden": True}, cellView="form")
         cells.append(cell)
-        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
-            cells.append(nbformat.v4.new_markdown_cell(f"*{plain_roles(' '.join(caption.split()))}*"))
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if "caption" in figure:
+            caption = plain_roles(" ".join(figure["caption"].split()), numbers)
+            number = f"**{numbers[figure['name']]}.** " if "name" in figure else ""
+            cells.append(nbformat.v4.new_markdown_cell(number + caption))
     for k, cell in enumerate(cells):
         cell["id"] = hashlib.sha256(f"{document}:{k}:{cell.source}".encode()).hexdigest()[:12]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

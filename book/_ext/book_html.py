@@ -13,11 +13,15 @@ def mend(text: str) -> str:
 
     - a bibliography entry needs a list as parent, or the plain role of a list item;
     - a ``<summary>`` and the search button have visible words, which the label must not hide;
+    - the theme repeats the title as a second top heading, for print only;
     - an exercise carries its id twice (its own, and its target's): the later one goes.
     """
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     text = re.sub(r'(<button class="[^"]*search-button[^"]*"[^>]*?) aria-label="Search"', r"\1", text)
+    text = re.sub(
+        r'(id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', r'\1<p class="h1">\2</p>', text, flags=re.S
+    )
     seen: set[str] = set()
 
     def once(match: re.Match) -> str:

@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from microlab.profiles import profile
 
 ROOT = Path(__file__).resolve().parents[2]
+RECORDED = ROOT / "book" / "results" / "costs"
 sys.path.insert(0, str(ROOT / "tools"))
 from addresses import addresses  # noqa: E402  (needs the line above)
 
@@ -84,7 +85,7 @@ def after(app: Sphinx, doctree: nodes.document) -> None:
 def card(docname: str, cost: dict, build: dict) -> nodes.Node:
     """The card: what this build measured, what was recorded for other profiles, and where to run it."""
     lines = [f"{build['profile']} {in_words(cost)} ({build['machine']}; this build)"]
-    for path in sorted((ROOT / "book" / "results" / "costs").glob("*.json")):
+    for path in sorted(RECORDED.glob("*.json")):
         other = json.loads(path.read_text(encoding="utf-8"))
         if other["profile"] != build["profile"] and docname in other["chapters"]:
             lines.append(f"{other['profile']} {in_words(other['chapters'][docname])} ({other['machine']})")

@@ -1,0 +1,71 @@
+# Every target makes .venv and installs into it when that is missing or out of date.
+#
+#   PROFILE=smoke|laptop|paper   size of the runs in the book (make book)
+#   TORCH=cpu|gpu                which build of torch: gpu takes the one PyPI offers, with CUDA on Linux
+#   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.PHONY: help book test demo lab notebooks clean
+
+PROFILE ?= laptop
+TORCH ?= cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/ready-$(TORCH)
+
+# Real micrographs that lie beside the repository spare their download.
+ifneq ($(wildcard ../shared/data),)
+export MICROLAB_DATA ?= $(abspath ../shared/data)
+endif
+
+help:  ## say what can be made (the default)
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+	@echo "  Variables: PROFILE=$(PROFILE) TORCH=$(TORCH) PYTHON=$(PYTHON)"
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11 or say make PYTHON=/path/to/python"; exit 1; }
+	@echo "Installing into .venv, once. This takes some minutes."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	    pins="-c constraints.txt"; torch=$$(grep '^torch==' constraints.txt); \
+	else pins=""; torch=torch; fi; set -e; \
+	if [ "$(TORCH)" = cpu ]; then \
+	    $(BIN)/pip install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) $$torch \
+	    || $(BIN)/pip install -q --no-deps $$torch; \
+	else $(BIN)/pip install -q --no-deps --force-reinstall $$torch; fi; \
+	$(BIN)/pip install -q $$pins -e '.[test,lab]'
+	@rm -f .venv/ready-*
+	@touch $@
+	@echo "Installed: $$($(BIN)/python --version), torch $$($(BIN)/python -c 'import torch; print(torch.__version__)'), in .venv"
+
+book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
+	@rm -rf _build/html _build/.doctrees _build/jupyter_execute
+	MICROLAB_PROFILE=$(PROFILE) $(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
+	$(BIN)/python tools/check_site.py _build/html
+	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
+
+test: $(READY)  ## check style and notebooks, then run all tests and all chapters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/export_notebooks.py --check
+	$(BIN)/python tools/update_readme.py --check
+	@mkdir -p _build
+	MICROLAB_PROFILE=smoke $(BIN)/python -m pytest 2>&1 | tee _build/pytest.log
+	@echo "All passed. The log: _build/pytest.log"
+
+demo: $(READY)  ## segment a micrograph without any hand-drawn label and report its grains
+	$(BIN)/microlab demo
+
+lab: $(READY)  ## open the chapters in JupyterLab
+	@echo "The chapters: tutorials/*.ipynb. Stop JupyterLab with Ctrl-C."
+	$(BIN)/jupyter lab tutorials
+
+notebooks: $(READY)  ## after editing a chapter: write its notebook and the README's table again
+	$(BIN)/python tools/export_notebooks.py
+	$(BIN)/python tools/update_readme.py
+
+clean:  ## remove what was built, but not the installation
+	rm -rf _build
+	@echo "Removed _build. To install again from nothing: rm -rf .venv"

@@ -1,0 +1,137 @@
+"""Check the built book without a network: links, anchors, ids, words for pictures, foreign resources, weight.
+
+python tools/check_site.py _build/html
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+MAX_KIB = 3000  # a page with a slider carries its pictures
+
+
+class Page(HTMLParser):
+    """What a page refers to and what it offers."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.resources: list[str] = []
+        self.images: list[tuple[str, str]] = []  # (source, alternative text)
+        self.labelled: set[str] = set()
+        self.inputs: list[str] = []
+        self.headings = 0
+        self.language = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Collect from one tag."""
+        a = {key: value or "" for key, value in attributes}
+        if a.get("id"):
+            self.ids[a["id"]] += 1
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag in ("script", "img", "iframe", "source", "video") and a.get("src"):
+            self.resources.append(a["src"])
+        if (
+            tag == "link"
+            and {"stylesheet", "preload", "icon"} & set(a.get("rel", "").split())
+            and a.get("href")
+        ):
+            self.resources.append(a["href"])
+        if tag == "img":
+            self.images.append((a.get("src", ""), a.get("alt", "")))
+        if tag == "label" and a.get("for"):
+            self.labelled.add(a["for"])
+        if tag == "input" and a.get("type") == "range":
+            self.inputs.append(a.get("id", ""))
+        if tag == "h1":
+            self.headings += 1
+        if tag == "html":
+            self.language = a.get("lang", "")
+
+
+def check_reference(root: Path, page: Path, reference: str, pages: dict[Path, Page]) -> str | None:
+    """What is wrong with a link to the inside of the site, or None."""
+    url = urlsplit(reference)
+    if url.scheme or reference.startswith("//"):
+        return None
+    target = (page.parent / unquote(url.path)).resolve() if url.path else page
+    if target.is_dir():
+        target /= "index.html"
+    if not target.is_relative_to(root) or not target.exists():
+        return f"leads nowhere: {reference}"
+    anchor = unquote(url.fragment)
+    if anchor and target in pages and anchor not in pages[target].ids:
+        return f"no such anchor: {reference}"
+    return None
+
+
+def check_page(root: Path, path: Path, pages: dict[Path, Page]) -> list[str]:
+    """All that is wrong with one page."""
+    page = pages[path]
+    wrong = [check_reference(root, path, reference, pages) for reference in page.links + page.resources]
+    wrong += [
+        f"loads from the network: {reference}"
+        for reference in page.resources
+        if reference.startswith(("http://", "https://", "//"))
+    ]
+    wrong += [f"id used {count} times: {name}" for name, count in page.ids.items() if count > 1]
+    for source, alt in page.images:
+        # Without words from the author, Sphinx puts the file's path there.
+        if not alt.strip() or re.fullmatch(r"\S*_images/\S+", alt.strip()):
+            wrong.append(f"image without words: {source[:60]}")
+    wrong += [f"slider without a label: {name}" for name in page.inputs if name not in page.labelled]
+    redirect = page.headings == 0 and path == root / "index.html"  # the start page only leads to the book
+    if not redirect:
+        if page.headings != 1:
+            wrong.append(f"{page.headings} top headings, not one")
+        if not page.language:
+            wrong.append("no language")
+    kib = path.stat().st_size // 1024
+    if kib > MAX_KIB:
+        wrong.append(f"{kib} KiB, more than {MAX_KIB}")
+    return [problem for problem in wrong if problem]
+
+
+def check_site(root: Path) -> tuple[int, list[str]]:
+    """Number of pages under `root`, and what is wrong with them, as ``page: problem``.
+
+    Raises
+    ------
+    ValueError
+        If there is no page.
+    """
+    root = root.resolve()
+    paths = [path for path in sorted(root.rglob("*.html")) if "_static" not in path.relative_to(root).parts]
+    if not paths:
+        raise ValueError(f"no page under {root}; build the book first: make book")
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in paths}
+    problems = [
+        f"{path.relative_to(root)}: {problem}" for path in paths for problem in check_page(root, path, pages)
+    ]
+    return len(pages), problems
+
+
+def main() -> int:
+    """Command line."""
+    if len(sys.argv) != 2:
+        print(__doc__)
+        return 2
+    try:
+        count, problems = check_site(Path(sys.argv[1]))
+    except ValueError as error:
+        print(error)
+        return 2
+    print(*problems, f"{count} pages checked, {len(problems)} problems", sep="\n")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
