@@ -17,7 +17,7 @@ from microlab.data.files import sha256
 
 
 def real(name: str, split: str | None = None, **options) -> list[datasets.Sample]:
-    if not datasets.is_local(name):
+    if not datasets.available(name):
         pytest.skip(f"{name} is not on this machine; set MICROLAB_DATA")
     return datasets.load(name, split, **options)
 
@@ -60,11 +60,11 @@ def test_every_data_set_has_a_registry_with_its_address_and_checksums():
 
 def test_a_set_is_downloaded_once_and_then_found_in_the_cache(toy, tmp_path):
     source, server = toy
-    assert not datasets.is_local("interconnect")
+    assert not datasets.available("interconnect")
     first = datasets.load("interconnect")[0]
     server.shutdown()
     server.server_close()
-    assert datasets.is_local("interconnect")
+    assert datasets.available("interconnect")
     again = datasets.load("interconnect")[0]
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.image, np.asarray(Image.open(source / "TEM.png")) / np.float32(255))

@@ -269,7 +269,7 @@ def test_frames_dark_grounds_and_saturated_images_are_no_data_bar():
 
 @pytest.mark.parametrize("name", sorted(datasets.DATASETS))
 def test_no_data_bar_is_seen_in_real_micrographs_without_one(name):
-    if not datasets.is_local(name):
+    if not datasets.available(name):
         pytest.skip(f"{name} is not on this machine; set MICROLAB_DATA")
     for sample in datasets.load(name)[:6]:
         for image in (sample.image, sample.image[::-1], np.clip(sample.image * 1.5 - 0.5, 0, 1)):

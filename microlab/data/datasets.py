@@ -24,7 +24,7 @@ from microlab.data.catalogue import DATASETS, DataSet
 from microlab.data.files import sha256
 from microlab.data.images import read_image
 
-__all__ = ["DATASETS", "DataSet", "DatasetError", "Sample", "fetch", "is_local", "load"]
+__all__ = ["DATASETS", "DataSet", "DatasetError", "Sample", "fetch", "available", "load"]
 
 STYLE_COLUMNS = 534  # perovskite: columns left of this are the style source, the others the test
 
@@ -43,7 +43,7 @@ class Sample:
     pixel_size: float | None  # micrometres per pixel
 
 
-def is_local(name: str) -> bool:
+def available(name: str) -> bool:
     """Whether every file of the set is on this machine, so that `load` needs no network."""
     return all(_local(name, path, digest) for path, digest in _registry(name)[1].items())
 

@@ -95,6 +95,7 @@ def read_image(
     if stored.ndim not in (2, 3) or channels > 4 or 0 in stored.shape:
         raise ImageError(f"{path}: has shape {stored.shape}; save one grey or colour plane of it alone")
     pixels, bits = _to_unit_range(stored, bits, path)
+    del stored
     if pixels.ndim == 3:
         pixels = _luminance(pixels)
     if min(pixels.shape) < LEAST_SIDE:
@@ -273,7 +274,9 @@ def _to_unit_range(stored: np.ndarray, bits: int | None, path: Path) -> tuple[np
             bits = 12 if width == 16 and largest <= 4095 else width
         if not (1 <= bits <= width and largest < 2**bits):
             raise ImageError(f"{path}: values up to {largest} do not fit into {bits} bits; give bits={width}")
-        return stored.astype(np.float32) / np.float32(2**bits - 1), bits
+        pixels = stored.astype(np.float32)
+        pixels /= np.float32(2**bits - 1)  # in place: large micrographs fill memory once
+        return pixels, bits
     if stored.dtype.kind == "f" and least >= 0 and largest <= 1:
         return stored.astype(np.float32), width
     span = float(largest) - float(least)
