@@ -1,0 +1,232 @@
+"""Many image files in, one folder of results each (chapter 00).
+
+Every file of a result is written whole or not at all, and `run.json` comes last: a folder that holds it is
+complete.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from microlab import __version__
+from microlab.data import images
+from microlab.data.files import atomic, sha256
+from microlab.measure import grains
+from microlab.pipeline import Network, Sample, Segmentation, mask_grains, segment_image
+from microlab.segment.instances import boundaries
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the images of one batch are read and segmented."""
+
+    pixel_size: float | None = None  # micrometres; overrides what the files say
+    data_bar: int | str = "auto"  # "auto", or rows to cut off at the bottom
+    scale: float | None = None  # magnification before the network; estimated when None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One image file, segmented and measured."""
+
+    name: str
+    source: str
+    image: np.ndarray  # (H, W) float32, data bar cut off
+    pixel_size: float | None
+    segmentation: Segmentation
+    table: pd.DataFrame  # one row per grain
+    notes: list[str] = field(default_factory=list)
+    folder: Path | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.segmentation.labels
+
+    @property
+    def boundary(self) -> np.ndarray:
+        return self.segmentation.boundary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A label image from anywhere, measured."""
+
+    labels: np.ndarray  # (H, W) int32
+    boundary: np.ndarray  # (H, W) bool
+    pixel_size: float | None
+    table: pd.DataFrame
+
+
+def find_images(paths: list[Path]) -> list[Path]:
+    """Image files named directly or lying in a named folder, each once, in a stable order.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no image. A missing file is kept: it fails by itself when it is read.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(
+                f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
+            )
+            if not found:
+                raise ValueError(
+                    f"{path}: the folder holds no image; give one with {', '.join(SUFFIXES)} files"
+                )
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def result_folders(files: list[Path], out: Path) -> list[Path]:
+    """A folder of its own under `out` for every image: its stem, with a number where two share one.
+
+    A folder that holds another image's result, from this run or an earlier one, is never taken. Names that
+    differ in case only count as the same, as they do on macOS and Windows.
+    """
+    folders, taken = [], set()
+    for file in files:
+        for number in range(1, len(files) + 10_000):
+            name = file.stem if number == 1 else f"{file.stem}-{number}"
+            if name.casefold() not in taken and _source(out / name) in (None, str(file.resolve())):
+                break
+        taken.add(name.casefold())
+        folders.append(out / name)
+    return folders
+
+
+def segment_file(path: Path, folder: Path, network: Network, options: Options = Options()) -> Segmented:
+    """Segment one image file and write its results.
+
+    Parameters
+    ----------
+    path : Path
+    folder : Path
+        Gets ``mask.png`` (255 on boundaries), ``labels.tif``, ``grains.csv``, ``overlay.png``, ``run.json``.
+    network : (model, card)
+    options : Options
+
+    Returns
+    -------
+    Segmented
+
+    Raises
+    ------
+    ValueError, OSError
+        With the name of the file and what is wrong.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        micrograph = images.read_image(path, pixel_size=options.pixel_size, data_bar=options.data_bar)
+        try:
+            segmentation = segment_image(
+                micrograph.pixels, network, scale=options.scale, device=options.device
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        table = grains.grain_table(segmentation.labels, micrograph.pixel_size)
+    notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    if micrograph.data_bar_height:
+        notes.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
+    result = Segmented(
+        folder.name, str(path), micrograph.pixels, micrograph.pixel_size, segmentation, table, notes, folder
+    )
+    write_result(result, network[1], options)
+    return result
+
+
+def segment_sample(sample: Sample, out: Path, network: Network, device: str | None = None) -> Segmented:
+    """As `segment_file`, for a micrograph whose truth is known: both are written beside the results."""
+    folder = out / sample.name
+    segmentation = segment_image(sample.image, network, device=device)
+    table = grains.grain_table(segmentation.labels, sample.pixel_size)
+    result = Segmented(
+        sample.name, sample.about, sample.image, sample.pixel_size, segmentation, table, [], folder
+    )
+    images.write_image(folder / "micrograph.png", sample.image)
+    images.write_mask(folder / "truth.png", sample.truth)
+    write_result(result, network[1])
+    return result
+
+
+def measure_file(path: Path, pixel_size: float | None = None) -> Measured:
+    """Read a label image or a boundary mask and measure its grains.
+
+    Parameters
+    ----------
+    path : Path
+        A label image (0 on boundaries, grains 1..n), or a boundary mask of the values 0 and 255, whose
+        grains are then the connected regions of its interior.
+    pixel_size : float, optional
+        Micrometres; overrides what the file says.
+
+    Raises
+    ------
+    ValueError, OSError
+        With the name of the file and what is wrong.
+    """
+    labels, own_size = images.read_labels(path)
+    if labels.max() == 255 and not ((labels != 0) & (labels != 255)).any():
+        boundary = labels == 255
+        labels = mask_grains(boundary)
+    else:
+        boundary = boundaries(labels)
+    if not labels.any():
+        raise ValueError(f"{path}: holds no grain; grains are numbered from 1, boundaries are 0")
+    pixel_size = pixel_size or own_size
+    return Measured(labels, boundary, pixel_size, grains.grain_table(labels, pixel_size))
+
+
+def write_result(result: Segmented, card: dict, options: Options = Options()) -> None:
+    """Write the files of one result into its folder, each whole or not at all."""
+    folder, segmentation = result.folder, result.segmentation
+    images.write_mask(folder / "mask.png", segmentation.boundary)
+    images.write_labels(folder / "labels.tif", segmentation.labels, pixel_size=result.pixel_size)
+    images.write_image(folder / "overlay.png", overlay(result.image, segmentation.labels))
+    with atomic(folder / "grains.csv") as partial:
+        result.table.to_csv(partial, index=False, float_format="%.6g")
+    run = {
+        "source": str(Path(result.source).resolve()),
+        "sha256": sha256(result.source) if Path(result.source).is_file() else None,
+        "microlab": __version__,
+        "weights": card.get("name"),
+        "pixel_size_um": result.pixel_size,
+        "zoom": segmentation.zoom,
+        "grains": int(segmentation.labels.max()),
+        "options": asdict(options),
+        "notes": result.notes,
+    }
+    with atomic(folder / "run.json") as partial:
+        partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The micrograph with the lines between grains drawn in colour, (H, W, 3) float32 in [0, 1]."""
+    from matplotlib.colors import to_rgb
+    from skimage.segmentation import find_boundaries
+
+    from microlab.viz import COLOURS
+
+    picture = np.repeat(np.clip(image, 0, 1)[..., None], 3, axis=2).astype(np.float32)
+    picture[find_boundaries(labels, connectivity=1, mode="thick")] = to_rgb(COLOURS["prediction"])
+    return picture
+
+
+def _source(folder: Path) -> str | None:
+    """The image whose result a folder holds, None if it holds none."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

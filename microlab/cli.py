@@ -1,0 +1,400 @@
+"""The command line: `microlab demo`, `segment`, `measure`, `simulate`, `train`, `datasets` (chapter 00).
+
+Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 a mistake in the input (one line
+says which), 2 a wrong call. Libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+main = typer.Typer(
+    name="microlab",
+    help="Segment micrographs into grains without drawing a single label, and measure them.",
+    epilog="Start with: microlab demo",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+datasets_app = typer.Typer(
+    help="List or fetch public micrographs with masks.", no_args_is_help=True, rich_markup_mode=None
+)
+main.add_typer(datasets_app, name="datasets")
+
+_show_traceback = False  # set by `microlab --traceback`
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from microlab import __version__
+
+        typer.echo(f"microlab {__version__}")
+        raise typer.Exit
+
+
+@main.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the program an error arose, for a bug report.")
+    ] = False,
+) -> None:
+    global _show_traceback
+    _show_traceback = show_traceback
+
+
+def _one_line(error: BaseException) -> str:
+    """What went wrong and how to mend it, on one line."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; crop the image or close other programs"
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        hints = {
+            "FileNotFoundError": "check the name and the folder",
+            "PermissionError": "choose a folder you may write to, or change the access rights",
+            "NotADirectoryError": "a file stands where a folder is needed; choose another name",
+            "FileExistsError": "a file stands where a folder is needed; choose another name",
+        }
+        message += f"; {hints.get(type(error).__name__, 'free some space or choose another folder')}"
+    return message
+
+
+def _report_mistake(error: BaseException) -> str:
+    """Print the one line, over a progress bar if there is one, and return it."""
+    from tqdm.auto import tqdm
+
+    if _show_traceback:
+        traceback.print_exc()
+    line = _one_line(error)
+    tqdm.write(f"microlab: {line}", file=sys.stderr)
+    return line
+
+
+def _plain_errors(command: Callable) -> Callable:
+    """Turn a user's mistake into one line on stderr and exit code 1."""
+
+    @functools.wraps(command)
+    def run(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:  # the reader of our output has gone, as in `microlab ... | head`
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+        except (ValueError, OSError, MemoryError) as error:
+            _report_mistake(error)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _data_bar(value: str) -> int | str:
+    if value == "auto":
+        return "auto"
+    if value == "none":
+        return 0
+    if value.isdecimal():
+        return int(value)
+    raise typer.BadParameter(f"expected auto, none or a number of rows, got {value!r}")
+
+
+def _scale(value: str) -> float | None:
+    if value == "auto":
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 100:  # also false for NaN
+        raise typer.BadParameter(f"expected auto or a number from 0.01 to 100, got {value!r}")
+    return number
+
+
+def _pixel_size(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"expected a positive number of micrometres, got {value}")
+    return value
+
+
+PixelSize = Annotated[
+    float | None,
+    typer.Option(callback=_pixel_size, metavar="UM", help="Micrometres per pixel; overrides the file's own."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Shipped weights, or a .safetensors file with its .json card beside it."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda or mps. [default: the fastest there is]"),
+]
+
+
+@main.command()
+@_plain_errors
+def segment(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    weights: Weights = None,
+    pixel_size: PixelSize = None,
+    data_bar: Annotated[
+        str,
+        typer.Option(metavar="auto|none|PX", help="Data bar under the image: find it, keep it, or its rows."),
+    ] = "auto",
+    scale: Annotated[
+        str,
+        typer.Option(metavar="auto|X", help="Magnification before the network. auto: from the grain size."),
+    ] = "auto",
+    device: Device = None,
+) -> None:
+    """Segment micrographs and measure their grains.
+
+    For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv and
+    overlay.png, and OUT/report.html shows them all. An image that fails is reported and the others are still
+    done; the exit code is then 1. Nothing is uploaded.
+
+    \b
+    Examples:
+      microlab segment field.tif -o results
+      microlab segment fields/ -o results --pixel-size 0.05
+      microlab segment a.png b.png -o results --data-bar 64 --scale 2
+    """
+    from tqdm.auto import tqdm
+
+    from microlab import batch, pipeline, report
+
+    options = batch.Options(pixel_size, _data_bar(data_bar), _scale(scale), device)
+    files = batch.find_images(images)
+    network = pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
+    out.mkdir(parents=True, exist_ok=True)
+    sections, failures = [], []
+    pairs = list(zip(files, batch.result_folders(files, out)))
+    for file, folder in tqdm(pairs, unit="image", desc="segment", disable=None):
+        try:
+            result = batch.segment_file(file, folder, network, options)
+            sections.append(report.section(result))
+        except (ValueError, OSError, MemoryError) as error:
+            failures.append(_report_mistake(error))
+            continue
+        for note in result.notes:
+            tqdm.write(f"microlab: {file}: {note}", file=sys.stderr)
+        tqdm.write(f"{file} -> {folder}: {report.one_line(result)}", file=sys.stdout)
+    page = report.write(out / "report.html", sections, network[1], failures=failures)
+    typer.echo(f"report: {page}")
+    if failures:
+        typer.echo(f"microlab: {len(failures)} of {len(files)} images failed", err=True)
+        raise typer.Exit(1)
+
+
+@main.command()
+@_plain_errors
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("demo"),
+    real: Annotated[
+        bool, typer.Option("--real", help="Real micrographs (perovskite, steel) instead; downloads 3 MB.")
+    ] = False,
+    weights: Weights = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the virtual micrograph.")] = 7,
+    device: Device = None,
+) -> None:
+    """Segment an example and score it.
+
+    The truth of the example is known, so the scores stand beside those of classical methods.
+    Without options it makes a virtual micrograph: a simulated structure under a simulated microscope.
+
+    \b
+    Examples:
+      microlab demo
+      microlab demo --real -o demo-real
+    """
+    from microlab import batch, pipeline, report
+
+    network = pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
+    out.mkdir(parents=True, exist_ok=True)
+    samples = pipeline.real_samples() if real else [pipeline.virtual_sample(seed)]
+    sections = []
+    for sample in samples:
+        result = batch.segment_sample(sample, out, network, device=device)
+        scores = pipeline.compare(sample, result.segmentation)
+        kind = "virtual" if sample.virtual else "real"
+        sections.append(report.section(result, kind=kind, about=sample.about, scores=scores))
+        typer.echo(f"{sample.name} ({kind}): {sample.about}\n")
+        typer.echo(report.table_text(result))
+        typer.echo("\n" + report.scores_text(scores) + "\n")
+    title = "microlab demo: " + ("real micrographs" if real else "a virtual micrograph")
+    typer.echo(f"report: {report.write(out / 'report.html', sections, network[1], title=title)}")
+
+
+@main.command()
+@_plain_errors
+def measure(
+    labels: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LABELS...", help="Label images, boundary masks (lines 255), or folders of them."
+        ),
+    ],
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="MASK", help="True boundaries (lines 255) to score one LABELS image against."),
+    ] = None,
+    pixel_size: PixelSize = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="CSV", help="Write the grains of all images to this table."),
+    ] = None,
+) -> None:
+    """Measure the grains of label images.
+
+    The images may come from microlab or from any other program.
+
+    \b
+    Examples:
+      microlab measure results/field/labels.tif
+      microlab measure labels.tif --pixel-size 0.05 -o grains.csv
+      microlab measure labels.tif --truth expert_mask.png
+    """
+    import pandas as pd
+
+    from microlab import batch, pipeline, report
+    from microlab.data.files import atomic
+    from microlab.data.images import read_mask
+
+    files = batch.find_images(labels)
+    if truth is not None and len(files) > 1:
+        raise typer.BadParameter("--truth takes one LABELS image")
+    tables, failed = [], 0
+    for file in files:
+        try:
+            found = batch.measure_file(file, pixel_size)
+            typer.echo(f"{file}\n{report.table_text(found)}")
+            if truth is not None:
+                scores = pipeline.score(read_mask(truth), found.boundary, found.labels)
+                typer.echo("\n" + report.scores_text(pd.DataFrame({file.name: scores}).T))
+        except (ValueError, OSError, MemoryError) as error:
+            _report_mistake(error)
+            failed += 1
+            continue
+        tables.append(found.table.assign(image=str(file)))
+    if out is not None and tables:
+        with atomic(out) as partial:
+            pd.concat(tables).to_csv(partial, index=False, float_format="%.6g")
+        typer.echo(f"table: {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@main.command()
+@_plain_errors
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
+    size: Annotated[int, typer.Option(min=16, help="Side of a structure in pixels.")] = 512,
+    grains: Annotated[tuple[int, int], typer.Option(help="Least and largest number of seeds.")] = (80, 150),
+    steps: Annotated[tuple[int, int], typer.Option(help="Least and largest number of time steps.")] = (
+        200,
+        1500,
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
+    ] = None,
+) -> None:
+    """Build a library of simulated structures.
+
+    Every structure comes with its exact boundary mask, as TIFF files that Fiji opens.
+    Killed and called again, it goes on where it was.
+
+    \b
+    Examples:
+      microlab simulate library
+      microlab simulate small -n 20 --size 256 --grains 20 40
+    """
+    from microlab.simulate import library
+
+    ranges = library.Ranges(shape=(size, size), grains=grains, steps=steps)
+    manifest = library.build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
+    typer.echo(f"{number} structures, manifest: {manifest}")
+
+
+@main.command()
+@_plain_errors
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6000,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`; otherwise made as needed."),
+    ] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
+) -> None:
+    """Train a U-Net without a hand-drawn mask.
+
+    It learns from simulated structures under a virtual microscope.
+
+    \b
+    Examples:
+      microlab train run --steps 6000
+      microlab segment field.tif -o results --weights run/weights.safetensors
+    """
+    from microlab import recipe
+
+    weights = recipe.train(
+        folder, steps=steps, width=width, seed=seed, library=library, device=device, resume=resume
+    )
+    typer.echo(f"weights: {weights}")
+
+
+@datasets_app.command("list")
+@_plain_errors
+def list_datasets() -> None:
+    """List the data sets, their licences, and whether they are here."""
+    from microlab.data import datasets
+
+    for name, dataset in datasets.DATASETS.items():
+        place = "on this machine" if datasets.available(name) else "not fetched"
+        typer.echo(f"{name:13} {dataset.title}\n{'':13} masks: {dataset.mask}")
+        typer.echo(f"{'':13} licence: {dataset.licence}; {dataset.url}; {place}")
+
+
+@datasets_app.command("fetch")
+@_plain_errors
+def fetch_datasets(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from the list.")],
+) -> None:
+    """Download data sets and check them against their checksums.
+
+    \b
+    Example:
+      microlab datasets fetch perovskite steel
+    """
+    from microlab.data import datasets
+
+    for name in names:
+        files = list(datasets.fetch(name).values())
+        size = sum(file.stat().st_size for file in files) / 1e6
+        typer.echo(f"{name}: {len(files)} files, {size:.1f} MB, {files[0].parent}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""The labour-free road, stage by stage: a micrograph in, grains and numbers out (chapters 00 and 09).
+
+    micrograph -> zoom -> boundary probability -> zoom back -> watershed -> grains -> numbers with units
+
+Truth is only ever used to score (`score`, `compare`), never to segment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from skimage.transform import resize
+
+from microlab.measure import metrics
+from microlab.render.prepare import standardise
+from microlab.segment.instances import boundaries, components, watershed_grains
+
+DEFAULT_WEIGHTS = "labour-free"
+SMALLEST_SIDE = 32  # px; a shorter image cannot show a grain and its boundaries
+TOLERANCES = (2.0, 3.0, 5.4)  # px, of the boundary F1; 5.4 is 0.75 % of the diagonal of 512 x 512
+MIN_GRAIN_AREA = 30  # px; smaller specks count as grains neither in a truth nor in a prediction
+
+REAL_SAMPLES = {
+    "perovskite": "A real micrograph: perovskite film, SEM, test half. The truth is an expert's mask.",
+    "steel": "A real micrograph: etched steel, optical. The truth is an expert's mask.",
+}
+
+Network = tuple[object, dict]  # a model and its card
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the network and the watershed made of one micrograph.
+
+    Attributes
+    ----------
+    probability : (H, W) float32 in [0, 1]
+        Probability of a grain boundary.
+    boundary : (H, W) bool
+        Boundary mask: closed lines, as thick as the network saw them.
+    labels : (H, W) int32
+        Grains 1..n, filling the image.
+    zoom : float
+        Magnification at which the network looked at the image.
+    """
+
+    probability: np.ndarray
+    boundary: np.ndarray
+    labels: np.ndarray
+    zoom: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A micrograph with known boundaries, to score against.
+
+    Attributes
+    ----------
+    name : str
+    image : (H, W) float32 in [0, 1]
+    truth : (H, W) bool
+        True on boundaries.
+    pixel_size : float or None
+        Micrometres.
+    virtual : bool
+        Made by the virtual microscope, not by a real one.
+    about : str
+        What it is and where its truth comes from, in one sentence.
+    """
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    pixel_size: float | None
+    virtual: bool
+    about: str
+
+
+def load_network(weights: str | os.PathLike | Network = DEFAULT_WEIGHTS) -> Network:
+    """A network ready to predict, with its card.
+
+    Parameters
+    ----------
+    weights : str or path
+        Name of shipped weights, or a ``.safetensors`` file with its card (``.json``) beside it.
+        A (model, card) pair is passed through.
+
+    Raises
+    ------
+    ValueError
+        If there are no such weights or they do not fit their card.
+    """
+    if isinstance(weights, tuple):
+        return weights
+    from microlab.data.weights import load
+    from microlab.segment.unet import UNet
+
+    model, card = load(weights, UNet)
+    return model, {"name": os.fspath(weights), **card}
+
+
+def segment_image(
+    image: np.ndarray,
+    weights: str | os.PathLike | Network = DEFAULT_WEIGHTS,
+    *,
+    scale: float | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Segmentation:
+    """Segment one micrograph into grains.
+
+    Parameters
+    ----------
+    image : (H, W) float32 in [0, 1]
+    weights : str, path or (model, card)
+        See `load_network`. Load once and pass the pair when there are many images.
+    scale : float, optional
+        Magnification before the network; estimated from the image by default (`estimate_zoom`).
+    device : str, optional
+    progress : bool
+
+    Returns
+    -------
+    Segmentation
+
+    Raises
+    ------
+    ValueError
+        If the image is too small, not finite or blank, or `scale` is not positive.
+    """
+    image = checked_image(image)
+    model, card = load_network(weights)
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale must be a positive number, got {scale}")
+    zoom = estimate_zoom(image, model, card, device=device) if scale is None else float(scale)
+    probability = boundary_probability(image, model, zoom, device=device, progress=progress)
+    labels = grains_of(probability, card)
+    return Segmentation(probability, closed_boundary(probability, labels), labels, zoom)
+
+
+def estimate_zoom(image: np.ndarray, model: object, card: dict, *, device: str | None = None) -> float:
+    """Magnification that brings an image's grains to the size the network was trained on.
+
+    Parameters
+    ----------
+    image : (H, W) float32
+    model, card : network
+        ``card["grain_size_px"]`` is the mean linear intercept of the training images; without it
+        the zoom is 1.
+
+    Returns
+    -------
+    float
+    """
+    from microlab.segment.scale import matching_zoom
+
+    design = card.get("grain_size_px")
+    if design is None:
+        return 1.0
+    return matching_zoom(
+        image, lambda part: grains_of(boundary_probability(part, model, device=device), card), float(design)
+    )
+
+
+def boundary_probability(
+    image: np.ndarray, model: object, zoom: float = 1.0, *, device: str | None = None, progress: bool = False
+) -> np.ndarray:
+    """Boundary probability of an image, seen by the network at magnification `zoom`.
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1], of the image's own size.
+    """
+    from microlab.segment.scale import resize_by
+    from microlab.segment.unet import predict
+
+    # Training images are standardised too, so brightness and contrast do not matter.
+    probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
+    if probability.shape == image.shape:
+        return probability
+    return np.clip(resize(probability, image.shape, order=1, anti_aliasing=zoom > 1), 0, 1).astype(np.float32)
+
+
+def grains_of(probability: np.ndarray, card: dict) -> np.ndarray:
+    """Grains by watershed with the settings on the network's card, ``card["watershed"]``; int32 1..n."""
+    return watershed_grains(probability, **card.get("watershed", {}))
+
+
+def closed_boundary(probability: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Boundary mask that agrees with the grains: their lines, and the likely boundary connected to them.
+
+    The network alone leaves gaps; the watershed's lines alone have no thickness. Likely boundary that touches
+    no line between two grains is a scratch or a pore, and is left out.
+
+    Returns
+    -------
+    (H, W) bool
+    """
+    lines = boundaries(labels)
+    return ndimage.binary_propagation(
+        lines, mask=lines | (probability >= threshold), structure=np.ones((3, 3))
+    )
+
+
+def mask_grains(truth: np.ndarray) -> np.ndarray:
+    """Grains of a boundary mask: connected regions of its interior, int32, 0 on boundaries."""
+    return components(truth, min_area=MIN_GRAIN_AREA)
+
+
+def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Scores of one segmentation against a true boundary mask.
+
+    Parameters
+    ----------
+    truth, boundary : (H, W) bool
+        True on boundaries.
+    labels : (H, W) int
+        Predicted grains, 0 on boundaries or nowhere.
+
+    Returns
+    -------
+    dict
+        Grain IoU, boundary F1 at each of `TOLERANCES` (skeletons), number of grains of at least
+        `MIN_GRAIN_AREA` pixels and its relative error, adapted Rand error, and variation of information
+        (split and merge, in bits).
+    """
+    true_labels = mask_grains(truth)
+    split, merge = metrics.variation_of_information(true_labels, labels)
+    areas = np.bincount(labels.ravel())[1:]
+    return {
+        "grain IoU": metrics.iou(~truth, ~boundary),
+        **{f"boundary F1, {t:g} px": metrics.boundary_f1(truth, boundary, t) for t in TOLERANCES},
+        "grains": int((areas >= MIN_GRAIN_AREA).sum()),
+        "count error": metrics.grain_count_error(true_labels, labels, min_area=MIN_GRAIN_AREA),
+        "adapted Rand error": metrics.adapted_rand_error(true_labels, labels),
+        "split, bits": split,
+        "merge, bits": merge,
+    }
+
+
+def compare(sample: Sample, segmentation: Segmentation) -> pd.DataFrame:
+    """The network's scores beside the classical baselines and a trivial predictor.
+
+    Every baseline makes a boundary probability without training; grains come from it by the same watershed as
+    the network's, so that the table compares boundaries and not ways of counting.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per method, columns as in `score`.
+    """
+    from microlab.segment.classical import BASELINES
+
+    rows = {"U-Net, no labels": score(sample.truth, segmentation.boundary, segmentation.labels)}
+    for name, baseline in BASELINES.items():
+        probability = np.asarray(baseline(sample.image), dtype=np.float32)
+        labels = watershed_grains(probability)
+        rows[name.replace("_", " ")] = score(sample.truth, closed_boundary(probability, labels), labels)
+    nothing = np.zeros_like(sample.truth)
+    rows["trivial: one grain"] = score(sample.truth, nothing, np.ones(nothing.shape, np.int32))
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: int = 300) -> Sample:
+    """The embedded example: a grown polycrystal under the virtual microscope, its truth known.
+
+    Parameters
+    ----------
+    seed : int
+    size : int
+        Side in pixels.
+    grains : int
+        Seeds of the tessellation; some grains are eaten while the others grow.
+    steps : int
+        Phase-field steps.
+
+    Returns
+    -------
+    Sample
+        Always marked as virtual.
+    """
+    from microlab.render import sem
+    from microlab.simulate import phasefield, voronoi
+
+    rng = np.random.default_rng(seed)
+    seeds = voronoi.random_seeds(grains, (size, size), rng)
+    grown = phasefield.grow(voronoi.tessellate(seeds, (size, size)), steps)
+    microscope = sem.Microscope()
+    image, distance = sem.render(grown.grain_map(), microscope, seed=rng, return_distance=True)
+    # A boundary reaches to where its darkening has fallen to one half.
+    half_width = np.sqrt(2 * np.log(2)) * np.hypot(microscope.groove_width, microscope.blur)
+    return Sample(
+        name="virtual",
+        image=image,
+        truth=distance <= half_width,
+        pixel_size=None,
+        virtual=True,
+        about="A virtual micrograph: a phase-field simulation under a simulated electron microscope. "
+        "The truth is the simulation itself.",
+    )
+
+
+def real_samples() -> list[Sample]:
+    """Real micrographs with expert masks that no training has seen: half of perovskite, and steel.
+
+    Returns
+    -------
+    list of Sample
+
+    Raises
+    ------
+    ValueError, OSError
+        If a data set is neither here nor to be downloaded.
+    """
+    from microlab.data import datasets
+
+    return [
+        Sample(field.name, field.image, field.mask, field.pixel_size, False, about)
+        for name, about in REAL_SAMPLES.items()
+        for field in datasets.load(name, "test")
+    ]
+
+
+def checked_image(image: np.ndarray) -> np.ndarray:
+    """The image as float32, or a ValueError that says why nothing can be segmented in it."""
+    image = np.asarray(image, dtype=np.float32)
+    if image.ndim != 2:
+        raise ValueError(f"image must be grey, (H, W), got shape {image.shape}")
+    if min(image.shape) < SMALLEST_SIDE:
+        raise ValueError(
+            f"image has {image.shape[1]} x {image.shape[0]} pixels, "
+            f"both sides need at least {SMALLEST_SIDE}; give a larger field"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinite values; replace them first")
+    if image.max() == image.min():
+        raise ValueError("image has the same grey everywhere, there is nothing to segment; check the export")
+    return image
