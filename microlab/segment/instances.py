@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label
-from skimage.morphology import reconstruction
+from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import find_boundaries, relabel_sequential, watershed
 
 
@@ -60,10 +60,7 @@ def watershed_grains(
     if min_area < 1 or smooth < 0:
         raise ValueError(f"min_area must be >= 1 and smooth >= 0, got {min_area} and {smooth}")
     surface = ndimage.gaussian_filter(probability, smooth, mode="reflect") if smooth else probability
-    # Filling every basin to `seed_depth` above its floor drowns the shallow ones; what is still lower than
-    # its surroundings by the full depth is a seed.
-    filled = reconstruction(np.minimum(surface + seed_depth, 1 + seed_depth), surface, method="erosion")
-    seeds = label(_regional_minima(filled), connectivity=1)
+    seeds = deep_basins(surface, seed_depth)
     interior = label(probability < threshold, connectivity=1)
     areas = np.bincount(interior.ravel())
     seeded = np.zeros(areas.size, bool)
@@ -71,8 +68,6 @@ def watershed_grains(
     missed = ~seeded & (areas >= min_area)
     missed[0] = False
     seeds = np.where(missed[interior], seeds.max() + interior, seeds)
-    if not seeds.any():  # nothing but boundary: one grain
-        seeds = np.ones_like(seeds)
     labels = watershed(probability, seeds, connectivity=1)
     small = np.bincount(labels.ravel()) < min_area
     if not small[np.unique(labels)].all():
@@ -114,6 +109,27 @@ def components(
     return relabel_sequential(labels)[0].astype(np.int32)
 
 
+def deep_basins(surface: np.ndarray, depth: float) -> np.ndarray:
+    """Basins of a surface that are at least `depth` deep, the h-minima of morphology.
+
+    The surface is filled until every basin has lost `depth`; what is then still lower than its surroundings
+    was deeper than that. (Vincent, 1993, doi:10.1109/83.217222.)
+
+    Parameters
+    ----------
+    surface : (H, W) float
+    depth : float > 0
+        In units of `surface`, from the floor of a basin to its lowest pass.
+
+    Returns
+    -------
+    int (H, W): 1..n at the floors of deep basins, else 0. At least one basin.
+    """
+    filled = reconstruction(surface + depth, surface, method="erosion")
+    floors = local_minima(filled, connectivity=1)
+    return label(floors if floors.any() else np.ones_like(floors), connectivity=1)
+
+
 def boundaries(labels: np.ndarray) -> np.ndarray:
     """Pixels on a boundary between grains: those beside another grain, and label 0.
 
@@ -136,13 +152,6 @@ def touching_edge(labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.unique(rim[rim > 0])
-
-
-def _regional_minima(surface: np.ndarray) -> np.ndarray:
-    """Pixels of plateaus that no neighbour lies below."""
-    from skimage.morphology import local_minima
-
-    return local_minima(surface, connectivity=1, allow_borders=True)
 
 
 def _checked(boundary: np.ndarray, threshold: float) -> np.ndarray:
