@@ -1,0 +1,394 @@
+"""A library of simulated polycrystals on disk: parallel, seeded, resumable (chapter 03).
+
+    structure(index) = grain growth of a Voronoi polycrystal, with parameters drawn from (seed, index)
+
+A structure depends on the library's seed and its own index and on nothing else, so any worker may make it,
+in any order. It is written into a temporary folder that is renamed when complete. Whatever stops a build,
+the next call keeps what is complete and makes the rest:
+
+    folder/library.json                      seed and ranges; a build with others is refused
+    folder/structures/000123/phi.tif         float32
+                             grains.tif      uint16, ids from 0
+                             mask.tif        uint8, 255 on boundaries
+                             structure.json  what was drawn
+    folder/manifest.csv                      one row for each complete structure
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import tifffile
+import torch
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+import microlab
+from microlab.simulate import voronoi
+from microlab.simulate.phasefield import GrainGrowth, Parameters
+
+FILES = {"phi": "phi.tif", "grain_map": "grains.tif", "mask": "mask.tif"}
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the structures of a library have in common, and the ranges from which the rest is drawn.
+
+    Pairs are (least, most), both included, and drawn uniformly. The defaults lie around paper A's
+    512 x 512 pixels, 112 grains and 1000 steps.
+
+    Raises
+    ------
+    ValueError
+        If a range is empty or outside what the simulation can do.
+    """
+
+    shape: tuple[int, int] = (512, 512)  # pixels
+    grains: tuple[int, int] = (80, 150)  # number of seeds
+    alpha: tuple[float, float] = (0.0, 0.7)  # regularity of the seeds
+    steps: tuple[int, int] = (200, 1500)  # time steps of growth
+    threshold: float = 0.75  # boundary where phi is lower
+    kappa: float = 1.0  # gradient energy coefficient
+    dt: float = 0.1  # time step, in units in which the kinetic coefficient and the pixel are 1
+
+    def __post_init__(self) -> None:
+        limits = {"grains": (1, 65536), "alpha": (0.0, voronoi.MAX_ALPHA), "steps": (1, np.inf)}
+        for name, (least, most) in limits.items():  # 65536: what the 16 bits of grains.tif can tell apart
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name} must be (least, most) with {least} <= least <= most <= {most}, got {(low, high)}"
+                )
+        if len(self.shape) != 2 or min(self.shape) < 1:
+            raise ValueError(f"shape must be two positive sizes (H, W), got {self.shape}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")
+        Parameters(kappa=self.kappa, dt=self.dt)  # refuses an unstable dt
+
+
+@dataclass(frozen=True)
+class StructureParameters:
+    """Everything that determines one structure."""
+
+    index: int  # place in the library
+    seed: int  # of the structure's seeds
+    grains: int  # at the start
+    alpha: float
+    steps: int
+    threshold: float
+    kappa: float
+    dt: float
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One simulated polycrystal.
+
+    Attributes
+    ----------
+    phi : (H, W) float32
+        Sum of squared order parameters, about 1 inside grains.
+    grain_map : (H, W) int32
+        Grain ids 0..n-1. Grains that vanished leave their ids unused.
+    boundary_mask : (H, W) bool
+        True on boundaries.
+    parameters : StructureParameters
+    """
+
+    phi: np.ndarray
+    grain_map: np.ndarray
+    boundary_mask: np.ndarray
+    parameters: StructureParameters
+
+
+def draw_parameters(index: int, seed: int = 0, ranges: Ranges | None = None) -> StructureParameters:
+    """Parameters of structure `index` of the library with this `seed`.
+
+    Parameters
+    ----------
+    index : int
+        Place in the library, from 0. It does not matter what was drawn for the others.
+    seed : int
+        Seed of the library, 0 or more.
+    ranges : Ranges, optional
+        By default ``Ranges()``.
+    """
+    ranges = ranges or Ranges()
+    rng = np.random.default_rng([seed, index])
+    return StructureParameters(
+        index=index,
+        seed=int(rng.integers(2**32)),
+        grains=int(rng.integers(*ranges.grains, endpoint=True)),
+        alpha=float(rng.uniform(*ranges.alpha)),
+        steps=int(rng.integers(*ranges.steps, endpoint=True)),
+        threshold=ranges.threshold,
+        kappa=ranges.kappa,
+        dt=ranges.dt,
+        shape=tuple(ranges.shape),
+    )
+
+
+def simulate_structure(parameters: StructureParameters) -> Structure:
+    """Grow the polycrystal that `parameters` describe."""
+    p = parameters
+    seeds = voronoi.regular_seeds(p.grains, p.shape, p.alpha, p.seed)
+    growth = GrainGrowth(voronoi.tessellate(seeds, p.shape), Parameters(kappa=p.kappa, dt=p.dt)).run(p.steps)
+    return Structure(growth.phi(), growth.grain_map(), growth.boundary_mask(p.threshold), p)
+
+
+def build(
+    folder: str | Path,
+    n: int,
+    *,
+    seed: int = 0,
+    ranges: Ranges | None = None,
+    jobs: int = -1,
+    scheduler: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Make the structures 0..n-1 of a library, or those of them that are not there yet.
+
+    Build into a folder from one place at a time.
+
+    Parameters
+    ----------
+    folder : path
+        Where the library lies; made if missing.
+    n : int
+        Number of structures. A later call with a larger `n` extends the library.
+    seed : int
+        Seed of the library, 0 or more.
+    ranges : Ranges, optional
+        By default ``Ranges()``.
+    jobs : int
+        Processes on this machine, each with one thread; -1 for one per core. A process needs about 0.6 GB
+        at 512 x 512 pixels.
+    scheduler : str, optional
+        Address of a Dask scheduler (``"tcp://host:8786"``) whose workers make the structures instead. They
+        must see `folder` under the same path.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Path of the manifest, ``folder/manifest.csv``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is wrong, `folder` is a file, or it holds a library of another seed or other ranges.
+    OSError
+        If the library cannot be written (full disk, no permission). What is complete is kept.
+    """
+    folder, ranges = Path(folder).absolute(), ranges or Ranges()
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
+    try:
+        _open_library(folder, seed, ranges)
+        missing = [index for index in range(n) if not _is_complete(_structure_folder(folder, index))]
+        work = _each_done(folder, missing, seed, ranges, jobs, scheduler)
+        for _ in tqdm(work, desc="structures", total=n, initial=n - len(missing), disable=not progress):
+            pass
+        return _write_manifest(folder)
+    except OSError as error:
+        with suppress(OSError):  # the rows of what is complete, if the disk takes them
+            _write_manifest(folder)
+        complete = sum(_is_complete(_structure_folder(folder, index)) for index in range(n))
+        raise OSError(
+            error.errno,
+            f"library {folder} is not finished, {error.strerror or error}; {complete} of {n} structures are "
+            "complete and kept. Mend the cause and make the same call again",
+        ) from error
+
+
+def read_manifest(folder: str | Path) -> pd.DataFrame:
+    """Table of a library, one row per structure, with file paths relative to `folder`.
+
+    Raises
+    ------
+    ValueError
+        If there is no manifest in `folder`.
+    """
+    path = Path(folder) / "manifest.csv"
+    if not path.is_file():
+        raise ValueError(f"folder {folder} holds no manifest.csv: make the library with build() first")
+    return pd.read_csv(path)
+
+
+def load(folder: str | Path, index: int) -> Structure:
+    """Read structure `index` of a library.
+
+    Raises
+    ------
+    ValueError
+        If the library has no such structure, or one of its files is damaged.
+    """
+    place = _structure_folder(Path(folder), index)
+    if not _is_complete(place):
+        raise ValueError(f"library {folder} has no complete structure {index}: see its manifest.csv")
+    images = {}
+    for name, file in FILES.items():
+        try:
+            images[name] = tifffile.imread(place / file)
+        except (tifffile.TiffFileError, ValueError) as error:
+            raise ValueError(
+                f"{place / file} is damaged ({error}): remove {place} and build again"
+            ) from error
+    record = json.loads((place / "structure.json").read_text())
+    parameters = {name: record[name] for name in StructureParameters.__dataclass_fields__}
+    parameters["shape"] = tuple(parameters["shape"])
+    return Structure(
+        images["phi"],
+        images["grain_map"].astype(np.int32),
+        images["mask"] > 0,
+        StructureParameters(**parameters),
+    )
+
+
+def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
+    """Make the folders, refuse those of another library, and clear what a stopped build left behind."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder {folder} is a file: name a folder for the library")
+    structures = folder / "structures"
+    structures.mkdir(parents=True, exist_ok=True)
+    asked = json.loads(json.dumps({"seed": seed, **asdict(ranges)}))  # tuples become lists, as in the file
+    path = folder / "library.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        differ = [f"{k} = {found.get(k)} (asked: {asked[k]})" for k in asked if found.get(k) != asked[k]]
+        if differ:
+            raise ValueError(f"folder {folder} holds a library with {', '.join(differ)}: use another folder")
+    else:
+        _replace(path, json.dumps(asked, indent=1).encode())
+    for leftover in structures.glob("*.part"):
+        _discard(leftover)
+
+
+def _each_done(
+    folder: Path, indices: list[int], seed: int, ranges: Ranges, jobs: int, scheduler: str | None
+) -> Iterator[int]:
+    """Make the structures, here or on a cluster, and yield the index of each when it is complete."""
+    tasks = [(folder, draw_parameters(index, seed, ranges)) for index in indices]
+    if not tasks:
+        return  # without starting a worker
+    if scheduler is None:
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            delayed(_make)(*task) for task in tasks
+        )
+        return
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError as error:
+        raise ValueError("scheduler needs Dask: pip install 'microlab[cluster]'") from error
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
+    with client:
+        futures = [client.submit(_make, *task, pure=False) for task in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _make(folder: Path, parameters: StructureParameters) -> int:
+    """Simulate one structure and put it in its place; runs in a worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the workers share the cores among themselves
+    try:
+        structure = simulate_structure(parameters)
+    finally:
+        torch.set_num_threads(threads)
+    _write_structure(folder, structure)
+    return parameters.index
+
+
+def _write_structure(folder: Path, structure: Structure) -> None:
+    """Write into a temporary folder, then rename it: a structure is there completely or not at all."""
+    place = _structure_folder(folder, structure.parameters.index)
+    part = place.with_name(f"{place.name}.{uuid4().hex}.part")
+    images = {
+        "phi": structure.phi,
+        "grain_map": structure.grain_map.astype(np.uint16),
+        "mask": structure.boundary_mask.astype(np.uint8) * 255,
+    }
+    record = {
+        **asdict(structure.parameters),
+        "grains_left": len(np.unique(structure.grain_map)),
+        "microlab": microlab.__version__,
+    }
+    try:
+        part.mkdir()
+        for name, image in images.items():
+            tiff = BytesIO()  # written to a file directly, a full disk would be an OSError without a reason
+            tifffile.imwrite(tiff, image)
+            _write(part / FILES[name], tiff.getvalue())
+        _write(part / "structure.json", json.dumps(record, indent=1).encode())
+        if place.exists() and not _is_complete(place):  # somebody removed files from it
+            _discard(place)
+        try:
+            os.replace(part, place)
+        except OSError:
+            if not _is_complete(place):  # else a worker that outlived a killed build came first with the same
+                raise
+    finally:
+        _discard(part)
+
+
+def _write_manifest(folder: Path) -> Path:
+    """Rows of all complete structures, read from the structures themselves, so that none can be lost."""
+    rows = []
+    for place in sorted((folder / "structures").iterdir()):
+        if place.suffix == ".part" or not _is_complete(place):
+            continue
+        record = json.loads((place / "structure.json").read_text())
+        height, width = record.pop("shape")
+        version = record.pop("microlab")
+        paths = {name: (place / file).relative_to(folder).as_posix() for name, file in FILES.items()}
+        rows.append({**record, "height": height, "width": width, **paths, "microlab": version})
+    path = folder / "manifest.csv"
+    _replace(path, pd.DataFrame(rows).to_csv(index=False).encode())
+    return path
+
+
+def _structure_folder(folder: Path, index: int) -> Path:
+    return folder / "structures" / f"{index:06d}"
+
+
+def _is_complete(place: Path) -> bool:
+    return all((place / file).is_file() for file in (*FILES.values(), "structure.json"))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file and wait until it has reached the disk, so that no renamed folder is ever hollow."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file under another name first: readers see the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    _write(part, data)
+    os.replace(part, path)
+
+
+def _discard(place: Path) -> None:
+    """Remove a folder if it is there, renamed first: who still writes into it cannot publish it any more."""
+    away = place.with_name(f"{uuid4().hex}.part")
+    with suppress(FileNotFoundError):
+        os.replace(place, away)
+        shutil.rmtree(away, ignore_errors=True)
