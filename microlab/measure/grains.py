@@ -1,0 +1,283 @@
+"""Grain sizes and shapes from a label image, in pixels and micrometres (chapter 09).
+
+    d = 2 sqrt(A / pi),     circularity = 4 pi A / P^2,     weight = W H / ((W - w - 1) (H - h - 1))
+
+A grain is its labelled pixels: boundary pixels (label 0) belong to no grain, so a boundary w px wide makes
+every grain about w px smaller across. :func:`close_boundaries` hands them to the nearest grain first.
+Grains cut by the frame are only parts, and large grains are cut more often than small ones. The default of
+:func:`summarise` leaves them out and weighs the others by the inverse of their chance of being whole.
+ASTM E112 grain size numbers are in :mod:`microlab.measure.grain_size` and available from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.ndimage import find_objects
+from skimage.measure import regionprops_table
+from skimage.segmentation import expand_labels
+
+from ._images import as_labels
+from .grain_size import GrainSize, astm_grain_size
+
+__all__ = ["GrainSize", "astm_grain_size", "close_boundaries", "grain_table", "neighbours", "summarise"]
+
+
+def grain_table(
+    labels: ArrayLike, pixel_size: float | None = None, *, reach: float = 8.0, min_contact: int = 2
+) -> pd.DataFrame:
+    """One row per grain: size, shape, neighbours and whether the frame cuts it.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+        0 on boundaries, grains above 0. Not periodic: a grain that leaves at one side and enters at the other
+        must carry two labels (``skimage.measure.label`` gives them).
+    pixel_size : float or None
+        Micrometres per pixel. None leaves the columns in micrometres NaN.
+    reach, min_contact
+        How `sides` are counted, see :func:`neighbours`.
+
+    Returns
+    -------
+    DataFrame with columns
+
+    ``label``
+        The grain's value in `labels`.
+    ``area_px``, ``area_um2``
+        Number of pixels, and the area they cover.
+    ``diameter_px``, ``diameter_um``
+        Equivalent circle diameter, of the circle with the same area.
+    ``perimeter_px``, ``perimeter_um``
+        Crofton's formula in four directions. On digital discs, squares and hexagons of radius 10 px or more
+        its mean over orientations is right within 2.1 %; following the outline's pixels errs by up to 4.4 %.
+        Straight outlines along rows, columns or diagonals come out up to 5 % short.
+    ``circularity``
+        ``4 pi A / P^2``: 1 for a circle, 0.785 for a square. Grains of a few pixels may exceed 1.
+    ``aspect_ratio``
+        Major over minor axis of the ellipse with the same second moments, >= 1; a pixel counts as a unit
+        square, so that a line of n pixels has aspect ratio n.
+    ``orientation_deg``
+        Direction of the major axis in [0, 180), counterclockwise from the image's x axis.
+    ``sides``
+        Number of neighbouring grains. Too small for grains that touch the frame.
+    ``touches_edge``
+        True if the grain, or the boundary pixels nearest to it, lie on the frame: a grain is known to be
+        whole only if its outer boundary is seen.
+    ``edge_weight``
+        Miles-Lantuejoul weight, 0 for grains that touch the frame: see :func:`summarise`.
+    ``centroid_y_px``, ``centroid_x_px``
+
+    Raises
+    ------
+    ValueError
+        If `labels` is not a 2-D label image or `pixel_size` is not positive.
+    """
+    labels = _label_image(labels)
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"pixel_size must be a positive number of micrometres per pixel, got {pixel_size}")
+    um = float("nan") if pixel_size is None else float(pixel_size)
+    height, width = labels.shape
+    properties = (
+        "label",
+        "area",
+        "perimeter_crofton",
+        "axis_major_length",
+        "axis_minor_length",
+        "orientation",
+    )
+    region = regionprops_table(labels, properties=(*properties, "centroid"))
+    area, perimeter = region["area"].astype(float), region["perimeter_crofton"]
+    # skimage's moments take pixels for points; a unit square adds 1/12 to each, 16/12 to a squared axis
+    major, minor = (np.sqrt(region[f"axis_{a}_length"] ** 2 + 4 / 3) for a in ("major", "minor"))
+    closed = close_boundaries(labels, reach)
+    box = find_objects(closed)
+    ends = [[(s.start, s.stop) for s in box[i - 1]] for i in region["label"]]
+    (top, bottom), (left, right) = np.array(ends, dtype=int).reshape(-1, 2, 2).transpose(1, 2, 0)
+    touches_edge = (top == 0) | (left == 0) | (bottom == height) | (right == width)
+    with np.errstate(divide="ignore"):  # a grain from frame to frame touches it
+        placements = (width - (right - left) - 1.0) * (height - (bottom - top) - 1.0)
+        weight = np.where(touches_edge, 0.0, width * height / placements)
+    pairs, _ = _contacts(closed, min_contact)
+    sides = pd.Series(pairs.ravel()).value_counts().reindex(region["label"], fill_value=0)
+    return pd.DataFrame(
+        {
+            "label": region["label"],
+            "area_px": area,
+            "area_um2": area * um**2,
+            "diameter_px": 2 * np.sqrt(area / np.pi),
+            "diameter_um": 2 * np.sqrt(area / np.pi) * um,
+            "perimeter_px": perimeter,
+            "perimeter_um": perimeter * um,
+            "circularity": 4 * np.pi * area / perimeter**2,
+            "aspect_ratio": major / minor,
+            "orientation_deg": (np.degrees(region["orientation"]) + 90) % 180,
+            "sides": sides.to_numpy(),
+            "touches_edge": touches_edge,
+            "edge_weight": weight,
+            "centroid_y_px": region["centroid-0"],
+            "centroid_x_px": region["centroid-1"],
+        }
+    )
+
+
+def close_boundaries(labels: ArrayLike, reach: float = 8.0) -> NDArray[np.integer]:
+    """Label image in which boundary pixels within `reach` px of a grain belong to the nearest grain.
+
+    This bridges boundaries up to about ``2 reach`` wide. Pixels farther off stay 0: they are no boundary but
+    an area without grains.
+    """
+    if not reach >= 0:
+        raise ValueError(f"reach must be a number of pixels >= 0, got {reach}")
+    return expand_labels(_label_image(labels), distance=reach)
+
+
+def neighbours(
+    labels: ArrayLike, *, reach: float = 8.0, min_contact: int = 2
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Pairs of grains that share a boundary.
+
+    Boundaries are closed first (:func:`close_boundaries`), so their width does not matter as long as it stays
+    below about ``2 reach``. Grains are then neighbours if at least `min_contact` pixel edges of one face the
+    other. Shorter contacts are below what pixels resolve: with 1 every near-meeting of four grains becomes a
+    contact (a grid of squares gets 5 to 6 sides each), with 3 it stays a point (4 sides) and the shortest
+    true sides are lost with it.
+
+    Parameters
+    ----------
+    labels : (H, W) int, 0 on boundaries
+    reach : float
+        In px.
+    min_contact : int
+        In px.
+
+    Returns
+    -------
+    pairs : (M, 2) int, labels of neighbours, the smaller first
+    contact : (M,) int, number of pixel edges they share
+    """
+    return _contacts(close_boundaries(labels, reach), min_contact)
+
+
+def summarise(
+    table: pd.DataFrame,
+    columns: Sequence[str] | None = None,
+    *,
+    edge: str = "weighted",
+    interval: str = "bootstrap",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int | np.random.Generator = 0,
+) -> pd.DataFrame:
+    """Distribution summaries of a grain table, with a confidence interval of the mean.
+
+    Parameters
+    ----------
+    table : DataFrame from :func:`grain_table`; rows of several images may be concatenated
+    columns : sequence of str or None
+        Quantities to summarise. None: areas, diameters, perimeters and shapes, in micrometres if known.
+    edge : {"weighted", "exclude", "keep"}
+        Grains cut by the frame. "weighted" leaves them out and weighs each whole grain by the inverse of
+        the chance that a grain with its bounding box w x h lies whole in a W x H image (Miles-Lantuejoul),
+        which corrects for large grains being cut more often. "exclude" leaves them out without weights,
+        which favours small grains. "keep" counts the parts as if they were grains.
+    interval : {"bootstrap", "t"}
+        Percentile bootstrap over grains, or Student's t with Kish's effective number of grains. Both take
+        grains as independent.
+    confidence : float in (0, 1)
+    resamples : int
+        Bootstrap resamples.
+    seed : int or Generator
+
+    Returns
+    -------
+    DataFrame indexed by quantity, with ``count`` (grains used), ``mean``, ``mean_low``, ``mean_high``,
+    ``std`` (n - 1), ``p10``, ``p25``, ``median``, ``p75``, ``p90`` and ``area_weighted_mean`` (the mean seen
+    by a random point of the sample). Values that are NaN are left out. Without grains all are
+    NaN; with one grain the spread and the interval are.
+
+    References
+    ----------
+    Serra, "Image Analysis and Mathematical Morphology", 1982, on the correction by Miles and Lantuejoul.
+    """
+    if edge not in ("weighted", "exclude", "keep"):
+        raise ValueError(f'edge must be "weighted", "exclude" or "keep", got {edge!r}')
+    if interval not in ("bootstrap", "t"):
+        raise ValueError(f'interval must be "bootstrap" or "t", got {interval!r}')
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    if columns is None:
+        unit = ("um", "um2") if table["area_um2"].notna().any() else ("px", "px")
+        columns = [f"area_{unit[1]}", f"diameter_{unit[0]}", f"perimeter_{unit[0]}"]
+        columns += ["circularity", "aspect_ratio", "sides"]
+    unknown = [c for c in columns if c not in table]
+    if unknown:
+        raise ValueError(f"columns {unknown} are not in the table, which has {list(table.columns)}")
+    rng = np.random.default_rng(seed)
+    used = table if edge == "keep" else table[~table["touches_edge"]]
+    weights = used["edge_weight"].to_numpy() if edge == "weighted" else np.ones(len(used))
+    rows = {}
+    for column in columns:
+        values = used[column].to_numpy(dtype=float)
+        known = ~np.isnan(values)
+        x, w, area = values[known], weights[known], used["area_px"].to_numpy()[known]
+        rows[column] = _summary(x, w, area, interval, confidence, resamples, rng)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
+
+
+def _contacts(
+    closed: NDArray[np.integer], min_contact: int
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    faces = [(closed[:, :-1], closed[:, 1:]), (closed[:-1], closed[1:])]
+    faces = [np.stack([np.minimum(a, b)[a != b], np.maximum(a, b)[a != b]], axis=1) for a, b in faces]
+    pairs, contact = np.unique(np.concatenate(faces), axis=0, return_counts=True)
+    kept = (pairs[:, 0] > 0) & (contact >= min_contact)
+    return pairs[kept], contact[kept]
+
+
+def _summary(
+    x: NDArray[np.float64],
+    w: NDArray[np.float64],
+    area: NDArray[np.float64],
+    interval: str,
+    confidence: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    nan = float("nan")
+    names = ("count", "mean", "mean_low", "mean_high", "std", "p10", "p25", "median", "p75", "p90")
+    row = dict.fromkeys((*names, "area_weighted_mean"), nan) | {"count": len(x)}
+    if not len(x):
+        return row
+    mean = float(np.average(x, weights=w))
+    equal = np.all(w == w[0])
+    quantiles = (0.1, 0.25, 0.5, 0.75, 0.9)
+    how = {} if equal else {"weights": w, "method": "inverted_cdf"}  # the only weighted one numpy has
+    row |= dict(zip(("p10", "p25", "median", "p75", "p90"), np.quantile(x, quantiles, **how).tolist()))
+    row |= {"mean": mean, "area_weighted_mean": float(np.average(x, weights=w * area))}
+    if len(x) == 1:
+        return row
+    effective = w.sum() ** 2 / (w**2).sum()
+    row["std"] = float(np.sqrt(np.average((x - mean) ** 2, weights=w) * effective / (effective - 1)))
+    if interval == "t":
+        half = stats.t.ppf((1 + confidence) / 2, effective - 1) * row["std"] / np.sqrt(effective)
+        low, high = mean - half, mean + half
+    else:
+        block = max(1, 1_000_000 // len(x))  # resamples at once, to bound the memory
+        means = []
+        for start in range(0, resamples, block):
+            pick = rng.integers(len(x), size=(min(block, resamples - start), len(x)))
+            means.append((x * w)[pick].sum(1) / w[pick].sum(1))
+        low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return row | {"mean_low": float(low), "mean_high": float(high)}
+
+
+def _label_image(labels: ArrayLike) -> NDArray[np.integer]:
+    labels = as_labels(labels, "labels")
+    if labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"labels must be a non-empty (H, W) image, got shape {labels.shape}")
+    return labels
