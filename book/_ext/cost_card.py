@@ -39,6 +39,14 @@ def _write_peak(*_):
         out.write(str(peak))
 
 get_ipython().events.register("post_run_cell", _write_peak)
+
+# In a page a progress bar is a dead widget that asks for the network: fall back to text and print none.
+def _no_progress_bars():
+    import os, sys
+    os.environ["TQDM_DISABLE"] = "1"
+    sys.modules["tqdm.notebook"] = None
+
+_no_progress_bars()
 """
 
 
