@@ -194,10 +194,12 @@ def segment(
         for note in result.notes:
             tqdm.write(f"microlab: {file}: {note}", file=sys.stderr)
         tqdm.write(f"{file} -> {folder}: {report.one_line(result)}", file=sys.stdout)
-    page = report.write(out / "report.html", sections, network[1], failures=failures)
-    typer.echo(f"report: {page}")
+    if sections:
+        page = report.write(out / "report.html", sections, network[1], failures=failures)
+        typer.echo(f"report: {page}")
     if failures:
-        typer.echo(f"microlab: {len(failures)} of {len(files)} images failed", err=True)
+        if len(files) > 1:
+            typer.echo(f"microlab: {len(failures)} of {len(files)} images failed", err=True)
         raise typer.Exit(1)
 
 
@@ -233,7 +235,7 @@ def demo(
         scores = pipeline.compare(sample, result.segmentation)
         kind = "virtual" if sample.virtual else "real"
         sections.append(report.section(result, kind=kind, about=sample.about, scores=scores))
-        typer.echo(f"{sample.name} ({kind}): {sample.about}\n")
+        typer.echo(f"{sample.name}: {sample.about}\n")
         typer.echo(report.table_text(result))
         typer.echo("\n" + report.scores_text(scores) + "\n")
     title = "microlab demo: " + ("real micrographs" if real else "a virtual micrograph")

@@ -255,13 +255,13 @@ def compare(sample: Sample, segmentation: Segmentation) -> pd.DataFrame:
     """
     from microlab.segment.classical import BASELINES
 
-    rows = {"U-Net, no labels": score(sample.truth, segmentation.boundary, segmentation.labels)}
+    rows = {"U-Net": score(sample.truth, segmentation.boundary, segmentation.labels)}
     for name, baseline in BASELINES.items():
         probability = np.asarray(baseline(sample.image), dtype=np.float32)
         labels = watershed_grains(probability)
-        rows[name.replace("_", " ")] = score(sample.truth, closed_boundary(probability, labels), labels)
+        rows[name] = score(sample.truth, closed_boundary(probability, labels), labels)
     nothing = np.zeros_like(sample.truth)
-    rows["trivial: one grain"] = score(sample.truth, nothing, np.ones(nothing.shape, np.int32))
+    rows["trivial"] = score(sample.truth, nothing, np.ones(nothing.shape, np.int32))
     return pd.DataFrame(rows).T.rename_axis("method")
 
 
@@ -294,7 +294,7 @@ def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: 
     # A boundary reaches to where its darkening has fallen to one half.
     half_width = np.sqrt(2 * np.log(2)) * np.hypot(microscope.groove_width, microscope.blur)
     return Sample(
-        name="virtual",
+        name="virtual-polycrystal",
         image=image,
         truth=distance <= half_width,
         pixel_size=None,
