@@ -120,7 +120,7 @@ def panoptic_quality(truth: Images, prediction: Images, *, per_image: bool | Non
 
     def count(t: NDArray, p: NDArray) -> NDArray[np.float64]:
         (i, j), overlap, true, predicted = _contingency(t, p, ignore_zero=False)
-        true_ids, predicted_ids = np.unique(t), np.unique(p)
+        true_ids, predicted_ids = _unique(t.ravel())[0], _unique(p.ravel())[0]
         union = true[i] + predicted[j] - overlap
         matched = (true_ids[i] > 0) & (predicted_ids[j] > 0) & (2 * overlap > union)
         iou_sum = (overlap[matched] / union[matched]).sum()
@@ -155,7 +155,7 @@ def grain_count_error(
         raise ValueError(f"min_area must be at least 1 px, got {min_area}")
 
     def number(labels: NDArray) -> int:
-        ids, areas = np.unique(labels, return_counts=True)
+        ids, _, areas = _unique(labels.ravel())
         return int(((ids > 0) & (areas >= min_area)).sum())
 
     return evaluate(
@@ -178,7 +178,16 @@ def _contingency(
     if ignore_zero:
         keep = truth > 0
         truth, prediction = truth[keep], prediction[keep]
-    _, i, true = np.unique(truth.ravel(), return_inverse=True, return_counts=True)
-    _, j, predicted = np.unique(prediction.ravel(), return_inverse=True, return_counts=True)
-    pairs, overlap = np.unique(i * len(predicted) + j, return_counts=True)
+    _, i, true = _unique(truth.ravel())
+    _, j, predicted = _unique(prediction.ravel())
+    pairs, _, overlap = _unique(i * len(predicted) + j)
     return np.divmod(pairs, max(len(predicted), 1)), overlap, true, predicted
+
+
+def _unique(values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Sorted values that occur, the index of each pixel's value among them, and their numbers of pixels."""
+    if values.size == 0 or values.max() > 4 * values.size:
+        return np.unique(values, return_inverse=True, return_counts=True)
+    counts = np.bincount(values.astype(np.int64))  # some ten times faster than sorting
+    occurs = counts > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[values], counts[occurs]

@@ -1,0 +1,121 @@
+"""Time of the metrics beside torchmetrics, scikit-learn and scikit-image: python benchmarks/metrics.py
+
+Every pair gives the same number (checked here again); the last column is their time over ours.
+Needs torchmetrics (extra `test`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import sklearn.metrics
+import torch
+import torchmetrics.functional as tm
+from scipy.spatial import cKDTree
+from skimage import metrics as skimage_metrics
+from skimage.segmentation import find_boundaries
+
+from microlab.measure import metrics as m
+
+
+def least_seconds(call: Callable[[], object], repeats: int) -> tuple[float, object]:
+    """Least time of several runs, which disturbances of the machine only lengthen, and the result."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - start)
+    return min(times), result
+
+
+def kd_tree_f1(t: np.ndarray, p: np.ndarray, tolerance: float) -> float:
+    a, b = np.argwhere(t), np.argwhere(p)
+    recall = (cKDTree(b).query(a)[0] <= tolerance).mean()
+    precision = (cKDTree(a).query(b)[0] <= tolerance).mean()
+    return 2 * precision * recall / (precision + recall)
+
+
+def cells(seeds: np.ndarray, size: int) -> np.ndarray:
+    return cKDTree(seeds).query(np.indices((size, size)).reshape(2, -1).T)[1].reshape(size, size) + 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--grains", type=int, default=112)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    seeds = rng.uniform(0, options.size, (options.grains, 2))
+    truth = cells(seeds, options.size)
+    labels = cells(seeds + rng.normal(0, 2, seeds.shape), options.size)  # boundaries a few pixels off
+    edge, found = find_boundaries(truth, mode="inner"), find_boundaries(labels, mode="inner")
+    t4, p4 = truth % 4, labels % 4
+    as_torch = [torch.from_numpy(x) for x in (p4, t4)]
+    things = [torch.from_numpy(np.stack([0 * x, x], -1))[None] for x in (labels, truth)]
+    rows = [
+        (
+            "mean IoU, 4 classes",
+            lambda: m.mean_iou(t4, p4, 4),
+            "torchmetrics",
+            lambda: tm.jaccard_index(*as_torch, task="multiclass", num_classes=4).item(),
+        ),
+        (
+            "Missing Class IoU",
+            lambda: m.missing_class_iou(t4, p4, 4),
+            "scikit-learn",
+            lambda: sklearn.metrics.jaccard_score(
+                t4.ravel(), p4.ravel(), labels=np.unique(t4), average="macro"
+            ),
+        ),
+        (
+            "boundary F1, 3 px",
+            lambda: m.boundary_f1(edge, found, 3, skeleton=False),
+            "k-d tree",
+            lambda: kd_tree_f1(edge, found, 3),
+        ),
+        (
+            "Hausdorff distance",
+            lambda: m.hausdorff95(edge, found, percentile=100, skeleton=False),
+            "scikit-image",
+            lambda: skimage_metrics.hausdorff_distance(edge, found),
+        ),
+        (
+            "adapted Rand error",
+            lambda: m.adapted_rand_error(truth, labels),
+            "scikit-image",
+            lambda: skimage_metrics.adapted_rand_error(truth, labels)[0],
+        ),
+        (
+            "variation of information",
+            lambda: sum(m.variation_of_information(truth, labels)),
+            "scikit-image",
+            lambda: skimage_metrics.variation_of_information(truth, labels).sum(),
+        ),
+        (
+            "panoptic quality",
+            lambda: m.panoptic_quality(truth, labels).pq,
+            "torchmetrics",
+            lambda: tm.detection.panoptic_quality(*things, things={0}, stuffs={1}).item(),
+        ),
+    ]
+    warnings.simplefilter("ignore")
+    print(f"{options.size} x {options.size}, {options.grains} grains")
+    print(f"{'metric':26s}{'value':>9s}{'ours':>11s}   {'theirs':<26s}{'ratio':>6s}")
+    for name, ours, library, theirs in rows:
+        our_time, a = least_seconds(ours, options.repeats)
+        their_time, b = least_seconds(theirs, options.repeats)
+        if not np.isclose(a, b, atol=1e-6):
+            raise SystemExit(f"{name}: ours {a} but {library} {b}")
+        print(
+            f"{name:26s}{a:9.4f}{1000 * our_time:8.1f} ms   {library:13s}{1000 * their_time:8.1f} ms"
+            f"   {their_time / our_time:6.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
