@@ -174,11 +174,13 @@ def segment(
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
     """
+    rows, zoom = _data_bar(data_bar), _scale(scale)  # a wrong call fails before anything is loaded
+
     from tqdm.auto import tqdm
 
     from microlab import batch, pipeline, report
 
-    options = batch.Options(pixel_size, _data_bar(data_bar), _scale(scale), device)
+    options = batch.Options(pixel_size, rows, zoom, device)
     files = batch.find_images(images)
     network = pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
     out.mkdir(parents=True, exist_ok=True)

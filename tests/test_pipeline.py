@@ -83,8 +83,10 @@ def test_likely_boundary_that_divides_no_grains_is_left_out():
 def test_the_watershed_settings_on_the_card_are_used(network):
     image, _ = grid(4, 4)
     model, card = network
-    coarse = pipeline.segment_image(image, (model, {**card, "watershed": {"min_area": 10_000}}))
-    assert coarse.labels.max() == 1
+    filled = pipeline.segment_image(image, (model, card))
+    lined = pipeline.segment_image(image, (model, {**card, "watershed": {"gaps": True}}))
+    assert (filled.labels > 0).all()
+    assert (lined.labels == 0).any()
 
 
 def test_a_perfect_segmentation_scores_perfectly():
