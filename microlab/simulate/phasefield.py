@@ -23,11 +23,13 @@ import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.integrate import solve_bvp
 from torch import Tensor
 from tqdm.auto import trange
 
 from microlab.simulate import sharing
+from microlab.simulate.interface import planar_profile
+
+__all__ = ["GrainGrowth", "Parameters", "boundary_mask", "grow", "max_stable_dt", "planar_profile"]
 
 
 def max_stable_dt(kappa: float = 1.0, L: float = 1.0, dx: float = 1.0, gamma: float = 1.0) -> float:
@@ -120,31 +122,30 @@ class GrainGrowth:
         self._source = source
         # Grains are followed often enough that a boundary moves less than its own width in between.
         self._follow_every = max(1, round(5 / (p.L * p.dt)))
-        initial = (
-            torch.as_tensor(initial) if isinstance(initial, Tensor) else torch.as_tensor(np.array(initial))
-        )
-        initial = initial.to(device or "cpu")
-        if initial.ndim == 3 and initial.is_floating_point():
-            if not torch.isfinite(initial).all() or initial.numel() == 0:
+        device = torch.device(device or "cpu")
+        initial = initial.cpu().numpy() if isinstance(initial, Tensor) else np.asarray(initial)
+        if initial.ndim == 3 and initial.dtype.kind == "f":
+            if not np.isfinite(initial).all() or initial.size == 0:
                 raise ValueError("initial order parameters must be finite and not empty")
             self.n, self._reach = len(initial), None
-            self.order_parameters = initial.to(dtype, copy=True).contiguous()
+            self.order_parameters = torch.tensor(initial, dtype=dtype, device=device)
         else:
             if source is not None:
                 raise ValueError("source needs order parameters (C, H, W) as initial, not a grain map")
-            grains = _checked_grain_map(initial)
+            grains = torch.tensor(_checked_grain_map(initial), device=device)
             self.n = int(grains.max()) + 1
             self._reach = None if reach is None else int(np.ceil(reach * np.sqrt(p.kappa) / p.dx))
             if self._reach is None:
-                ids = torch.arange(self.n, device=grains.device)
-                self.order_parameters = (grains == ids[:, None, None]).to(dtype)
+                self.order_parameters = (grains == torch.arange(self.n, device=device)[:, None, None]).to(
+                    dtype
+                )
             else:
                 one_field = torch.ones_like(grains, dtype=dtype)[None]
                 self.order_parameters, self.owner = sharing.separate(
                     one_field, grains[None], self.n, self._reach
                 )
         if self._reach is None:
-            ids = torch.arange(self.n, dtype=torch.int32, device=initial.device)
+            ids = torch.arange(self.n, dtype=torch.int32, device=device)
             self.owner = ids[:, None, None].expand(self.order_parameters.shape)
         self._next = torch.empty_like(self.order_parameters)
 
@@ -320,49 +321,6 @@ def boundary_mask(phi: ArrayLike, threshold: float = 0.75) -> np.ndarray:
     return np.asarray(phi) < threshold
 
 
-def planar_profile(x: ArrayLike, kappa: float = 1.0, gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Equilibrium of a flat boundary at x = 0, where ``kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2``.
-
-    Solved as a boundary-value problem for the right half (eta and zeta mirror one another); only
-    gamma = 3/2 has a closed form, ``eta = (1 + tanh(x / sqrt(2 kappa))) / 2``.
-
-    Parameters
-    ----------
-    x : (N,) float
-        Distance from the boundary.
-
-    Returns
-    -------
-    eta, zeta : (N,) float64
-        Order parameters of the grain on the right and of the one on the left.
-    """
-    Parameters(kappa=kappa, gamma=gamma, dt=max_stable_dt(kappa, gamma=gamma))  # checks both
-    s = np.asarray(x, dtype=float) / np.sqrt(kappa)
-
-    def slopes(_, y):  # y = eta, eta', zeta, zeta'
-        eta, d_eta, zeta, d_zeta = y
-        return np.stack(
-            [
-                d_eta,
-                eta**3 - eta + 2 * gamma * eta * zeta**2,
-                d_zeta,
-                zeta**3 - zeta + 2 * gamma * zeta * eta**2,
-            ]
-        )
-
-    def ends(left, right):  # mirror symmetry at 0; one grain alone far away
-        return np.array([left[0] - left[2], left[1] + left[3], right[0] - 1, right[2]])
-
-    far = 12 * max(1.0, (2 * gamma - 1) ** -0.5)
-    grid = np.linspace(0, far, 200)
-    step, slope = (1 + np.tanh(grid / np.sqrt(2))) / 2, 1 / np.cosh(grid / np.sqrt(2)) ** 2 / np.sqrt(8)
-    solution = solve_bvp(slopes, ends, grid, [step, slope, 1 - step, -slope], tol=1e-8, max_nodes=100_000)
-    if not solution.success:
-        raise ValueError(f"no planar profile found for gamma = {gamma}: {solution.message}")
-    values = solution.sol(np.minimum(np.abs(s), far))
-    return np.where(s >= 0, values[0], values[2]), np.where(s >= 0, values[2], values[0])
-
-
 def _phi(eta: Tensor) -> Tensor:
     phi = torch.zeros_like(eta[0])
     for field in eta:
@@ -392,15 +350,14 @@ def _step_in_place(eta: Tensor, new: Tensor, rate: float, coupling: float, gamma
     return new
 
 
-def _checked_grain_map(grain_map: Tensor) -> Tensor:
+def _checked_grain_map(grain_map: np.ndarray) -> np.ndarray:
     """(H, W) int32, or a ValueError that says what is wrong."""
-    integer = not (grain_map.is_floating_point() or grain_map.is_complex() or grain_map.dtype == torch.bool)
-    if grain_map.ndim != 2 or not integer or grain_map.numel() == 0:
+    if grain_map.ndim != 2 or grain_map.dtype.kind not in "iu" or grain_map.size == 0:
         raise ValueError(
             "initial must be a grain map (H, W) of integers or order parameters (C, H, W) of floats, "
-            f"got shape {tuple(grain_map.shape)} of {grain_map.dtype}"
+            f"got shape {grain_map.shape} of {grain_map.dtype}"
         )
-    low, high = int(grain_map.min()), int(grain_map.max())
-    if low < 0 or high >= grain_map.numel():
-        raise ValueError(f"grain ids must lie in 0..n-1, got {low}..{high} on {grain_map.numel()} pixels")
-    return grain_map.to(torch.int32)
+    low, high = grain_map.min(), grain_map.max()
+    if low < 0 or high >= grain_map.size:
+        raise ValueError(f"grain ids must lie in 0..n-1, got {low}..{high} on {grain_map.size} pixels")
+    return grain_map.astype(np.int32)
