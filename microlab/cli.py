@@ -127,6 +127,14 @@ def _pixel_size(value: float | None) -> float | None:
     return value
 
 
+def _network(weights: str | None, device: str | None) -> tuple:
+    """Model and card; a wrong device or wrong weights fail here, once, and not with every image."""
+    from microlab import pipeline, training
+
+    training.device(device)
+    return pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
+
+
 PixelSize = Annotated[
     float | None,
     typer.Option(callback=_pixel_size, metavar="UM", help="Micrometres per pixel; overrides the file's own."),
@@ -147,7 +155,8 @@ Device = Annotated[
 @_plain_errors
 def segment(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+        list[Path],
+        typer.Argument(metavar="IMAGE...", readable=False, help="Image files, or folders of them."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     weights: Weights = None,
@@ -178,11 +187,11 @@ def segment(
 
     from tqdm.auto import tqdm
 
-    from microlab import batch, pipeline, report
+    from microlab import batch, report
 
     options = batch.Options(pixel_size, rows, zoom, device)
     files = batch.find_images(images)
-    network = pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
+    network = _network(weights, device)
     out.mkdir(parents=True, exist_ok=True)
     sections, failures = [], []
     pairs = list(zip(files, batch.result_folders(files, out)))
@@ -228,7 +237,7 @@ def demo(
     """
     from microlab import batch, pipeline, report
 
-    network = pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
+    network = _network(weights, device)
     out.mkdir(parents=True, exist_ok=True)
     samples = pipeline.real_samples() if real else [pipeline.virtual_sample(seed)]
     sections = []
@@ -250,7 +259,9 @@ def measure(
     labels: Annotated[
         list[Path],
         typer.Argument(
-            metavar="LABELS...", help="Label images, boundary masks (lines 255), or folders of them."
+            metavar="LABELS...",
+            readable=False,
+            help="Label images, boundary masks (lines 255), or folders of them.",
         ),
     ],
     truth: Annotated[

@@ -251,6 +251,9 @@ def test_wrong_weights_are_one_line(tmp_path, field, weights):
         assert result.exit_code == 1
         assert reason in result.stderr
         assert len(result.stderr.splitlines()) == 1
+    result = run("segment", field, "-o", tmp_path / "out", "--weights", weights, "--device", "abacus")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"microlab: device 'abacus'.*\n", result.stderr)
     assert not (tmp_path / "out").exists()
 
 
