@@ -270,8 +270,9 @@ def html_image(picture: ArrayLike | Figure, alt: str, *, width: int | None = Non
     return f'<img alt="{html.escape(alt)}" src="{source}"{size}>'
 
 
+# The class dark-light asks the book's theme to leave the picture's greys as they are.
 _SLIDER = """<figure class="ml-frames" id="{uid}" style="max-width:{width}px;margin:1em 0">
-<img alt="{alt}" src="{first}" style="width:100%;image-rendering:pixelated">
+<img class="dark-light" alt="{alt}" src="{first}" style="width:100%;image-rendering:pixelated">
 <figcaption>{caption}<div class="ml-controls" hidden>
 <label for="{uid}-range">{label}: <output for="{uid}-range">{value}</output></label>
 <input id="{uid}-range" type="range" min="0" max="{last}" step="1" value="0" aria-valuetext="{value}"

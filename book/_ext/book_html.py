@@ -13,8 +13,10 @@ def mend(text: str) -> str:
 
     - a bibliography entry needs a list as parent, or the plain role of a list item;
     - a ``<summary>`` and the search button have visible words, which the label must not hide;
+    - the side bar is a landmark, and needs a name as one;
     - the theme repeats the title as a second top heading, for print only;
-    - an exercise carries its id twice (its own, and its target's): the later one goes.
+    - an exercise carries its id twice (its own, and its target's): the later one goes;
+    - a script that declares constants stands twice, which is an error: the later one goes.
     """
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
@@ -22,6 +24,13 @@ def mend(text: str) -> str:
     text = re.sub(
         r'(id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', r'\1<p class="h1">\2</p>', text, flags=re.S
     )
+    text = text.replace(
+        '<div id="pst-primary-sidebar"',
+        '<div role="complementary" aria-label="Book" id="pst-primary-sidebar"',
+    )
+    constants = re.compile(r"<script>const THEBE_JS_URL.*?</script>", re.S)
+    if first := constants.search(text):
+        text = text[: first.end()] + constants.sub("", text[first.end() :])
     seen: set[str] = set()
 
     def once(match: re.Match) -> str:
