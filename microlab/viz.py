@@ -1,4 +1,4 @@
-"""Figures of the book: one style, one set of colours, scale bars, and sliders that need no kernel.
+"""Figures of the book: one style, one set of colours, scale bars, and pictures that carry their words.
 
 A picture needs words for those who cannot see it. The functions that make HTML themselves (`html_image`,
 `frame_slider`) refuse to work without `alt`. The others draw on matplotlib axes; there the words stand in the
@@ -7,24 +7,29 @@ cell's ``mystnb: image: alt:`` metadata, and the checks of the book fail without
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import io
-import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+
+from microlab.viz_html import as_image, frame_slider, html_image
 
 if TYPE_CHECKING:
-    from IPython.display import HTML
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+__all__ = [
+    "COLOURS",
+    "colour_grains",
+    "compare_boundaries",
+    "frame_slider",
+    "html_image",
+    "overlay_boundaries",
+    "scale_bar",
+    "show_image",
+    "style",
+]
 
 # One meaning, one colour, in the whole book. From the Okabe-Ito palette, chosen so that the four also differ
 # in lightness (89, 71, 61 and 46 of 100): they stay apart in grey and with any colour vision.
@@ -97,7 +102,7 @@ def show_image(
     ValueError
         If `image` is not an image.
     """
-    image = _as_image(image, "image")
+    image = as_image(image, "image")
     if ax is None:
         _, ax = plt.subplots(figsize=(4, 4 * image.shape[0] / image.shape[1] + 0.2))
     ax.imshow(image, cmap=cmap, vmin=vmin, vmax=vmax, interpolation="nearest")
@@ -241,171 +246,8 @@ def scale_bar(ax: Axes, pixel_size: float, *, unit: str = "µm", fraction: float
     )
 
 
-def html_image(picture: ArrayLike | Figure, alt: str, *, width: int | None = None, **colours) -> str:
-    """An HTML ``<img>`` with its pixels inside it, for reports and static pages.
-
-    Parameters
-    ----------
-    picture : (H, W), (H, W, 3) or Figure
-        Image, or a matplotlib figure.
-    alt : str
-        What the picture shows, for those who cannot see it.
-    width : int, optional
-        Width on the page in CSS pixels.
-    **colours
-        `cmap`, `vmin`, `vmax` for an image.
-
-    Returns
-    -------
-    str
-    """
-    _need_alt(alt)
-    if isinstance(picture, mpl.figure.Figure):
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png", metadata={"Software": None})
-        source = _data_uri(buffer.getvalue())
-    else:
-        source = _png(_as_image(picture, "picture"), **colours)
-    size = f' style="width:{width}px;max-width:100%"' if width else ' style="max-width:100%"'
-    return f'<img alt="{html.escape(alt)}" src="{source}"{size}>'
-
-
-# The class dark-light asks the book's theme to leave the picture's greys as they are.
-_SLIDER = """<figure class="ml-frames" id="{uid}" style="max-width:{width}px;margin:1em 0">
-<img class="dark-light" alt="{alt}" src="{first}" style="width:100%;image-rendering:pixelated">
-<figcaption>{caption}<div class="ml-controls" hidden>
-<label for="{uid}-range">{label}: <output for="{uid}-range">{value}</output></label>
-<input id="{uid}-range" type="range" min="0" max="{last}" step="1" value="0" aria-valuetext="{value}"
- style="width:100%"><button type="button" aria-pressed="false">Play</button></div></figcaption></figure>
-<script>
-(() => {{
-  const root = document.getElementById("{uid}"), frames = {frames}, values = {values};
-  const image = root.querySelector("img"), output = root.querySelector("output");
-  const range = root.querySelector("input"), button = root.querySelector("button");
-  const alt = {alt_js};
-  const show = () => {{
-    const i = Number(range.value);
-    image.src = frames[i];
-    image.alt = alt + " (" + {label_js} + ": " + values[i] + ")";
-    output.textContent = values[i];
-    range.setAttribute("aria-valuetext", values[i]);
-  }};
-  let timer = null;
-  const stop = () => {{
-    clearInterval(timer); timer = null;
-    button.textContent = "Play"; button.setAttribute("aria-pressed", "false");
-  }};
-  range.addEventListener("input", () => {{ stop(); show(); }});
-  button.addEventListener("click", () => {{
-    if (timer !== null) return stop();
-    button.textContent = "Pause"; button.setAttribute("aria-pressed", "true");
-    if (Number(range.value) === {last}) range.value = 0;
-    show();
-    timer = setInterval(() => {{
-      range.value = Number(range.value) + 1;
-      show();
-      if (Number(range.value) === {last}) stop();
-    }}, {interval});
-  }});
-  button.hidden = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  root.querySelector(".ml-controls").hidden = false;
-}})();
-</script>"""
-
-
-def frame_slider(
-    arrays: Sequence[ArrayLike],
-    values: Sequence[object],
-    label: str,
-    alt: str,
-    *,
-    caption: str = "",
-    width: int = 360,
-    interval: int = 350,
-    cmap: str = "gray",
-    vmin: float | None = None,
-    vmax: float | None = None,
-) -> HTML:
-    """A slider through precomputed pictures that works in the published page, without a kernel.
-
-    The arrow keys move it; the play button is left out for readers who asked for less motion. Without
-    JavaScript the first picture and the caption stay.
-
-    Parameters
-    ----------
-    arrays : sequence of (H, W) or (H, W, 3)
-        One picture per position. They share one grey scale, so that brightness means the same in all.
-    values : sequence
-        What the slider says at each position, as it shall be read: ``"t = 50"`` or ``50``.
-    label : str
-        Name of what is varied, with its unit.
-    alt : str
-        What the pictures show, for those who cannot see them. The value is added to it.
-    caption : str
-        Text under the picture.
-    width : int
-        Width on the page in CSS pixels.
-    interval : int
-        Milliseconds per picture while playing.
-    cmap, vmin, vmax
-        As in matplotlib; by default the range over all pictures.
-
-    Returns
-    -------
-    IPython.display.HTML
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty, or `arrays` and `values` do not match.
-    """
-    from IPython.display import HTML  # only chapters need IPython, importing microlab must not
-
-    _need_alt(alt)
-    pictures = [_as_image(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
-    texts = [str(value) for value in values]
-    if len(pictures) != len(texts) or len(pictures) < 2:
-        raise ValueError(
-            f"a slider needs two or more arrays and a value for each, got {len(pictures)} and {len(texts)}"
-        )
-    vmin = min(float(p.min()) for p in pictures) if vmin is None else vmin
-    vmax = max(float(p.max()) for p in pictures) if vmax is None else vmax
-    frames = [_png(p, cmap=cmap, vmin=vmin, vmax=vmax) for p in pictures]
-    # The name comes from the content: the same chapter gives the same page.
-    uid = "ml-" + hashlib.sha256(json.dumps([frames, texts, label, alt]).encode()).hexdigest()[:10]
-    return HTML(
-        _SLIDER.format(
-            uid=uid,
-            width=width,
-            alt=html.escape(f"{alt} ({label}: {texts[0]})"),
-            alt_js=_script(alt),
-            first=frames[0],
-            caption=f"<p>{html.escape(caption)}</p>" if caption else "",
-            label=html.escape(label),
-            label_js=_script(label),
-            value=html.escape(texts[0]),
-            last=len(frames) - 1,
-            frames=_script(frames),
-            values=_script(texts),
-            interval=interval,
-        )
-    )
-
-
-def _need_alt(alt: str) -> None:
-    if not alt or not alt.strip():
-        raise ValueError("alt is empty: say in a sentence what the picture shows")
-
-
-def _as_image(array: ArrayLike, name: str) -> NDArray:
-    array = np.asarray(array)
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ValueError(f"{name} has shape {array.shape}; an image is (H, W) or (H, W, 3)")
-    return array
-
-
 def _paint(image: ArrayLike, parts: list[tuple[ArrayLike, str]]) -> NDArray[np.float32]:
-    image = _as_image(image, "image").astype(np.float32)
+    image = as_image(image, "image").astype(np.float32)
     picture = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
     for mask, colour in parts:
         mask = np.asarray(mask, bool)
@@ -413,28 +255,3 @@ def _paint(image: ArrayLike, parts: list[tuple[ArrayLike, str]]) -> NDArray[np.f
             raise ValueError(f"mask {mask.shape} and image {picture.shape[:2]} differ in size")
         picture[mask] = mpl.colors.to_rgb(colour)
     return np.clip(picture, 0, 1)
-
-
-def _png(array: NDArray, cmap: str = "gray", vmin: float | None = None, vmax: float | None = None) -> str:
-    """Data URI of an image: 8-bit palette for one channel (exact and small), RGB for three."""
-    if array.ndim == 3:
-        picture = Image.fromarray((np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8))
-    else:
-        low = float(array.min()) if vmin is None else vmin
-        high = float(array.max()) if vmax is None else vmax
-        scaled = (array.astype(np.float64) - low) / ((high - low) or 1.0)
-        picture = Image.fromarray((np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8))
-        levels = mpl.colormaps[cmap](np.linspace(0, 1, 256))[:, :3]
-        picture.putpalette((levels * 255 + 0.5).astype(np.uint8).tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png", optimize=True)
-    return _data_uri(buffer.getvalue())
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _script(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("<", "\\u003c")
