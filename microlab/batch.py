@@ -17,8 +17,9 @@ import pandas as pd
 from microlab import __version__
 from microlab.data import images
 from microlab.data.files import atomic, sha256
+from microlab.examples import Sample
 from microlab.measure import grains
-from microlab.pipeline import Network, Sample, Segmentation, mask_grains, segment_image
+from microlab.pipeline import Network, Segmentation, mask_grains, segment_image
 from microlab.segment.instances import boundaries
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

@@ -6,14 +6,14 @@ says which), 2 a wrong call. Libraries are imported inside the commands, so that
 
 from __future__ import annotations
 
-import functools
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from microlab import mistakes
+from microlab.mistakes import MISTAKES, plain_errors, report_mistake
 
 main = typer.Typer(
     name="microlab",
@@ -29,8 +29,6 @@ datasets_app = typer.Typer(
     help="List or fetch public micrographs with masks.", no_args_is_help=True, rich_markup_mode=None
 )
 main.add_typer(datasets_app, name="datasets")
-
-_show_traceback = False  # set by `microlab --traceback`
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,53 +48,7 @@ def _main(
         bool, typer.Option("--traceback", help="Show where in the program an error arose, for a bug report.")
     ] = False,
 ) -> None:
-    global _show_traceback
-    _show_traceback = show_traceback
-
-
-def _one_line(error: BaseException) -> str:
-    """What went wrong and how to mend it, on one line."""
-    if isinstance(error, MemoryError):
-        return "not enough memory; crop the image or close other programs"
-    message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        hints = {
-            "FileNotFoundError": "check the name and the folder",
-            "PermissionError": "choose a folder you may write to, or change the access rights",
-            "NotADirectoryError": "a file stands where a folder is needed; choose another name",
-            "FileExistsError": "a file stands where a folder is needed; choose another name",
-        }
-        message += f"; {hints.get(type(error).__name__, 'free some space or choose another folder')}"
-    return message
-
-
-def _report_mistake(error: BaseException) -> str:
-    """Print the one line, over a progress bar if there is one, and return it."""
-    from tqdm.auto import tqdm
-
-    if _show_traceback:
-        traceback.print_exc()
-    line = _one_line(error)
-    tqdm.write(f"microlab: {line}", file=sys.stderr)
-    return line
-
-
-def _plain_errors(command: Callable) -> Callable:
-    """Turn a user's mistake into one line on stderr and exit code 1."""
-
-    @functools.wraps(command)
-    def run(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except BrokenPipeError:  # the reader of our output has gone, as in `microlab ... | head`
-            sys.stderr.close()
-            raise typer.Exit(1) from None
-        except (ValueError, OSError, MemoryError) as error:
-            _report_mistake(error)
-            raise typer.Exit(1) from None
-
-    return run
+    mistakes.show_traceback = show_traceback
 
 
 def _data_bar(value: str) -> int | str:
@@ -152,7 +104,7 @@ Device = Annotated[
 
 
 @main.command()
-@_plain_errors
+@plain_errors
 def segment(
     images: Annotated[
         list[Path],
@@ -199,8 +151,8 @@ def segment(
         try:
             result = batch.segment_file(file, folder, network, options)
             sections.append(report.section(result))
-        except (ValueError, OSError, MemoryError) as error:
-            failures.append(_report_mistake(error))
+        except MISTAKES as error:
+            failures.append(report_mistake(error))
             continue
         for note in result.notes:
             tqdm.write(f"microlab: {file}: {note}", file=sys.stderr)
@@ -215,7 +167,7 @@ def segment(
 
 
 @main.command()
-@_plain_errors
+@plain_errors
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("demo"),
     real: Annotated[
@@ -235,11 +187,11 @@ def demo(
       microlab demo
       microlab demo --real -o demo-real
     """
-    from microlab import batch, pipeline, report
+    from microlab import batch, examples, pipeline, report
 
     network = _network(weights, device)
     out.mkdir(parents=True, exist_ok=True)
-    samples = pipeline.real_samples() if real else [pipeline.virtual_sample(seed)]
+    samples = examples.real_samples() if real else [examples.virtual_sample(seed)]
     sections = []
     for sample in samples:
         result = batch.segment_sample(sample, out, network, device=device)
@@ -254,7 +206,7 @@ def demo(
 
 
 @main.command()
-@_plain_errors
+@plain_errors
 def measure(
     labels: Annotated[
         list[Path],
@@ -301,8 +253,8 @@ def measure(
             if truth is not None:
                 scores = pipeline.score(read_mask(truth), found.boundary, found.labels)
                 typer.echo("\n" + report.scores_text(pd.DataFrame({file.name: scores}).T))
-        except (ValueError, OSError, MemoryError) as error:
-            _report_mistake(error)
+        except MISTAKES as error:
+            report_mistake(error)
             failed += 1
             continue
         tables.append(found.table.assign(image=str(file)))
@@ -315,7 +267,7 @@ def measure(
 
 
 @main.command()
-@_plain_errors
+@plain_errors
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
@@ -350,7 +302,7 @@ def simulate(
 
 
 @main.command()
-@_plain_errors
+@plain_errors
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6000,
@@ -381,7 +333,7 @@ def train(
 
 
 @datasets_app.command("list")
-@_plain_errors
+@plain_errors
 def list_datasets() -> None:
     """List the data sets, their licences, and whether they are here."""
     from microlab.data import datasets
@@ -393,7 +345,7 @@ def list_datasets() -> None:
 
 
 @datasets_app.command("fetch")
-@_plain_errors
+@plain_errors
 def fetch_datasets(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from the list.")],
 ) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import ndimage
 from skimage.transform import resize
 
+from microlab.examples import Sample
 from microlab.measure import metrics
 from microlab.render.prepare import standardise
 from microlab.segment.instances import boundaries, components, watershed_grains
@@ -23,11 +24,6 @@ DEFAULT_WEIGHTS = "labour-free"
 SMALLEST_SIDE = 32  # px; a shorter image cannot show a grain and its boundaries
 TOLERANCES = (2.0, 3.0, 5.4)  # px, of the boundary F1; 5.4 is 0.75 % of the diagonal of 512 x 512
 MIN_GRAIN_AREA = 30  # px; smaller specks count as grains neither in a truth nor in a prediction
-
-REAL_SAMPLES = {
-    "perovskite": "A real micrograph: perovskite film, SEM, test half. The truth is an expert's mask.",
-    "steel": "A real micrograph: etched steel, optical. The truth is an expert's mask.",
-}
 
 Network = tuple[object, dict]  # a model and its card
 
@@ -52,32 +48,6 @@ class Segmentation:
     boundary: np.ndarray
     labels: np.ndarray
     zoom: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A micrograph with known boundaries, to score against.
-
-    Attributes
-    ----------
-    name : str
-    image : (H, W) float32 in [0, 1]
-    truth : (H, W) bool
-        True on boundaries.
-    pixel_size : float or None
-        Micrometres.
-    virtual : bool
-        Made by the virtual microscope, not by a real one.
-    about : str
-        What it is and where its truth comes from, in one sentence.
-    """
-
-    name: str
-    image: np.ndarray
-    truth: np.ndarray
-    pixel_size: float | None
-    virtual: bool
-    about: str
 
 
 def load_network(weights: str | os.PathLike | Network = DEFAULT_WEIGHTS) -> Network:
@@ -263,66 +233,6 @@ def compare(sample: Sample, segmentation: Segmentation) -> pd.DataFrame:
     nothing = np.zeros_like(sample.truth)
     rows["trivial"] = score(sample.truth, nothing, np.ones(nothing.shape, np.int32))
     return pd.DataFrame(rows).T.rename_axis("method")
-
-
-def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: int = 300) -> Sample:
-    """The embedded example: a grown polycrystal under the virtual microscope, its truth known.
-
-    Parameters
-    ----------
-    seed : int
-    size : int
-        Side in pixels.
-    grains : int
-        Seeds of the tessellation; some grains are eaten while the others grow.
-    steps : int
-        Phase-field steps.
-
-    Returns
-    -------
-    Sample
-        Always marked as virtual.
-    """
-    from microlab.render import sem
-    from microlab.simulate import phasefield, voronoi
-
-    rng = np.random.default_rng(seed)
-    seeds = voronoi.random_seeds(grains, (size, size), rng)
-    grown = phasefield.grow(voronoi.tessellate(seeds, (size, size)), steps)
-    microscope = sem.Microscope()
-    image, distance = sem.render(grown.grain_map(), microscope, seed=rng, return_distance=True)
-    # A boundary reaches to where its darkening has fallen to one half.
-    half_width = np.sqrt(2 * np.log(2)) * np.hypot(microscope.groove_width, microscope.blur)
-    return Sample(
-        name="virtual-polycrystal",
-        image=image,
-        truth=distance <= half_width,
-        pixel_size=None,
-        virtual=True,
-        about="A virtual micrograph: a phase-field simulation under a simulated electron microscope. "
-        "The truth is the simulation itself.",
-    )
-
-
-def real_samples() -> list[Sample]:
-    """Real micrographs with expert masks that no training has seen: half of perovskite, and steel.
-
-    Returns
-    -------
-    list of Sample
-
-    Raises
-    ------
-    ValueError, OSError
-        If a data set is neither here nor to be downloaded.
-    """
-    from microlab.data import datasets
-
-    return [
-        Sample(field.name, field.image, field.mask, field.pixel_size, False, about)
-        for name, about in REAL_SAMPLES.items()
-        for field in datasets.load(name, "test")
-    ]
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import microlab
-from microlab import pipeline
+from microlab import examples
 from microlab.cli import main
 from microlab.data import images
 
@@ -299,8 +299,8 @@ def test_traceback_is_shown_on_request_only(tmp_path, weights):
 
 
 def test_demo_scores_beside_baselines_and_says_virtual(tmp_path, weights, monkeypatch):
-    small = functools.partial(pipeline.virtual_sample, size=192, grains=20, steps=60)
-    monkeypatch.setattr(pipeline, "virtual_sample", small)
+    small = functools.partial(examples.virtual_sample, size=192, grains=20, steps=60)
+    monkeypatch.setattr(examples, "virtual_sample", small)
     result = run("demo", "-o", tmp_path / "demo", "--weights", weights)
     assert result.exit_code == 0
     assert "virtual" in result.stdout

@@ -8,7 +8,7 @@ from dark_lines import grid, save_network
 from scipy import ndimage
 from skimage.transform import rescale
 
-from microlab import pipeline
+from microlab import examples, pipeline
 from microlab.data import datasets
 
 
@@ -101,7 +101,7 @@ def test_a_perfect_segmentation_scores_perfectly():
 
 def test_the_trivial_predictor_scores_what_it_deserves(network):
     image, truth = grid(4, 5)
-    sample = pipeline.Sample("grid", image, truth, None, True, "drawn")
+    sample = examples.Sample("grid", image, truth, None, True, "drawn")
     table = pipeline.compare(sample, pipeline.segment_image(image, network))
     assert list(table.index) == ["U-Net", "threshold", "gradient watershed", "ridge", "trivial"]
     trivial = table.loc["trivial"]
@@ -114,9 +114,9 @@ def test_the_trivial_predictor_scores_what_it_deserves(network):
 
 
 def test_the_virtual_sample_is_seeded_labelled_and_true():
-    one, two = (pipeline.virtual_sample(3, size=128, grains=10, steps=30) for _ in range(2))
+    one, two = (examples.virtual_sample(3, size=128, grains=10, steps=30) for _ in range(2))
     np.testing.assert_array_equal(one.image, two.image)
-    assert (one.image != pipeline.virtual_sample(4, size=128, grains=10, steps=30).image).any()
+    assert (one.image != examples.virtual_sample(4, size=128, grains=10, steps=30).image).any()
     assert one.virtual
     assert "virtual" in one.about
     assert one.pixel_size is None
@@ -141,11 +141,11 @@ def test_images_without_grains_are_refused(image, reason, network):
 
 
 @pytest.mark.skipif(
-    not all(datasets.available(name) for name in pipeline.REAL_SAMPLES),
+    not all(datasets.available(name) for name in examples.REAL_SAMPLES),
     reason="real micrographs are not here",
 )
 def test_real_samples_are_the_test_halves_and_never_called_virtual():
-    perovskite, steel = pipeline.real_samples()
+    perovskite, steel = examples.real_samples()
     assert perovskite.image.shape[1] == 1068 - 534
     assert steel.pixel_size == 0.2252
     for sample in (perovskite, steel):
