@@ -133,6 +133,21 @@ def test_squares_have_four_sides_because_corners_are_no_contact(width):
     assert set(sides[[11, 18, 81, 88]]) == {2}
 
 
+def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_if_asked_for():
+    y, x = np.indices((300, 300))
+    a = math.radians(15)
+    row, column = (
+        np.floor((y * math.cos(a) - x * math.sin(a)) / 30),
+        np.floor((x * math.cos(a) + y * math.sin(a)) / 30),
+    )
+    squares = (100 * (row - row.min()) + column - column.min() + 1).astype(int)
+    middle = np.unique(squares[60:240, 60:240])
+    inner = [i for i in middle if (squares == i).sum() > 850]  # whole ones, 900 px
+    sides = {least: grain_table(squares, min_contact=least).set_index("label").sides for least in (1, 3)}
+    assert (sides[3][inner] == 4).all()
+    assert sides[1][inner].mean() > 4.5
+
+
 def test_grains_across_a_wide_gap_are_no_neighbours():
     labels = np.zeros((40, 80), dtype=int)
     labels[:, :20], labels[:, 60:] = 1, 2
