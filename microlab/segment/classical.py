@@ -2,8 +2,8 @@
 
     p = r / (r + Otsu(r)),     so that p >= 0.5 is Otsu's choice on the filter's response r
 
-Each returns a boundary probability in [0, 1], made to be cut at 0.5. Their one length, the standard deviation
-`sigma` of the boundary line's profile, is read from the image by :func:`line_scale` unless given.
+Each returns a boundary probability in [0, 1], made to be cut at 0.5. Their one length, the scale `sigma` at
+which boundary lines stand out from noise, is read from the image by :func:`line_scale` unless given.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def threshold(image: np.ndarray, sigma: float | None = None, polarity: str = "au
     ----------
     image : (H, W) float in [0, 1]
     sigma : float > 0, optional
-        Standard deviation of the boundary line's profile, px. Default: :func:`line_scale`.
+        Scale of the boundary lines, px. Default: :func:`line_scale`.
     polarity : {'dark', 'bright', 'auto'}
         Whether boundaries are darker or brighter than the grains.
 
@@ -122,8 +122,9 @@ def line_scale(image: np.ndarray, polarity: str = "auto") -> tuple[float, str]:
     """Scale and polarity of the boundary lines of an image, from the image alone.
 
     On a line the image curves across and not along. The measure of a scale is the share of curvature that is
-    so one-sided, ``sum (l1 - |l2|)+ / sum (l1)+`` over the Hessian's eigenvalues l1 >= l2: noise has 0.55
-    at every scale, lines raise it, most at their own width.
+    so one-sided, ``sum (l1 - |l2|)+ / sum (l1)+`` over the Hessian's eigenvalues l1 >= l2: white noise has
+    0.55 at every scale, and lines raise it, most at the scale that smooths the noise but not yet the lines.
+    The noisier the image, the coarser that is.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def line_scale(image: np.ndarray, polarity: str = "auto") -> tuple[float, str]:
     Returns
     -------
     sigma : float
-        Standard deviation of the line's profile, px, at least 1.
+        Standard deviation of the Gaussian, px, at least 1.
     polarity : {'dark', 'bright'}
 
     Raises

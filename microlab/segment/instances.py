@@ -27,8 +27,9 @@ def watershed_grains(
     """Grains as basins of the boundary probability (seeded watershed).
 
     A basin is a grain if one must climb at least `seed_depth` in probability to leave it, or if it holds a
-    whole region of interior (probability below `threshold`) of at least `min_area` pixels: no grain that
-    the threshold shows is lost. Grains cut by the image's edge are kept (see :func:`touching_edge`).
+    whole region of interior (probability below `threshold`) of at least `min_area` pixels. Two such regions
+    never share a grain, so none that the threshold shows is lost. Grains cut by the image's edge are kept
+    (see :func:`touching_edge`).
 
     Parameters
     ----------
@@ -60,14 +61,8 @@ def watershed_grains(
     if min_area < 1 or smooth < 0:
         raise ValueError(f"min_area must be >= 1 and smooth >= 0, got {min_area} and {smooth}")
     surface = ndimage.gaussian_filter(probability, smooth, mode="reflect") if smooth else probability
-    seeds = deep_basins(surface, seed_depth)
     interior = label(probability < threshold, connectivity=1)
-    areas = np.bincount(interior.ravel())
-    seeded = np.zeros(areas.size, bool)
-    seeded[np.unique(interior[seeds > 0])] = True
-    missed = ~seeded & (areas >= min_area)
-    missed[0] = False
-    seeds = np.where(missed[interior], seeds.max() + interior, seeds)
+    seeds = _seeds(deep_basins(surface, seed_depth), interior, min_area)
     labels = watershed(probability, seeds, connectivity=1)
     small = np.bincount(labels.ravel()) < min_area
     if not small[np.unique(labels)].all():
@@ -75,6 +70,22 @@ def watershed_grains(
     if gaps:
         labels = np.where(probability < threshold, labels, 0)
     return relabel_sequential(labels)[0].astype(np.int32)
+
+
+def _seeds(basins: np.ndarray, interior: np.ndarray, min_area: int) -> np.ndarray:
+    """One seed per pair of a deep basin and a region of interior, and per large region that has none."""
+    inside = interior > 0
+    # Smoothing can let one basin reach over a thin boundary: within the interior it counts once per region.
+    reaches_interior = np.zeros(basins.max() + 1, bool)
+    reaches_interior[basins[inside]] = True
+    basins = np.where(reaches_interior[basins] & ~inside, 0, basins)
+    pairs = np.where(basins > 0, basins * (interior.max() + 1) + interior, 0)
+    seeds = relabel_sequential(pairs)[0]
+    areas = np.bincount(interior.ravel())
+    missed = areas >= min_area
+    missed[np.unique(interior[seeds > 0])] = False
+    missed[0] = False
+    return np.where(missed[interior], seeds.max() + interior, seeds)
 
 
 def components(
