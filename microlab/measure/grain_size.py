@@ -39,9 +39,7 @@ class GrainSize:
     density: float  # grains per mm^2 (planimetric), intersections per mm (intercept)
     mean_area_um2: float  # 1 / grains per area; NaN for intercepts
     mean_intercept_um: float  # 1 / intersections per length; NaN for planimetric counts
-    count: (
-        float  # equivalent whole grains, or boundary intersections (of lines: at equal length per direction)
-    )
+    count: float  # equivalent whole grains, or intersections (scaled to equal length per direction)
     extent: float  # test area in mm^2, or test length in mm
     fields: int
 
