@@ -34,7 +34,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 import microlab
-from microlab.simulate import voronoi
+from microlab.simulate import topology, voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
 FILES = {"phi": "phi.tif", "grain_map": "grains.tif", "mask": "mask.tif"}
@@ -57,12 +57,14 @@ class Ranges:
     grains: tuple[int, int] = (80, 150)  # number of seeds
     alpha: tuple[float, float] = (0.0, 0.7)  # regularity of the seeds
     steps: tuple[int, int] = (200, 1500)  # time steps of growth
+    coalesced: tuple[float, float] = (0.0, 0.0)  # joints of neighbours over grains, before growth
     threshold: float = 0.75  # boundary where phi is lower
     kappa: float = 1.0  # gradient energy coefficient
     dt: float = 0.1  # time step, in units in which the kinetic coefficient and the pixel are 1
 
     def __post_init__(self) -> None:
         limits = {"grains": (1, 65536), "alpha": (0.0, voronoi.MAX_ALPHA), "steps": (1, np.inf)}
+        limits["coalesced"] = (0.0, 0.9)
         for name, (least, most) in limits.items():  # 65536: what the 16 bits of grains.tif can tell apart
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
@@ -89,6 +91,7 @@ class StructureParameters:
     kappa: float
     dt: float
     shape: tuple[int, int]
+    coalesced: float
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def draw_parameters(index: int, seed: int = 0, ranges: Ranges | None = None) -> 
         kappa=ranges.kappa,
         dt=ranges.dt,
         shape=tuple(ranges.shape),
+        coalesced=float(rng.uniform(*ranges.coalesced)),
     )
 
 
@@ -143,7 +147,8 @@ def simulate_structure(parameters: StructureParameters) -> Structure:
     """Grow the polycrystal that `parameters` describe."""
     p = parameters
     seeds = voronoi.regular_seeds(p.grains, p.shape, p.alpha, p.seed)
-    growth = GrainGrowth(voronoi.tessellate(seeds, p.shape), Parameters(kappa=p.kappa, dt=p.dt)).run(p.steps)
+    start = topology.coalesce(voronoi.tessellate(seeds, p.shape), p.coalesced, p.seed)
+    growth = GrainGrowth(start, Parameters(kappa=p.kappa, dt=p.dt)).run(p.steps)
     return Structure(growth.phi(), growth.grain_map(), growth.boundary_mask(p.threshold), p)
 
 
