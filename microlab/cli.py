@@ -305,30 +305,39 @@ def simulate(
 @plain_errors
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2400,
     width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
+    structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
+    images: Annotated[int, typer.Option(min=1, help="Virtual micrographs to render of them.")] = 480,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     library: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`; otherwise made as needed."),
+        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`. [default: made in FOLDER]"),
     ] = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
 ) -> None:
     """Train a U-Net without a hand-drawn mask.
 
-    It learns from simulated structures under a virtual microscope.
+    It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
 
     \b
     Examples:
-      microlab train run --steps 6000
-      microlab segment field.tif -o results --weights run/weights.safetensors
+      microlab train run
+      microlab train quick --structures 10 --images 40 --steps 300
+      microlab segment field.tif -o results --weights run/labour-free.safetensors
     """
     from microlab import recipe
 
-    weights = recipe.train(
-        folder, steps=steps, width=width, seed=seed, library=library, device=device, resume=resume
+    settings = recipe.Recipe(
+        structures=structures,
+        held_out=max(structures // 10, 1),
+        images=images,
+        width=width,
+        steps=steps,
+        seed=seed,
     )
+    weights = recipe.train(folder, settings, library_folder=library, device=device, resume=resume)
     typer.echo(f"weights: {weights}")
 
 

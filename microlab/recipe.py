@@ -140,6 +140,7 @@ def train(
     library_folder: str | Path | None = None,
     device: str | None = None,
     jobs: int = -1,
+    resume: bool = True,
     progress: bool = True,
 ) -> Path:
     """Train the labour-free U-Net, from the first simulation to weights with a card.
@@ -154,22 +155,42 @@ def train(
         ``labour-free.safetensors`` with its card.
     recipe : Recipe, optional
     library_folder : path, optional
-        Where the simulated structures are or shall be.
+        A library of structures to use (:func:`microlab.simulate.library.build`). By default one with the
+        ranges `STRUCTURES` is made in ``folder/library``.
     device : str, optional
     jobs : int
         Processes for simulation and rendering; -1 for one per core.
+    resume : bool
+        Go on from the last checkpoint; False trains anew.
     progress : bool
 
     Returns
     -------
     Path of the weights.
+
+    Raises
+    ------
+    ValueError
+        If `library_folder` holds fewer structures than the recipe needs.
     """
     folder, recipe = Path(folder), recipe or Recipe()
-    structures = Path(library_folder or folder / "library")
-    library.build(
-        structures, recipe.structures, seed=recipe.seed, ranges=STRUCTURES, jobs=jobs, progress=progress
-    )
-    grain_maps = [library.load(structures, index).grain_map for index in range(recipe.structures)]
+    if library_folder is None:
+        library_folder = folder / "library"
+        library.build(
+            library_folder,
+            recipe.structures,
+            seed=recipe.seed,
+            ranges=STRUCTURES,
+            jobs=jobs,
+            progress=progress,
+        )
+    found = library.read_manifest(library_folder)["index"]
+    if len(found) < recipe.structures:
+        raise ValueError(
+            f"library {library_folder} holds {len(found)} structures, the recipe needs {recipe.structures}: "
+            "extend it or ask for fewer"
+        )
+    grain_maps = [library.load(library_folder, index).grain_map for index in found[: recipe.structures]]
     known, unseen = grain_maps[: -recipe.held_out], grain_maps[-recipe.held_out :]
     pairs = render_pairs(known, recipe.images, recipe.seed, jobs=jobs, progress=progress)
     model = UNet(width=recipe.width, depth=recipe.depth, seed=recipe.seed)
@@ -190,6 +211,7 @@ def train(
         config,
         folder=folder / "training",
         device=device,
+        resume=resume,
         progress=progress,
     )
     virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
