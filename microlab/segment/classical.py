@@ -54,7 +54,8 @@ def threshold(image: np.ndarray, sigma: float | None = None, polarity: str = "au
     line = probability >= 0.5
     smallest = (4 * sigma) ** 2
     probability[_small_regions(line, smallest, connectivity=2)] = 0
-    probability[_small_regions(~line, smallest, connectivity=1)] = 0.5
+    if line.any():
+        probability[_small_regions(~line, smallest, connectivity=1)] = 0.5
     return probability
 
 
