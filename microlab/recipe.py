@@ -227,7 +227,7 @@ def train(
         "grain_size_px": float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
         "trained_by": "microlab.recipe.train: simulated grains under a virtual SEM, settings drawn at random",
         "recipe": asdict(recipe),
-        "data": f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no real image, no label",
+        "data": f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no label",
         "licence": "MIT",
         "scores": {f"held-out virtual: {name}": value for name, value in scores.items()},
         "hardware": hardware,
