@@ -109,7 +109,15 @@ def crops(pairs: list[Pair], side: int, batch: int, seed: int) -> Callable[[int]
     -------
     callable
         ``batches(step)`` gives images (N, 1, side, side) float32 and masks of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If an image is smaller than a crop.
     """
+    smallest = min(min(image.shape) for image, _ in pairs)
+    if not 1 <= side <= smallest:
+        raise ValueError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
 
     def batches(step: int) -> Pair:
         rng = np.random.default_rng([seed, step])

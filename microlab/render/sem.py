@@ -107,7 +107,8 @@ def scan_path(shape: tuple[int, int], *, jitter: float, drift: float, seed: Seed
     jitter : float
         Standard deviation of a line's sideways shift in pixels.
     drift : float
-        Largest displacement by drift in pixels, reached slowly over the frame.
+        Displacement by drift in pixels, reached slowly over the frame: 0 on the first line, at most
+        1.11 `drift` on any.
 
     Returns
     -------
@@ -148,7 +149,13 @@ def tone(image: np.ndarray, *, contrast: float, brightness: float, gamma: float)
 
 
 def quantise(image: np.ndarray, *, bits: int = 8) -> np.ndarray:
-    """Store `bits` per pixel: the image is clipped to [0, 1] and rounded to 2**bits levels."""
+    """Store `bits` per pixel: the image is clipped to [0, 1] and rounded to 2**bits levels.
+
+    Raises
+    ------
+    ValueError
+        If `bits` is outside 1..16.
+    """
     if not 1 <= bits <= 16:
         raise ValueError(f"bits must lie in 1..16, got {bits}")
     top = 2**bits - 1
@@ -312,6 +319,11 @@ def render(
     image : (H, W) float32 in [0, 1], 8-bit levels
     distance : (H, W) float32, only if `return_distance`
         Distance to the nearest boundary in pixels; ``distance <= t`` is a mask about 2 t pixels wide.
+
+    Raises
+    ------
+    ValueError
+        If `grain_map` holds no boundary, or a setting of the microscope is outside its effect's range.
     """
     m, rng = microscope, np.random.default_rng(seed)
     geometry = boundary_geometry(grain_map, periodic=periodic)

@@ -21,7 +21,8 @@ class BoundaryGeometry:
     Attributes
     ----------
     distance : (H, W) float32
-        Distance to the nearest boundary in pixels. It runs between pixels, so the least value is 0.5.
+        Distance to the nearest boundary in pixels. It runs between pixels, so the least value is 0.5:
+        half a pixel more than to the centre of the nearest pixel that touches another grain.
     facet : (H, W) int32
         Number 0..m-1 of the nearest boundary facet, that is of the pair of grains that meet there.
     """
@@ -36,23 +37,25 @@ def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> Bounda
     Parameters
     ----------
     grain_map : (H, W) int
-        Grain ids.
+        Grain ids, 0 or more.
     periodic : bool
         Whether the grain map wraps around, as simulated ones do.
 
     Raises
     ------
     ValueError
-        If `grain_map` is not two-dimensional or holds a single grain.
+        If `grain_map` is not two-dimensional, holds anything but ids, or holds a single grain.
     """
     grain_map = np.asarray(grain_map)
-    if grain_map.ndim != 2:
-        raise ValueError(f"grain_map must be two-dimensional, got shape {grain_map.shape}")
+    if grain_map.ndim != 2 or grain_map.size == 0:
+        raise ValueError(f"grain_map must be two-dimensional and not empty, got shape {grain_map.shape}")
+    if not np.issubdtype(grain_map.dtype, np.integer) or grain_map.min() < 0:
+        found = f"{grain_map.dtype} from {grain_map.min()}"
+        raise ValueError(f"grain_map must hold integer ids from 0, got {found}")
     if grain_map.min() == grain_map.max():
         raise ValueError("grain_map holds a single grain: there is no boundary to render")
     height, width = grain_map.shape
-    margin = min(height, width) // 2 if periodic else 0
-    ids = np.pad(grain_map.astype(np.int64), margin, mode="wrap") if margin else grain_map.astype(np.int64)
+    ids = grain_map.astype(np.int64)
     other = np.full(ids.shape, -1, np.int64)  # on pixels beside a boundary: the grain across it
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
         neighbour = np.roll(ids, step, axis)
@@ -61,9 +64,12 @@ def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> Bounda
             edge[axis] = 0 if step == 1 else -1
             neighbour[tuple(edge)] = ids[tuple(edge)]
         other = np.where((neighbour != ids) & (other < 0), neighbour, other)
+    # Of a periodic map half a period more on each side is enough to see the nearest image of everything.
+    margin = (height // 2, width // 2) if periodic else (0, 0)
+    ids, other = (np.pad(part, [(m, m) for m in margin], mode="wrap") for part in (ids, other))
     distance, nearest = ndimage.distance_transform_edt(other < 0, return_indices=True)
     pair = np.minimum(ids, other) * (int(ids.max()) + 1) + np.maximum(ids, other)
-    inner = np.s_[margin : margin + height, margin : margin + width]
+    inner = np.s_[margin[0] : margin[0] + height, margin[1] : margin[1] + width]
     facet = np.unique(pair[tuple(nearest)][inner], return_inverse=True)[1].reshape(height, width)
     return BoundaryGeometry((distance[inner] + 0.5).astype(np.float32), facet.astype(np.int32))
 
@@ -151,7 +157,14 @@ def terraces(
         Largest brightness of a ring in units of full scale; each grain draws its own share.
     spacing : float
         Mean distance between rings in pixels.
+
+    Raises
+    ------
+    ValueError
+        If `spacing` is not positive.
     """
+    if not spacing > 0:
+        raise ValueError(f"spacing must be positive, got {spacing}")
     rng = np.random.default_rng(seed)
     n = int(grain_map.max()) + 1
     strength = amplitude * rng.random(n) ** 3  # most grains have hardly any
@@ -174,8 +187,9 @@ def groove(
 ) -> np.ndarray:
     """Boundary grooves: fewer electrons leave the trench that etching or annealing digs along a boundary.
 
-    The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the boundary, so the full
-    width at half depth is 2.35 `width`. Each facet has its own depth and width; the depth varies along it.
+    The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the nearest pixel beside the
+    boundary, so it has fallen to one half 1.18 `width` from there. Each facet has its own depth and width; the depth
+    varies along it.
 
     Parameters
     ----------
@@ -189,7 +203,14 @@ def groove(
     References
     ----------
     Mullins, J. Appl. Phys. 28, 333 (1957): thermal grooving.
+
+    Raises
+    ------
+    ValueError
+        If `width` is not positive.
     """
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
     rng = np.random.default_rng(seed)
     n = int(geometry.facet.max()) + 1
     share = 1 - variation * rng.random(n) ** 1.5
@@ -214,7 +235,14 @@ def edge_brightening(
     References
     ----------
     Reimer, Scanning Electron Microscopy, 2nd ed. (1998), ch. 6: edge effect.
+
+    Raises
+    ------
+    ValueError
+        If `width` is not positive.
     """
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
     return (image * (1 + gain * np.exp(-((distance - offset) ** 2) / (2 * width**2)))).astype(np.float32)
 
 

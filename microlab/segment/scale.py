@@ -1,10 +1,10 @@
-"""How large are the grains? The scale at which a network sees the grain size that it was trained on (chapter 08).
+"""How large are the grains? The zoom at which a network meets the grain size it was trained on (chapter 08).
 
     zoom * intercept(zoom) = design intercept
 
-A network knows boundaries of the size it met in training. The mean linear intercept (the mean distance between
-boundaries along straight lines) is measured on the image's own prediction at a ladder of zooms, and the zoom is kept
-at which the magnified intercept agrees with the design. No one has to measure a grain by hand.
+A network knows boundaries of the size it met in training. The mean linear intercept (the mean distance
+between boundaries along straight lines) is measured on the image's own prediction at a ladder of zooms, and
+the zoom is kept at which the magnified intercept agrees with the design. No one measures a grain by hand.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def mean_intercept(labels: np.ndarray) -> float:
 
 
 def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
-    """Magnify (zoom > 1) or shrink with smoothing (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
+    """Magnify (zoom > 1) or shrink and smooth (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
     if zoom == 1:
         return np.asarray(image, np.float32)
     zoom = max(zoom, 1 / min(image.shape))
@@ -72,9 +72,10 @@ def matching_zoom(
     Returns
     -------
     float
-        Zoom in the range of `ladder`, interpolated between rungs. At the right zoom the magnified intercept rises
-        in proportion to the zoom; where noise or blur is taken for grains it does not. Of several crossings of
-        the design the one nearest to proportion is kept; without any, the rung that comes nearest.
+        Zoom in the range of `ladder`, interpolated between rungs. At the right zoom the magnified intercept
+        rises in proportion to the zoom; where noise or blur is taken for grains it does not. Of several
+        crossings of the design the one nearest to proportion is kept; without any, the rung that comes
+        nearest.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def matching_zoom(
 
 
 def _zero_crossing(log_zoom: np.ndarray, excess: np.ndarray) -> float:
-    """Where `excess` rises through zero in proportion to `log_zoom` (slope 1), or the rung nearest to zero."""
+    """Where `excess` rises through zero in proportion to `log_zoom` (slope 1), or the rung nearest zero."""
     rising = [i for i in range(len(excess) - 1) if excess[i] < 0 <= excess[i + 1]]
     if not rising:
         return log_zoom[np.abs(excess).argmin()]
