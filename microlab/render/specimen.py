@@ -188,8 +188,8 @@ def groove(
     """Boundary grooves: fewer electrons leave the trench that etching or annealing digs along a boundary.
 
     The darkening is ``depth * exp(-(d / width)^2 / 2)`` with d the distance to the nearest pixel beside the
-    boundary, so it has fallen to one half 1.18 `width` from there. Each facet has its own depth and width; the depth
-    varies along it.
+    boundary, so it has fallen to one half 1.18 `width` from there. Each facet has its own depth and width;
+    the depth varies along it.
 
     Parameters
     ----------

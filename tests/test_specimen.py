@@ -1,0 +1,276 @@
+"""The specimen's surface against brute force, analytic profiles and the statistics it promises."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from microlab.render import specimen
+from microlab.render.specimen import boundary_geometry
+from microlab.simulate import voronoi
+
+
+def stripes(height: int, width: int, period: int) -> np.ndarray:
+    """Upright stripes: boundaries at every multiple of `period`."""
+    return np.tile(np.arange(width) // period, (height, 1))
+
+
+def brute_force(grain_map: np.ndarray, periodic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances (H, W, m) to the m pixels beside a boundary, and where those are (m, 2)."""
+    height, width = grain_map.shape
+    beside = np.zeros(grain_map.shape, bool)
+    for y, x in product(range(height), range(width)):
+        for v, u in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            if periodic or (0 <= v < height and 0 <= u < width):
+                beside[y, x] |= grain_map[v % height, u % width] != grain_map[y, x]
+    points = np.argwhere(beside)
+    offset = np.abs(np.stack(np.indices(grain_map.shape), -1)[:, :, None] - points)  # (H, W, m, 2)
+    if periodic:
+        offset = np.minimum(offset, np.array(grain_map.shape) - offset)
+    return (offset**2).sum(-1), points
+
+
+def across(grain_map: np.ndarray, y: int, x: int) -> set[tuple[int, int]]:
+    """The pairs of grains that meet beside a pixel."""
+    height, width = grain_map.shape
+    near = [grain_map[v % height, u % width] for v, u in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1))]
+    own = int(grain_map[y, x])
+    return {(min(own, int(g)), max(own, int(g))) for g in near if g != own}
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("shape", [(24, 24), (9, 40), (31, 17)])
+def test_boundary_distance_equals_a_search_over_all_pixels(shape, periodic):
+    grain_map = voronoi.tessellate(voronoi.random_seeds(5, shape, 2), shape)
+    squared, _ = brute_force(grain_map, periodic)
+    geometry = boundary_geometry(grain_map, periodic=periodic)
+    np.testing.assert_allclose(geometry.distance, np.sqrt(squared.min(-1)) + 0.5, rtol=1e-6)
+    assert geometry.distance.dtype == np.float32
+
+
+def test_an_oblong_map_sees_a_boundary_beyond_its_short_side():
+    # Two stripes of 50 pixels, 6 high: the middle of each lies 24 pixels from the pixel beside the boundary.
+    assert boundary_geometry(stripes(6, 100, 50)).distance.max() == 24.5
+
+
+def test_a_facet_is_the_meeting_of_two_grains():
+    grain_map = voronoi.tessellate(voronoi.random_seeds(6, (20, 20), 3), (20, 20))
+    squared, points = brute_force(grain_map, True)
+    facet = boundary_geometry(grain_map).facet
+    pair_of = {}  # every facet number must stand for one pair
+    for y, x in np.ndindex(facet.shape):
+        nearest = points[squared[y, x] == squared[y, x].min()]
+        pairs = set().union(*(across(grain_map, *point) for point in nearest))
+        pair_of[facet[y, x]] = pair_of.get(facet[y, x], pairs) & pairs
+    assert all(len(pairs) == 1 for pairs in pair_of.values())
+    assert len(set().union(*pair_of.values())) == len(pair_of) == facet.max() + 1
+
+
+def test_boundary_distance_moves_with_a_periodic_map():
+    grain_map = voronoi.tessellate(voronoi.random_seeds(12, (48, 64), 4), (48, 64))
+    moved = boundary_geometry(np.roll(grain_map, (13, 29), (0, 1))).distance
+    np.testing.assert_array_equal(moved, np.roll(boundary_geometry(grain_map).distance, (13, 29), (0, 1)))
+
+
+def test_the_frame_is_no_boundary_unless_the_map_is_periodic():
+    grain_map = stripes(8, 40, 20)
+    assert boundary_geometry(grain_map).distance[0, 0] == 0.5
+    assert boundary_geometry(grain_map, periodic=False).distance[0, 0] == 19.5
+
+
+@pytest.mark.parametrize(
+    ("grain_map", "reason"),
+    [
+        (np.zeros((4, 4), int), "single grain"),
+        (np.arange(4), "two-dimensional"),
+        (np.zeros((0, 4), int), "not empty"),
+        (np.eye(4), "integer ids"),
+        (np.eye(4, dtype=int) - 1, "from 0, got int64 from -1"),
+    ],
+)
+def test_a_map_without_grains_is_refused(grain_map, reason):
+    with pytest.raises(ValueError, match=f"grain_map.*{reason}"):
+        boundary_geometry(grain_map)
+
+
+def test_smooth_noise_has_the_autocorrelation_of_a_gaussian_kernel():
+    # White noise under a Gaussian of deviation L correlates as exp(-r^2 / 4 L^2). Eight fields of 256 x 256
+    # hold about 2600 independent patches, so the estimate has a standard error of 0.02.
+    length, lags = 4.0, np.array([0, 2, 4, 8, 16])
+    fields = [specimen.smooth_noise((256, 256), length, seed) for seed in range(8)]
+    for axis in (0, 1):
+        measured = [np.mean([np.mean(f * np.roll(f, r, axis)) for f in fields]) for r in lags]
+        np.testing.assert_allclose(measured, np.exp(-(lags**2) / (4 * length**2)), atol=0.06)
+
+
+def test_smooth_noise_has_zero_mean_and_unit_variance():
+    field = specimen.smooth_noise((64, 96), 3.0, 0)
+    assert field.shape == (64, 96)
+    assert field.dtype == np.float32
+    assert abs(field.mean()) < 1e-5
+    assert field.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_smooth_noise_wraps_around():
+    # Across the frame neighbours are as alike as inside: the step of a random unit field is 1.41, here 0.18.
+    field = specimen.smooth_noise((512, 512), 4.0, 1)
+    for axis in (0, 1):
+        seam = np.take(field, 0, axis) - np.take(field, -1, axis)
+        assert seam.std() == pytest.approx(np.diff(field, axis=axis).std(), rel=0.25)
+
+
+def test_noise_without_correlation_is_white():
+    field = specimen.smooth_noise((256, 256), 0, 0)
+    assert abs(np.mean(field[:, 1:] * field[:, :-1])) < 5 / 256  # five standard errors
+    assert field.std() == pytest.approx(1, abs=5 / np.sqrt(2 * field.size))
+
+
+def test_every_grain_has_one_grey_level_of_the_stated_mean_and_spread():
+    grain_map = np.arange(64 * 64).reshape(64, 64).repeat(2, 0)
+    image = specimen.grain_contrast(grain_map, mean=0.6, spread=0.05, seed=3)
+    np.testing.assert_array_equal(image[::2], image[1::2])  # both pixels of a grain
+    assert image.mean() == pytest.approx(0.6, abs=5 * 0.05 / 64)
+    assert image.std() == pytest.approx(0.05, rel=5 / np.sqrt(2 * 4096))
+
+
+def test_tilt_changes_brightness_by_its_slope_over_one_grain_diameter():
+    side = 16
+    y, x = np.indices((512, 512)) // side
+    grain_map = y * 32 + x
+    change = specimen.facet_tilt(np.zeros((512, 512)), grain_map, slope=0.1, seed=0)
+    middle = np.s_[side // 2 :: side, side // 2 :: side]
+    diameter = 2 * side / np.sqrt(np.pi)  # of the circle of equal area
+    steps = [np.diff(change, axis=axis, prepend=0)[middle] * diameter for axis in (0, 1)]
+    assert np.std(steps) == pytest.approx(0.1, rel=5 / np.sqrt(2 * 2 * 1024))
+    np.testing.assert_allclose(ndimage.mean(change, grain_map, np.arange(1024)), 0, atol=2e-3)
+    assert np.abs(change).max() <= 0.2 + 1e-6
+
+
+def test_terraces_leave_the_boundary_and_other_grains_alone():
+    grain_map = voronoi.tessellate(voronoi.random_seeds(10, (128, 128), 0), (128, 128))
+    distance = boundary_geometry(grain_map).distance
+    change = specimen.terraces(np.zeros((128, 128)), grain_map, distance, amplitude=0.2, spacing=12.0, seed=0)
+    assert np.abs(change).max() <= 0.2
+    assert np.abs(change[distance == 0.5]).max() <= 0.2 * (1 - np.exp(-((0.5 / 12) ** 2)))
+    strongest = np.sort(ndimage.maximum(np.abs(change), grain_map, np.arange(10)))
+    assert strongest[0] < 0.2 * strongest[-1]  # every grain has a share of its own
+
+
+def test_a_groove_is_as_deep_as_stated_and_half_as_deep_at_1_18_widths():
+    width = 4 / np.sqrt(2 * np.log(2))  # half the depth 4 pixels from the bottom
+    geometry = boundary_geometry(stripes(8, 128, 64))
+    image = specimen.groove(np.full((8, 128), 0.8), geometry, depth=0.6, width=width)
+    np.testing.assert_allclose(image[:, [63, 64, 0, 127]], 0.8 * (1 - 0.6), rtol=1e-6)  # both sides
+    np.testing.assert_allclose(image[:, [59, 68]], 0.8 * (1 - 0.3), rtol=1e-6)
+    np.testing.assert_allclose(image[:, 32], 0.8, rtol=1e-6)
+
+
+def test_grooves_vary_from_facet_to_facet_and_never_exceed_the_depth():
+    grain_map = voronoi.tessellate(voronoi.random_seeds(40, (256, 256), 0), (256, 256))
+    geometry = boundary_geometry(grain_map)
+    ones = np.ones(grain_map.shape)
+
+    def loss(variation):
+        image = specimen.groove(ones, geometry, depth=0.6, width=2.0, variation=variation, seed=1)
+        bottom = geometry.distance == 0.5
+        return ndimage.mean((1 - image)[bottom], geometry.facet[bottom], np.unique(geometry.facet[bottom]))
+
+    np.testing.assert_allclose(loss(0.0), 0.6, rtol=1e-6)
+    assert loss(0.9).max() <= 0.6
+    assert loss(0.9).std() > 0.1
+
+
+def test_the_rim_is_brightest_at_its_offset():
+    distance = np.arange(0.5, 40)[None]
+    image = specimen.edge_brightening(np.ones((1, 40)), distance, gain=0.25, offset=6.5, width=2.0)
+    assert image.argmax() == 6
+    assert image.max() == pytest.approx(1.25)
+    assert image[0, 6 + 4] == pytest.approx(1 + 0.25 * np.exp(-2))  # two deviations away
+    assert image[0, -1] == pytest.approx(1)
+
+
+def test_texture_adds_its_amplitude():
+    image = specimen.surface_texture(np.full((128, 128), 0.5), amplitude=0.03, correlation_length=2.0, seed=0)
+    assert image.mean() == pytest.approx(0.5, abs=1e-4)
+    assert image.std() == pytest.approx(0.03, rel=1e-3)
+
+
+def test_the_number_of_spots_is_poisson():
+    # 60 images of 20 spots on average: the mean has a standard error of 0.58, variance over mean of 0.18.
+    counts = []
+    for seed in range(60):
+        image = specimen.spots(np.zeros((256, 256)), number=80, radius=2.0, contrast=1.0, seed=seed)
+        counts.append(ndimage.label(image > 0.15)[1])  # a few touch and count as one
+    assert np.mean(counts) == pytest.approx(20, abs=3 * 0.58)
+    assert np.var(counts) / np.mean(counts) == pytest.approx(1, abs=3 * 0.18)
+
+
+def test_spots_have_the_sign_and_size_asked_for():
+    small, large = (
+        specimen.spots(np.zeros((256, 256)), number=200, radius=r, contrast=-0.5, seed=0) for r in (1.5, 6.0)
+    )
+    assert small.max() <= 0
+    assert large.max() <= 0
+    assert large.min() < -0.3
+    assert (large < -0.1).mean() > 6 * (small < -0.1).mean()  # 16 times the area, less where they overlap
+
+
+def test_scratches_are_thin_dark_lines_of_about_their_length_and_depth():
+    image = specimen.scratches(np.ones((512, 512)), number=12, length=60.0, depth=0.4, seed=0)
+    dark = image < 0.95
+    assert image.max() <= 1
+    assert image.min() > 1 - 2 * 0.4  # crossings at most
+    assert ndimage.distance_transform_edt(dark).max() < 3.5  # nowhere wider than a few pixels
+    names, n = ndimage.label(dark, np.ones((3, 3)))
+    extent = [max(s.stop - s.start for s in slices) for slices in ndimage.find_objects(names)]
+    assert 4 <= n <= 25
+    assert 15 < np.median(extent) < 100
+
+
+def test_contamination_darkens_part_of_the_field_by_at_most_its_depth():
+    image = specimen.contamination(np.full((256, 256), 0.5), depth=0.3, correlation_length=10.0, seed=0)
+    assert image.max() == pytest.approx(0.5)
+    assert image.min() == pytest.approx(0.5 * 0.7, abs=0.01)
+    # The film lies where a unit Gaussian field exceeds 0.8: on 21 % of the surface.
+    assert (image < 0.5 - 1e-6).mean() == pytest.approx(0.212, abs=0.06)
+
+
+MAP = voronoi.tessellate(voronoi.random_seeds(12, (64, 64), 0), (64, 64))
+GEOMETRY = boundary_geometry(MAP)
+EFFECTS = {  # name -> effect with its amplitude as first argument, random number seed as second
+    "tilt": lambda i, a, s: specimen.facet_tilt(i, MAP, slope=a, seed=s),
+    "terraces": lambda i, a, s: specimen.terraces(
+        i, MAP, GEOMETRY.distance, amplitude=a, spacing=6.0, seed=s
+    ),
+    "groove": lambda i, a, s: specimen.groove(i, GEOMETRY, depth=a, width=2.0, variation=0.5, seed=s),
+    "texture": lambda i, a, s: specimen.surface_texture(i, amplitude=a, correlation_length=2.0, seed=s),
+    "spots": lambda i, a, s: specimen.spots(i, number=3000 * a, radius=2.0, contrast=0.5, seed=s),
+    "scratches": lambda i, a, s: specimen.scratches(i, number=3000 * a, length=20.0, depth=0.5, seed=s),
+    "contamination": lambda i, a, s: specimen.contamination(i, depth=a, correlation_length=5.0, seed=s),
+}
+
+
+@pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
+def test_an_effect_acts_alone_repeats_with_its_seed_and_vanishes_with_its_amplitude(effect):
+    image = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    before = image.copy()
+    once = effect(image, 0.2, 1)
+    assert once.dtype == np.float32
+    assert np.abs(once - image).max() > 0.01
+    np.testing.assert_array_equal(once, effect(image, 0.2, 1))
+    assert (once != effect(image, 0.2, 2)).any()
+    np.testing.assert_allclose(effect(image, 0.0, 1), image, atol=1e-6)
+    np.testing.assert_array_equal(image, before)  # the input is left alone
+
+
+def test_a_length_of_zero_is_refused_by_name():
+    image = np.ones((64, 64))
+    with pytest.raises(ValueError, match=r"width must be positive, got 0"):
+        specimen.groove(image, GEOMETRY, depth=0.5, width=0)
+    with pytest.raises(ValueError, match=r"width must be positive, got 0"):
+        specimen.edge_brightening(image, GEOMETRY.distance, gain=0.1, offset=2.0, width=0)
+    with pytest.raises(ValueError, match=r"spacing must be positive, got 0"):
+        specimen.terraces(image, MAP, GEOMETRY.distance, amplitude=0.1, spacing=0, seed=0)
