@@ -38,7 +38,7 @@ BARS = {  # issue of the first release; an oracle trained on the expert's mask i
     "steel": {"boundary F1, 3 px": ">= 0.90", "count error": "<= 0.20"},
 }
 NOTES = {
-    "perovskite": "The paper tested on its own images and does not state the tolerance of its boundary F1, so "
+    "perovskite": "The paper tested on its own images and gives no tolerance of its boundary F1, so "
     "its row is a landmark, not a rival. The expert's mask here is blocky and 7 to 10 pixels wide.",
     "steel": "Etched steel under light, not electrons: a second target that the paper does not have.",
 }

@@ -67,12 +67,10 @@ def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: 
     grown = phasefield.grow(voronoi.tessellate(seeds, (size, size)), steps)
     microscope = sem.Microscope()
     image, distance = sem.render(grown.grain_map(), microscope, seed=rng, return_distance=True)
-    # A boundary reaches to where its darkening has fallen to one half.
-    half_width = np.sqrt(2 * np.log(2)) * np.hypot(microscope.groove_width, microscope.blur)
     return Sample(
         name="virtual-polycrystal",
         image=image,
-        truth=distance <= half_width,
+        truth=distance <= microscope.boundary_half_width,
         pixel_size=None,
         virtual=True,
         about="A virtual micrograph: a phase-field simulation under a simulated electron microscope. "

@@ -7,7 +7,6 @@ The truth of every pair is the simulation itself. No real image and no expert ma
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 from microlab.data import weights
 from microlab.measure import metrics
 from microlab.render.prepare import standardise
-from microlab.render.sem import Microscope, MicroscopeRanges, draw_microscope, render
+from microlab.render.sem import MicroscopeRanges, draw_microscope, render
 from microlab.segment.instances import boundaries, watershed_grains
 from microlab.segment.scale import mean_intercept
 from microlab.segment.unet import UNet, boundary_loss, predict
@@ -60,17 +59,6 @@ STRUCTURES = library.Ranges(
 )
 
 
-def half_width(microscope: Microscope) -> float:
-    """Half the width of a boundary as the eye sees it: where its darkening has fallen to one half, in pixels.
-
-    The mask follows what is visible, so a broad groove gets a broad mask and a fine line a fine one. A
-    Gaussian groove blurred by a Gaussian probe falls to one half at ``sqrt(2 ln 2)`` of their joint standard
-    deviation. Kept between 1 and 5 pixels.
-    """
-    sigma = math.hypot(microscope.groove_width, microscope.blur)
-    return min(max(math.sqrt(2 * math.log(2)) * sigma, 1.0), 5.0)
-
-
 def virtual_pair(grain_map: np.ndarray, seed: list[int], ranges: MicroscopeRanges | None = None) -> Pair:
     """One virtual micrograph of a grain map, with its boundary mask.
 
@@ -84,13 +72,13 @@ def virtual_pair(grain_map: np.ndarray, seed: list[int], ranges: MicroscopeRange
     Returns
     -------
     image : (H, W) uint8
-    mask : (H, W) bool, True on boundaries
+    mask : (H, W) bool, True on boundaries, `Microscope.boundary_half_width` to each side
     """
     microscope = draw_microscope(np.random.default_rng([*seed, 0]), ranges or MicroscopeRanges())
     image, distance = render(
         grain_map, microscope, seed=np.random.default_rng([*seed, 1]), return_distance=True
     )
-    return (image * 255).round().astype(np.uint8), distance <= half_width(microscope)
+    return (image * 255).round().astype(np.uint8), distance <= microscope.boundary_half_width
 
 
 def render_pairs(

@@ -171,6 +171,8 @@ class Microscope:
     tilt: float = 0.04  # brightness change across a grain
     terrace_amplitude: float = 0.06
     terrace_spacing: float = 10.0
+    step_amplitude: float = 0.03  # growth steps across some grains
+    step_share: float = 0.2  # of the grains
     groove_depth: float = 0.6  # share of the signal lost on a boundary
     groove_width: float = 2.0  # standard deviation of the groove
     groove_variation: float = 0.5  # between facets and along them
@@ -199,6 +201,16 @@ class Microscope:
     brightness: float = 0.5
     gamma: float = 1.0
 
+    @property
+    def boundary_half_width(self) -> float:
+        """Half the width of a boundary in this microscope's masks, in pixels.
+
+        The boundary is the trench itself, as far as it darkens by more than ``exp(-1/2)`` = 61 % of its
+        depth: one standard deviation of its profile to each side. A broad groove gets a broad mask, a fine
+        line a fine one; kept between 1 and 4 pixels. Blur widens the image of the trench, not the trench.
+        """
+        return min(max(self.groove_width, 1.0), 4.0)
+
 
 @dataclass(frozen=True)
 class MicroscopeRanges:
@@ -214,9 +226,11 @@ class MicroscopeRanges:
     tilt: tuple[float, float] = (0.0, 0.12)
     terrace_amplitude: tuple[float, float] = (0.0, 0.15)
     terrace_spacing: tuple[float, float] = (5.0, 16.0)
-    groove_depth: tuple[float, float] = (0.2, 0.8)
+    step_amplitude: tuple[float, float] = (0.0, 0.12)
+    step_share: tuple[float, float] = (0.0, 0.6)
+    groove_depth: tuple[float, float] = (0.25, 0.8)
     groove_width: tuple[float, float] = (0.7, 4.5)
-    groove_variation: tuple[float, float] = (0.2, 0.9)
+    groove_variation: tuple[float, float] = (0.1, 0.7)
     rim_gain: tuple[float, float] = (0.0, 0.25)
     rim_width: tuple[float, float] = (1.0, 4.0)
     texture_amplitude: tuple[float, float] = (0.0, 0.05)
@@ -333,6 +347,7 @@ def render(
     image = specimen.terraces(
         image, grain_map, distance, amplitude=m.terrace_amplitude, spacing=m.terrace_spacing, seed=rng
     )
+    image = specimen.growth_steps(image, grain_map, amplitude=m.step_amplitude, share=m.step_share, seed=rng)
     image = specimen.surface_texture(
         image, amplitude=m.texture_amplitude, correlation_length=m.texture_length, seed=rng
     )
