@@ -2,7 +2,7 @@
 
     kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2,    and the same with eta and zeta exchanged
 
-For gamma = 1 its energy is sigma = 0.3875 sqrt(kappa), its width 1 / max |eta'| = 3.457 sqrt(kappa), and
+For gamma = 1 its energy is sigma = 0.3875 sqrt(kappa), its width 1 / max |eta'| = 3.436 sqrt(kappa), and
 phi = eta^2 + zeta^2 falls to 0.636 at its middle.
 """
 

@@ -196,11 +196,11 @@ class GrainGrowth:
         to that of the domain. A vanished grain has 0.
         """
         phi = _phi(self.order_parameters)
-        total = torch.zeros(self.n, dtype=torch.float64, device=phi.device)
+        total = torch.zeros(self.n + 1, dtype=torch.float64, device=phi.device)
         for eta, owner in zip(self.order_parameters, self.owner):
-            owned = owner >= 0
-            total.index_add_(0, owner[owned].long(), (eta * eta / phi)[owned].double())
-        return (total * self.parameters.dx**2).cpu().numpy()
+            share = (eta * eta / phi).double()
+            total += torch.bincount(owner.flatten() + 1, share.flatten(), minlength=self.n + 1)
+        return (total[1:] * self.parameters.dx**2).cpu().numpy()  # total[0] is owned by none
 
     def energy(self) -> float:
         """Free energy F of the whole domain; the scheme never lets it rise."""

@@ -1,0 +1,159 @@
+"""Grain growth: microlab, plain NumPy, FiPy and py-pde side by side, per field, pixel and step.
+
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install fipy py-pde
+    python benchmarks/phasefield.py --peers /tmp/peers/bin/python
+
+The peers live in an environment of their own, so that they cannot disturb ours; without `--peers` only
+microlab and NumPy run. Every contender takes the same explicit Euler steps of the same Chen-Yang equations
+(kappa = L = dx = 1, dt = 0.1, periodic), and must end on the same phi. Time to compile is left out.
+
+The first table is the cost of arithmetic, on four grains with a field each. The second is the paper's case,
+112 grains on 512 x 512 pixels, where microlab needs far fewer fields than grains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+DT = 0.1
+CASES = {  # pixels per side, steps
+    "microlab": (512, 200),
+    "microlab compiled": (512, 200),
+    "NumPy": (512, 20),
+    "py-pde": (256, 100),
+    "FiPy": (64, 20),
+}
+
+
+def quarters(size):
+    """Four square grains, (size, size) ids 0..3."""
+    half = np.arange(size) // (size // 2)
+    return 2 * half[:, None] + half
+
+
+def numpy_dense(grain_map, steps):
+    """The equations as one would first write them: one field per grain. Seconds per step, phi."""
+    eta = (grain_map == np.arange(grain_map.max() + 1)[:, None, None]).astype(float)
+    start = time.perf_counter()
+    for _ in range(steps):
+        phi = (eta**2).sum(0)
+        laplacian = sum(np.roll(eta, shift, axis) for axis in (1, 2) for shift in (1, -1)) - 4 * eta
+        eta = eta + DT * (eta * (1 + eta**2 - 2 * phi) + laplacian)
+    return (time.perf_counter() - start) / steps, (eta**2).sum(0)
+
+
+def microlab_run(grain_map, steps, **options):
+    """Seconds per step, phi, number of fields."""
+    from microlab.simulate.phasefield import GrainGrowth
+
+    GrainGrowth(grain_map, **options).run(2)  # threads started, step compiled
+    simulation = GrainGrowth(grain_map, **options)
+    start = time.perf_counter()
+    simulation.run(steps)
+    return (time.perf_counter() - start) / steps, simulation.phi(), len(simulation.order_parameters)
+
+
+def py_pde(grain_map, steps):
+    import pde
+
+    names = [f"e{i}" for i in range(4)]
+    phi = " + ".join(f"{name}**2" for name in names)
+    equations = {name: f"laplace({name}) + {name} * (1 + {name}**2 - 2 * ({phi}))" for name in names}
+    equation = pde.PDE(equations, bc="periodic")
+    size = len(grain_map)
+    grid = pde.CartesianGrid([(0, size), (0, size)], size, periodic=True)
+    fields = [pde.ScalarField(grid, (grain_map == i).astype(float)) for i in range(4)]
+
+    def timed(steps):
+        start = time.perf_counter()
+        result = equation.solve(
+            pde.FieldCollection(fields, labels=names), steps * DT, dt=DT, solver="euler", tracker=None
+        )
+        return time.perf_counter() - start, sum(field.data**2 for field in result)
+
+    compiling = min(timed(1)[0] for _ in range(2))  # each solve prepares its step anew
+    seconds, phi = timed(steps)
+    return (seconds - compiling) / (steps - 1), phi
+
+
+def fipy(grain_map, steps):
+    from fipy import CellVariable, ExplicitDiffusionTerm, PeriodicGrid2D, TransientTerm
+
+    size = len(grain_map)
+    mesh = PeriodicGrid2D(nx=size, ny=size, dx=1.0, dy=1.0)
+    eta = [CellVariable(mesh=mesh, value=(grain_map == i).ravel() * 1.0, hasOld=True) for i in range(4)]
+    phi = sum(e.old**2 for e in eta)
+    equations = [
+        TransientTerm() == ExplicitDiffusionTerm(coeff=1.0) + e.old * (1 + e.old**2 - 2 * phi) for e in eta
+    ]
+
+    def step():
+        for e in eta:
+            e.updateOld()
+        for e, equation in zip(eta, equations):
+            equation.solve(var=e, dt=DT)
+
+    step()
+    start = time.perf_counter()
+    for _ in range(steps - 1):
+        step()
+    return (time.perf_counter() - start) / (steps - 1), sum(e.value**2 for e in eta).reshape(size, size)
+
+
+def contend(name):
+    """Nanoseconds per field, pixel and step of one contender, and its mean phi."""
+    size, steps = CASES[name]
+    grain_map = quarters(size)
+    if name.startswith("microlab"):
+        seconds, phi, _ = microlab_run(grain_map, steps, reach=None, compile="compiled" in name)
+    else:
+        seconds, phi = {"NumPy": numpy_dense, "py-pde": py_pde, "FiPy": fipy}[name](grain_map, steps)
+    return {"ns": 1e9 * seconds / (4 * size**2), "phi": float(phi.mean())}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--peers", metavar="PYTHON", help="interpreter of an environment with fipy and py-pde"
+    )
+    parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(contend(arguments.only)))
+        return
+
+    print(f"{'one field per grain':20} {'size':>5} {'ns per field, pixel, step':>27} {'ratio':>8}")
+    ours = None
+    for name, (size, steps) in CASES.items():
+        peer = name in ("py-pde", "FiPy")
+        if peer and not arguments.peers:
+            continue
+        python = arguments.peers if peer else sys.executable
+        done = subprocess.run([python, __file__, "--only", name], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stderr}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        expected = numpy_dense(quarters(size), steps)[1].mean()
+        if abs(result["phi"] - expected) > 1e-5:
+            sys.exit(f"{name} solved something else: mean phi {result['phi']:.6f}, expected {expected:.6f}")
+        ours = ours or result["ns"]
+        print(f"{name:20} {size:5} {result['ns']:27.2f} {result['ns'] / ours:8.1f}")
+
+    from microlab.simulate.voronoi import regular_seeds, tessellate
+
+    grain_map = tessellate(regular_seeds(112, (512, 512), 0.5), (512, 512))
+    shared, _, fields = microlab_run(grain_map, 1000)
+    dense, _ = numpy_dense(grain_map, 3)
+    print(f"\n{'112 grains, 512 x 512':21} {'fields':>7} {'ms per step':>12} {'1000 steps':>12} {'ratio':>8}")
+    print(f"{'microlab':21} {fields:7} {1e3 * shared:12.2f} {1e3 * shared:10.1f} s {1:8.1f}")
+    print(f"{'NumPy':21} {112:7} {1e3 * dense:12.1f} {1e3 * dense:10.1f} s {dense / shared:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
