@@ -8,10 +8,8 @@ resumed is therefore the run that was never interrupted, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import csv
-import functools
 import json
 import math
 import os
@@ -26,14 +24,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from microlab.checkpoints import load_state, load_weights, read_tensors, save_weights, write_tensors
+from microlab.data.files import atomic
+from microlab.devices import (
+    PRECISIONS,
+    autocast,
+    device,
+    fastest_precision,
+    from_first_process,
+    join_processes,
+    mean_over_processes,
+)
+
+__all__ = [
+    "FitConfig",
+    "History",
+    "autocast",
+    "device",
+    "fastest_precision",
+    "fit",
+    "load_weights",
+    "save_weights",
+    "shuffled",
+]
+
+pick_device = device  # `fit` has an argument called device
 
 
 @dataclass(frozen=True)
@@ -155,62 +174,58 @@ def fit(
     FloatingPointError
         If the loss or its gradient is NaN or infinite. The last checkpoint stays.
     """
-    rank, world, opened = _join_processes(device)
-    try:
-        target = globals()["device"](device)
-        memory_format = getattr(model, "memory_format", torch.contiguous_format)
-        if world > 1 and target.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        model.to(target, memory_format=memory_format).train()
-        run = _Run(model, config, target, Path(folder) if folder is not None else None, rank, world)
-        if resume:
-            run.restore()
-        network = model
-        if world > 1:
-            network = DistributedDataParallel(model, [target.index] if target.type == "cuda" else None)
-        scaler = run.scaler
-        validate_every = config.validate_every or config.checkpoint_every
-        steps = range(run.step, run.step if run.history.stopped_early else config.steps)
-        devices = [target] if target.type == "cuda" else []
-        bar = tqdm(initial=run.step, total=config.steps, unit="step", disable=not progress or rank > 0)
-        with bar, torch.random.fork_rng(devices):  # the caller's random numbers stay as they were
-            for step, batch in zip(steps, _prepared(batches, steps, config.workers)):
-                torch.manual_seed(_step_seed(config.seed, step, rank))
-                batch = _place(batch, target, memory_format, rank, world)
-                lr = config.learning_rate(step)
-                run.optimizer.param_groups[0]["lr"] = lr
-                with autocast(target, run.history.precision):
-                    parts = loss(network, batch)
-                parts = parts if isinstance(parts, dict) else {"loss": parts}
-                values = _mean_over_processes(parts, world)
-                if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(_not_finite("loss", values["loss"], step, run.folder))
+    rank, world = join_processes(device)
+    target = pick_device(device)
+    memory_format = getattr(model, "memory_format", torch.contiguous_format)
+    if world > 1 and target.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(target, memory_format=memory_format).train()
+    run = _Run(model, config, target, Path(folder) if folder is not None else None, rank, world)
+    if resume:
+        run.restore()
+    network = model
+    if world > 1:
+        network = DistributedDataParallel(model, [target.index] if target.type == "cuda" else None)
+    scaler = run.scaler
+    validate_every = config.validate_every or config.checkpoint_every
+    steps = range(run.step, run.step if run.history.stopped_early else config.steps)
+    devices = [target] if target.type == "cuda" else []
+    bar = tqdm(initial=run.step, total=config.steps, unit="step", disable=not progress or rank > 0)
+    with bar, torch.random.fork_rng(devices):  # the caller's random numbers stay as they were
+        for step, batch in zip(steps, _prepared(batches, steps, config.workers)):
+            torch.manual_seed(_step_seed(config.seed, step, rank))
+            batch = _place(batch, target, memory_format, rank, world)
+            lr = config.learning_rate(step)
+            run.optimizer.param_groups[0]["lr"] = lr
+            with autocast(target, run.history.precision):
+                parts = loss(network, batch)
+            parts = parts if isinstance(parts, dict) else {"loss": parts}
+            values = mean_over_processes(parts, world)
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(_not_finite("loss", values["loss"], step, run.folder))
 
-                run.optimizer.zero_grad(set_to_none=True)
-                scaler.scale(parts["loss"]).backward()
-                scaler.unscale_(run.optimizer)
-                norm = nn.utils.clip_grad_norm_(run.parameters, config.clip or math.inf)
-                if not scaler.is_enabled() and not math.isfinite(norm):
-                    raise FloatingPointError(_not_finite("gradient norm", float(norm), step, run.folder))
-                scaler.step(run.optimizer)  # float16: leaves out a step whose gradient overflowed
-                scaler.update()
-                run.average_weights()
-                run.log(step + 1, values, lr)
-                bar.update()
-                bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+            run.optimizer.zero_grad(set_to_none=True)
+            scaler.scale(parts["loss"]).backward()
+            scaler.unscale_(run.optimizer)
+            norm = nn.utils.clip_grad_norm_(run.parameters, config.clip or math.inf)
+            if not scaler.is_enabled() and not math.isfinite(norm):
+                raise FloatingPointError(_not_finite("gradient norm", float(norm), step, run.folder))
+            scaler.step(run.optimizer)  # float16: leaves out a step whose gradient overflowed
+            scaler.update()
+            run.average_weights()
+            run.log(step + 1, values, lr)
+            bar.update()
+            bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
 
-                last = step + 1 == config.steps
-                if validate is not None and ((step + 1) % validate_every == 0 or last):
-                    run.validate(validate)
-                if last or run.history.stopped_early or (step + 1) % config.checkpoint_every == 0:
-                    run.save()
-                if run.history.stopped_early:
-                    break
-        run.finish()
-        return run.history
-    finally:
-        if opened:
-            dist.destroy_process_group()
+            last = step + 1 == config.steps
+            if validate is not None and ((step + 1) % validate_every == 0 or last):
+                run.validate(validate)
+            if last or run.history.stopped_early or (step + 1) % config.checkpoint_every == 0:
+                run.save()
+            if run.history.stopped_early:
+                break
+    run.finish()
+    return run.history
 
 
 class _Run:
@@ -239,7 +254,7 @@ class _Run:
         self.sums: dict[str, float] = {}
         self.summed = 0
         precision = fastest_precision(device) if config.precision == "auto" else config.precision
-        self.history = History(precision=_from_first_process(precision, world), device=str(device))
+        self.history = History(precision=from_first_process(precision, world), device=str(device))
         self._scale_for_precision()
         self.seconds_before, self.started = 0.0, time.perf_counter()
 
@@ -278,7 +293,7 @@ class _Run:
             model.train(training)
             result = result if isinstance(result, dict) else {self.config.monitor: result}
             result = {name: float(value) for name, value in result.items()}
-        result = _from_first_process(result, self.world)
+        result = from_first_process(result, self.world)
         if self.config.monitor not in result:
             raise ValueError(f"validate must return {self.config.monitor!r} (monitor), got {sorted(result)}")
         value = result[self.config.monitor]
@@ -303,7 +318,7 @@ class _Run:
             self.model.load_state_dict(chosen)
         if self.world > 1:  # buffers (batch norm) follow the first process
             for tensor in self.model.state_dict().values():
-                dist.broadcast(tensor, 0)
+                torch.distributed.broadcast(tensor, 0)
         self.model.eval()
         if self.folder is not None and self.rank == 0:
             save_weights(self.model, self.folder / "model.safetensors")
@@ -333,22 +348,22 @@ class _Run:
         }
         self._write_history()
         # One file, replaced in one step: a kill leaves either the old state or the new one, never a mixture.
-        _write_tensors(tensors, self.folder / "state.safetensors", {"run": json.dumps(facts)})
+        write_tensors(tensors, self.folder / "state.safetensors", {"run": json.dumps(facts)})
 
     def restore(self) -> None:
         path = self.folder / "state.safetensors" if self.folder is not None else None
         if path is None or not path.exists():
             return
-        tensors, metadata = _read_tensors(path)
+        tensors, metadata = read_tensors(path)
         facts = json.loads(metadata["run"])
         self._check_settings(facts["config"], path)
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "mean": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
-        _load_state(self.model, groups["model"], path)
+        load_state(self.model, groups["model"], path)
         if self.mean is not None:
-            _load_state(self.mean, groups["mean"], path)
+            load_state(self.mean, groups["mean"], path)
         if groups["best"]:
             self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()}
         state = self.optimizer.state_dict()
@@ -385,79 +400,11 @@ class _Run:
     def _write_history(self) -> None:
         if self.folder is None or self.rank > 0:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.history.rows for name in row))
-        with _replacing(self.folder / "history.csv") as temporary, open(temporary, "w", newline="") as file:
+        with atomic(self.folder / "history.csv") as partial, open(partial, "w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history.rows)
-
-
-# ---- devices and precision -------------------------------------------------------------------------------
-
-
-def device(name: str | torch.device | None = None) -> torch.device:
-    """The device to compute on: `name` if given, else CUDA, then MPS, then CPU.
-
-    Under ``torchrun`` each process takes its own GPU.
-
-    Raises
-    ------
-    ValueError
-        If `name` is not a device of this machine.
-    """
-    if name is not None:
-        try:
-            chosen = torch.device(name)
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {str(name)!r} is not available here: {error}") from None
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Context in which convolutions and products run in `precision`; weights stay float32."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, PRECISIONS[precision])
-
-
-@functools.cache
-def fastest_precision(device: torch.device) -> str:
-    """Name of the fastest safe precision on `device`, found once per process.
-
-    CUDA: bfloat16 where the hardware has it (compute capability 8), else float16. CPU: bfloat16 only if it
-    beats float32 clearly on a small convolution, forward and backward: CPUs without its instructions emulate
-    it, several times slower. MPS: float32.
-    """
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    if device.type != "cpu":
-        return "float32"
-    with torch.random.fork_rng(devices=[]):
-        net = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1))
-    net = net.to(memory_format=torch.channels_last)
-    x = torch.ones(2, 16, 96, 96).contiguous(memory_format=torch.channels_last)
-    seconds = {"float32": math.inf, "bfloat16": math.inf}
-    threads = torch.get_num_threads()
-    # One thread's own processor time does not count what other programs do meanwhile.
-    torch.set_num_threads(1)
-    try:
-        with torch.enable_grad():
-            for name in [*seconds] * 5:
-                start = time.thread_time()
-                with autocast(device, name):
-                    y = net(x)
-                y.float().sum().backward()
-                seconds[name] = min(seconds[name], time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return "bfloat16" if seconds["bfloat16"] < 0.87 * seconds["float32"] else "float32"
 
 
 # ---- batches ---------------------------------------------------------------------------------------------
@@ -523,123 +470,7 @@ def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
     return f"{what} is {value} at step {step}: lower lr, set clip, or check the batch of that step{kept}"
 
 
-# ---- several processes -----------------------------------------------------------------------------------
-
-
-def _join_processes(device: str | torch.device | None) -> tuple[int, int, bool]:
-    """(rank, number of processes, whether the group was opened here); (0, 1, False) without torchrun."""
-    if not dist.is_available():
-        return 0, 1, False
-    opened = False
-    if not dist.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
-            return 0, 1, False
-        cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        dist.init_process_group("nccl" if cuda else "gloo")
-        opened = True
-    return dist.get_rank(), dist.get_world_size(), opened
-
-
-def _from_first_process(value: Any, world: int) -> Any:
-    if world == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, 0)
-    return box[0]
-
-
-def _mean_over_processes(parts: dict[str, Tensor], world: int) -> dict[str, float]:
-    values = torch.stack([part.detach().float().reshape(()) for part in parts.values()])
-    if world > 1:
-        dist.all_reduce(values)
-        values /= world
-    return dict(zip(parts, values.tolist()))
-
-
-# ---- files -----------------------------------------------------------------------------------------------
-
-
-def save_weights(
-    model: nn.Module,
-    path: str | os.PathLike[str],
-    metadata: dict[str, str] | None = None,
-    *,
-    half: bool = False,
-) -> None:
-    """Write the weights of `model` to a safetensors file, atomically.
-
-    Parameters
-    ----------
-    model : Module
-    path : path
-        Its folder is made if missing.
-    metadata : dict of str, optional
-        Stored in the file's header.
-    half : bool
-        Store floats as float16: half the file, and the boundary probability of a trained U-Net moves by
-        about 0.01 at most.
-    """
-    tensors = dict(model.state_dict())
-    if half:
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    _write_tensors(tensors, Path(path), metadata)
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:
-    """Load the weights of a safetensors file into `model` and return the file's metadata.
-
-    Raises
-    ------
-    ValueError
-        If the file is not there, is not safetensors, or holds the weights of another network.
-    """
-    tensors, metadata = _read_tensors(Path(path))
-    _load_state(model, tensors, Path(path))
-    return metadata
-
-
-def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another network: {error}") from None
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that are not contiguous (channels_last) or that share memory.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with _replacing(path) as temporary:
-        save_file(plain, temporary, metadata)
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise ValueError(f"no weights at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
-
-
 def _read_history(path: Path) -> list[dict[str, float]]:
     with open(path, newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     return [{**row, "step": int(row["step"])} for row in rows]
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` in one step once it is written and flushed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

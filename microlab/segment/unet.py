@@ -10,8 +10,9 @@ MICCAI 2015, doi:10.1007/978-3-319-24574-4_28).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
 
 import numpy as np
@@ -20,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from microlab.training import autocast, fastest_precision
-from microlab.training import device as default_device
+from microlab.data import weights
+from microlab.devices import autocast, fastest_precision
+from microlab.devices import device as default_device
+from microlab.render.prepare import blended_tiles, tile_slices
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -122,16 +125,8 @@ class UNet(nn.Module):
 
     @classmethod
     def from_weights(cls, name_or_path: str | PathLike[str]) -> UNet:
-        """A trained network, ready to predict, by the name of shipped weights or the path of a file.
-
-        The weights' card holds the constructor's arguments under ``architecture``.
-        """
-        from microlab.data.weights import load_state  # here: only trained networks need the data module
-
-        state, card = load_state(name_or_path)
-        model = cls(**card["architecture"])
-        model.load_state_dict(state)
-        return model.eval()
+        """A trained network, ready to predict, by the name of shipped weights or the path of a file."""
+        return weights.load(name_or_path, cls)[0]
 
 
 def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
@@ -207,18 +202,18 @@ def predict(
 ) -> np.ndarray:
     """Class probability of every pixel of an image of any size, in bounded memory.
 
-    The image is read tile by tile and the result written strip by strip. Where tiles overlap their
-    predictions are mixed with weights that fall linearly towards the tile's edge and sum to one. Besides
-    `image` and `out` only one strip of tiles is held: ``4 * (tile + overlap) * W`` bytes and the network's
-    activations for `batch` tiles.
+    The image is read tile by tile. Where tiles overlap their predictions are mixed with weights that fall
+    linearly towards the tile's edge and sum to one (:func:`microlab.render.prepare.blended_tiles`). Besides
+    `image` and `out` only `batch` tiles and the network's activations on them are held, so with both on disk
+    the memory needed does not depend on the image's size.
 
     Parameters
     ----------
     model : Module
         Maps (N, C, h, w) to logits (N, K, h, w), as :class:`UNet`.
     image : (H, W) or (H, W, C) array
-        Float, as the network was trained on, or unsigned integer, which is scaled to [0, 1]. Anything that
-        has ``shape``, ``dtype`` and slices, so a ``numpy.memmap`` or a zarr array is never read whole.
+        Float, as the network was trained on, or integer, which is divided by its type's largest value.
+        Anything with ``shape`` and slices will do: a ``numpy.memmap`` or a zarr array is never read whole.
     tile, overlap : int
         Edge of a tile and overlap of neighbours, pixels, ``0 <= overlap < tile``.
     batch : int >= 1
@@ -228,10 +223,10 @@ def predict(
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         ``auto`` takes what a probe finds fastest on this machine.
     prepare : callable, optional
-        Applied to every tile, (h, w) or (h, w, C) float32, before the network (for example to standardise
-        with the whole image's mean).
-    out : array (H, W) or (K, H, W) of floats, optional
-        Where to write, for example a ``numpy.memmap``.
+        Applied to every tile, (h, w) or (h, w, C) float32, before the network: for example to standardise
+        with the mean and deviation of the whole image.
+    out : (H, W) or (K, H, W) float32, optional
+        Where to write, for example a ``numpy.memmap``. What it holds is overwritten.
     progress : bool
         Show a progress bar.
 
@@ -247,90 +242,55 @@ def predict(
     """
     if len(image.shape) not in (2, 3) or 0 in image.shape:
         raise ValueError(f"image must be (H, W) or (H, W, C) with at least one pixel, got {image.shape}")
-    if not 0 <= overlap < tile:
-        raise ValueError(f"overlap must lie in [0, tile), got overlap {overlap} with tile {tile}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    height, width = image.shape[:2]
+    shape = image.shape[:2]
     target = default_device(device)
     precision = fastest_precision(target) if precision == "auto" else precision
-    rows, row_weights = _intervals(height, tile, overlap)
-    columns, column_weights = _intervals(width, tile, overlap)
-    strip = np.zeros(0, np.float32)
-    bar = tqdm(total=len(rows) * len(columns), unit="tile", desc="segment", disable=not progress)
+    pieces = blended_tiles(shape, tile, overlap)
+    bar = tqdm(
+        total=len(tile_slices(shape, tile, overlap)), unit="tile", desc="segment", disable=not progress
+    )
     with bar, _evaluating(model, target), torch.inference_mode(), autocast(target, precision):
-        for row, (y0, y1) in enumerate(rows):
-            done = 0  # columns of this strip already predicted
-            while done < len(columns):
-                # Only tiles of one shape can go through together; the last column may be narrower.
-                group = [
-                    columns[k]
-                    for k in range(done, min(done + batch, len(columns)))
-                    if columns[k][1] - columns[k][0] == columns[done][1] - columns[done][0]
-                ]
-                tiles = [_read(image, y0, y1, x0, x1, prepare) for x0, x1 in group]
-                x = torch.from_numpy(np.stack(tiles)).to(target)
-                logits = model(x.contiguous(memory_format=_format(model))).float()
-                classes = logits.shape[1]
-                chance = (torch.sigmoid(logits) if classes == 1 else torch.softmax(logits, 1)).cpu().numpy()
-                if strip.size == 0:
-                    shape = (height, width) if classes == 1 else (classes, height, width)
-                    out = _output(out, shape)
-                    planes = out[None] if classes == 1 else out
-                    strip = np.zeros((classes, max(b - a for a, b in rows), width), np.float32)
-                for k, (x0, x1) in enumerate(group):
-                    weight = row_weights[row][:, None] * column_weights[done + k]
-                    strip[:, : y1 - y0, x0:x1] += chance[k] * weight
-                done += len(group)
-                bar.update(len(group))
-            # Rows above the next strip are complete: write them and move the rest to the top.
-            finished = (rows[row + 1][0] if row + 1 < len(rows) else height) - y0
-            planes[:, y0 : y0 + finished] = np.clip(strip[:, :finished], 0, 1)
-            rest = strip.shape[1] - finished
-            strip[:, :rest] = strip[:, finished:].copy()
-            strip[:, rest:] = 0
-    assert out is not None
-    return out
-
-
-def _intervals(n: int, tile: int, overlap: int) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
-    """Overlapping intervals that cover range(n), and for each the weights of its pixels; they sum to one."""
-    count = max(math.ceil((n - overlap) / (tile - overlap)), 1)
-    # Starts on multiples of 16 (where the tile allows) keep the pooling grids of a network with up to five
-    # levels in step, so neighbouring tiles agree.
-    step = math.gcd(16, tile)
-    starts = [int(start) // step * step for start in np.linspace(0, max(n - tile, 0), count)]
-    stops = [min(start + tile, n) for start in starts[:-1]] + [n]
-    weights, total = [], np.zeros(n)
-    for a, b in zip(starts, stops, strict=True):
-        ramp = np.arange(1, b - a + 1) / (overlap + 1)
-        weights.append(np.minimum(1.0, np.minimum(ramp, ramp[::-1])))
-        total[a:b] += weights[-1]
-    intervals = list(zip(starts, stops, strict=True))
-    return intervals, [
-        (w / total[a:b]).astype(np.float32) for w, (a, b) in zip(weights, intervals, strict=True)
-    ]
+        while group := list(islice(pieces, batch)):
+            x = torch.from_numpy(np.stack([_read(image, place, prepare) for place, _ in group])).to(target)
+            logits = model(x.contiguous(memory_format=_format(model))).float()
+            one = logits.shape[1] == 1
+            values = torch.sigmoid(logits[:, 0]) if one else torch.softmax(logits, 1)
+            if bar.n == 0:
+                out = _cleared(out, shape if one else (logits.shape[1], *shape))
+            for (place, share), value in zip(group, values.cpu().numpy()):
+                out[(..., *place)] += share * value
+            bar.update(len(group))
+    return np.minimum(out, 1, out=out)  # the weights sum to one only up to rounding
 
 
 def _read(
-    image: np.ndarray, y0: int, y1: int, x0: int, x1: int, prepare: Callable[[np.ndarray], np.ndarray] | None
+    image: np.ndarray,
+    place: tuple[slice, slice],
+    prepare: Callable[[np.ndarray], np.ndarray] | None,
 ) -> np.ndarray:
     """One tile as float32 (C, h, w)."""
-    pixels = np.asarray(image[y0:y1, x0:x1])
+    pixels = np.asarray(image[place])
     scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
     pixels = pixels.astype(np.float32) / np.float32(scale)
     if not np.isfinite(pixels).all():
-        raise ValueError(f"image holds NaN or infinite values in rows {y0}-{y1}, columns {x0}-{x1}")
+        rows, columns = place
+        raise ValueError(
+            f"image holds NaN or infinite values in rows {rows.start} to {rows.stop}, "
+            f"columns {columns.start} to {columns.stop}"
+        )
     if prepare is not None:
         pixels = np.asarray(prepare(pixels), np.float32)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
 
 
-def _output(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+def _cleared(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if out is None:
-        return np.empty(shape, np.float32)
-    if tuple(out.shape) != shape or np.dtype(out.dtype).kind != "f":
-        raise ValueError(f"out must be a float array of shape {shape}, got {out.dtype} {tuple(out.shape)}")
+        return np.zeros(shape, np.float32)
+    if tuple(out.shape) != shape or out.dtype != np.float32:
+        raise ValueError(f"out must be float32 of shape {shape}, got {out.dtype} of shape {tuple(out.shape)}")
+    out[...] = 0
     return out
 
 
@@ -339,7 +299,7 @@ def _format(model: nn.Module) -> torch.memory_format:
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device):
+def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Move `model` to `device` in evaluation mode, and give its mode back afterwards."""
     training = model.training
     model.to(device, memory_format=_format(model)).eval()

@@ -1,0 +1,112 @@
+"""Where a network computes: device, precision, and the processes that share a run (chapter 08)."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import math
+import os
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device(name: str | torch.device | None = None) -> torch.device:
+    """The device to compute on: `name` if given, else CUDA, then MPS, then CPU.
+
+    Under ``torchrun`` each process takes its own GPU.
+
+    Raises
+    ------
+    ValueError
+        If `name` is not a device of this machine.
+    """
+    if name is not None:
+        try:
+            chosen = torch.device(name)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {str(name)!r} is not available here: {error}") from None
+        return chosen
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Context in which convolutions and products run in `precision`; weights stay float32."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, PRECISIONS[precision])
+
+
+@functools.cache
+def fastest_precision(device: torch.device) -> str:
+    """Name of the fastest safe precision on `device`, found once per process.
+
+    CUDA: bfloat16 where the hardware has it (compute capability 8), else float16. CPU: bfloat16 only if it
+    beats float32 clearly on a small convolution, forward and backward: CPUs without its instructions emulate
+    it, several times slower. MPS: float32.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    if device.type != "cpu":
+        return "float32"
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1))
+    net = net.to(memory_format=torch.channels_last)
+    x = torch.ones(2, 16, 96, 96).contiguous(memory_format=torch.channels_last)
+    seconds = {"float32": math.inf, "bfloat16": math.inf}
+    threads = torch.get_num_threads()
+    # One thread's own processor time does not count what other programs do meanwhile.
+    torch.set_num_threads(1)
+    try:
+        with torch.enable_grad():
+            for name in [*seconds] * 5:
+                start = time.thread_time()
+                with autocast(device, name):
+                    y = net(x)
+                y.float().sum().backward()
+                seconds[name] = min(seconds[name], time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return "bfloat16" if seconds["bfloat16"] < 0.87 * seconds["float32"] else "float32"
+
+
+def join_processes(device: str | torch.device | None) -> tuple[int, int]:
+    """(rank, number of processes), from the environment that torchrun sets; (0, 1) without."""
+    if not dist.is_available():
+        return 0, 1
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+            return 0, 1
+        cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("nccl" if cuda else "gloo")
+        atexit.register(dist.destroy_process_group)  # one group serves all fits of a program
+    return dist.get_rank(), dist.get_world_size()
+
+
+def from_first_process(value: Any, world: int) -> Any:
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def mean_over_processes(parts: dict[str, Tensor], world: int) -> dict[str, float]:
+    values = torch.stack([part.detach().float().reshape(()) for part in parts.values()])
+    if world > 1:
+        dist.all_reduce(values)
+        values /= world
+    return dict(zip(parts, values.tolist()))
