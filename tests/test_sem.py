@@ -13,7 +13,7 @@ from microlab.render.sem import LOGARITHMIC, OPTIONAL, Microscope, MicroscopeRan
 from microlab.simulate import voronoi
 
 # No fault at all: grains of one grey. A thousand million electrons leave a relative noise of 3e-5.
-FAULTLESS = {"groove_depth": 0.0, "blur": 0.0, "detector_noise": 0.0, "electrons": 1e9}
+FAULTLESS = {"groove_depth": 0.0, "step_amplitude": 0.0, "blur": 0.0, "detector_noise": 0.0, "electrons": 1e9}
 CLEAN = replace(Microscope(), **dict.fromkeys(OPTIONAL, 0.0), **FAULTLESS)
 MAP = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 5), (160, 160))
 
@@ -170,10 +170,10 @@ STRENGTHS |= {"groove_depth": 0.6, "detector_noise": 0.05, "electrons": 40.0, "b
 STRENGTHS |= {"gamma": 2.0, "contrast": 2.0}
 
 
-@pytest.mark.parametrize("setting", sorted(OPTIONAL | STRENGTHS.keys()))
+@pytest.mark.parametrize("setting", sorted(OPTIONAL | STRENGTHS.keys() | {"step_amplitude"}))
 def test_every_setting_shows_in_the_micrograph(setting):
-    # On a step in grey, so that blur, drift and jitter have something to act on.
-    base = replace(CLEAN, grain_spread=0.1)
+    # On grains of several greys, so that blur, drift and jitter have something to act on.
+    base = replace(CLEAN, grain_spread=0.1, step_share=0.5)
     changed = replace(base, **{setting: STRENGTHS.get(setting, 0.2)})
     difference = np.abs(render(MAP, changed, seed=3) - render(MAP, base, seed=3))
     assert difference.max() > 10 / 255
@@ -200,18 +200,20 @@ def test_any_microscope_gives_an_8_bit_image_in_range(seed):
 
 
 def test_drift_moves_the_truth_with_the_image():
-    # Upright boundaries 40 pixels apart: each line must be darkest where the distance is least.
-    grain_map = np.tile(np.arange(200) // 40, (200, 1))
+    # Upright boundaries 100 pixels apart: each line must be darkest where the distance is least.
+    grain_map = np.tile(np.arange(200) // 100, (100, 1))
     steady = replace(CLEAN, groove_depth=0.7, groove_variation=0.0)
-    shaken = replace(steady, drift=15.0, line_jitter=0.5)
-    image, distance = render(grain_map, shaken, seed=5, return_distance=True)
     still = render(grain_map, steady, return_distance=True)[1]
-    window = np.s_[:, 60:100]  # one boundary, at 80 before the drift
-    apart = np.abs(image[window].argmin(1) - distance[window].argmin(1))
-    assert np.median(apart) <= 1
-    assert np.percentile(apart, 99) <= 2
-    moved = np.abs(distance[window].argmin(1) - still[window].argmin(1))
-    assert moved.max() > 6  # the drift was strong, so that they agree is no accident
+    window = np.s_[:, 50:150]  # one boundary, at 100 before the drift
+    moved = []
+    for seed in range(6):
+        shaken = replace(steady, drift=40.0, line_jitter=0.5)
+        image, distance = render(grain_map, shaken, seed=seed, return_distance=True)
+        apart = np.abs(image[window].argmin(1) - distance[window].argmin(1))
+        assert np.median(apart) <= 1
+        assert np.percentile(apart, 99) <= 2
+        moved.append(np.abs(distance[window].argmin(1) - still[window].argmin(1)).max())
+    assert max(moved) > 10  # the drift was strong, so that they agree is no accident
 
 
 def test_the_truth_fits_the_grooves_under_drift_and_jitter():
@@ -227,6 +229,25 @@ def test_the_truth_fits_the_grooves_under_drift_and_jitter():
 
     assert correlation(distance) > 0.98
     assert correlation(unmoved) < 0.8
+
+
+@pytest.mark.parametrize("width", [1.2, 2.5, 3.0, 3.4])
+def test_the_mask_of_a_boundary_is_its_trench(width):
+    # Beyond one standard deviation the trench is shallower than exp(-1/2) of its depth. The profile starts at
+    # the pixels beside the boundary, half a pixel from it, so the mask may end one pixel early.
+    grain_map = np.tile(np.arange(120) // 40, (4, 1))
+    microscope = replace(CLEAN, groove_depth=0.7, groove_width=width, groove_variation=0.0)
+    image, distance = render(grain_map, microscope, return_distance=True)
+    mask = distance <= microscope.boundary_half_width
+    deep = 1 - image / 0.6 > 0.7 * np.exp(-0.5) - 0.01
+    assert deep[mask].all()
+    assert not (deep & (distance > microscope.boundary_half_width + 1)).any()
+    assert mask[:, [39, 40]].all()
+
+
+def test_the_mask_stays_between_1_and_4_pixels_to_each_side():
+    assert Microscope(groove_width=0.2).boundary_half_width == 1
+    assert Microscope(groove_width=9.0).boundary_half_width == 4
 
 
 def test_the_frame_of_a_map_that_does_not_wrap_is_no_groove():

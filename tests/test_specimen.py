@@ -159,6 +159,27 @@ def test_terraces_leave_the_boundary_and_other_grains_alone():
     assert strongest[0] < 0.2 * strongest[-1]  # every grain has a share of its own
 
 
+def test_growth_steps_are_straight_bands_of_one_brightness_in_a_share_of_the_grains():
+    side, n = 32, 16 * 16
+    y, x = np.indices((512, 512)) // side
+    grain_map = y * 16 + x
+    change = specimen.growth_steps(np.zeros((512, 512)), grain_map, amplitude=0.1, share=0.3, seed=0)
+    cells = change.reshape(16, side, 16, side).swapaxes(1, 2).reshape(n, side, side)
+    banded = [cell for cell in cells if np.abs(cell).max() > 0]
+    assert len(banded) == pytest.approx(0.3 * n, abs=4 * np.sqrt(0.3 * 0.7 * n))
+    # A band narrower than its edges stays a little below its brightness.
+    heights = np.array([cell.flat[np.abs(cell).argmax()] for cell in banded])
+    assert heights.std() == pytest.approx(0.1, rel=4 / np.sqrt(2 * len(banded)))
+    for cell, height in zip(banded, heights):
+        full = np.abs(cell) > 0.99 * abs(height)
+        assert (cell * height >= 0).all()  # of one sign
+        # Straight edges: what lies between pixels of a band is of the band.
+        points = np.argwhere(full)
+        middle = (points[:1] + points) // 2
+        even = ((points[:1] + points) % 2 == 0).all(1)
+        assert full[tuple(middle[even].T)].all()
+
+
 def test_a_groove_is_as_deep_as_stated_and_half_as_deep_at_1_18_widths():
     width = 4 / np.sqrt(2 * np.log(2))  # half the depth 4 pixels from the bottom
     geometry = boundary_geometry(stripes(8, 128, 64))
@@ -245,6 +266,7 @@ EFFECTS = {  # name -> effect with its amplitude as first argument, random numbe
     "terraces": lambda i, a, s: specimen.terraces(
         i, MAP, GEOMETRY.distance, amplitude=a, spacing=6.0, seed=s
     ),
+    "growth steps": lambda i, a, s: specimen.growth_steps(i, MAP, amplitude=a, share=1.0, seed=s),
     "groove": lambda i, a, s: specimen.groove(i, GEOMETRY, depth=a, width=2.0, variation=0.5, seed=s),
     "texture": lambda i, a, s: specimen.surface_texture(i, amplitude=a, correlation_length=2.0, seed=s),
     "spots": lambda i, a, s: specimen.spots(i, number=3000 * a, radius=2.0, contrast=0.5, seed=s),
