@@ -201,8 +201,8 @@ def growth_steps(
     cx = np.bincount(grain_map.ravel(), x.ravel(), n) / area
     across = np.sin(angle)[grain_map] * (y - cy[grain_map]) + np.cos(angle)[grain_map] * (x - cx[grain_map])
     across -= start[grain_map]
-    beyond = across - width[grain_map]
-    band = np.clip(0.5 + across, 0, 1) * np.clip(0.5 - beyond, 0, 1)  # edges one pixel wide
+    before_end = width[grain_map] - across
+    band = np.clip(across + 0.5, 0, 1) * np.clip(before_end + 0.5, 0, 1)  # edges one pixel wide
     return (image + strength[grain_map] * band).astype(np.float32)
 
 
