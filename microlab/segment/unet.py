@@ -248,6 +248,7 @@ def predict(
     target = default_device(device)
     precision = fastest_precision(target) if precision == "auto" else precision
     pieces = blended_tiles(shape, tile, overlap)
+    joined = None  # the output, as soon as the number of classes is known
     bar = tqdm(
         total=len(tile_slices(shape, tile, overlap)), unit="tile", desc="segment", disable=not progress
     )
@@ -257,12 +258,12 @@ def predict(
             logits = model(x.contiguous(memory_format=_format(model))).float()
             one = logits.shape[1] == 1
             values = torch.sigmoid(logits[:, 0]) if one else torch.softmax(logits, 1)
-            if bar.n == 0:
-                out = _cleared(out, shape if one else (logits.shape[1], *shape))
+            if joined is None:
+                joined = _cleared(out, shape if one else (logits.shape[1], *shape))
             for (place, share), value in zip(group, values.cpu().numpy()):
-                out[(..., *place)] += share * value
+                joined[(..., *place)] += share * value
             bar.update(len(group))
-    return np.minimum(out, 1, out=out)  # the weights sum to one only up to rounding
+    return np.minimum(joined, 1, out=joined)  # the weights sum to one only up to rounding
 
 
 def _read(
