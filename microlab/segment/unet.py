@@ -113,7 +113,8 @@ class UNet(nn.Module):
         (N, out_channels, H, W) float logits.
         """
         height, width = image.shape[-2:]
-        x = pad_reflect(image, 2 ** (len(self.down) - 1))
+        cell = 2 ** (len(self.down) - 1)  # pixels that become one at the bottom
+        x = pad_reflect(image, cell, least=2 * cell)  # one pixel alone cannot be normalised
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))  # (N, width 2^level, H / 2^level, W / 2^level)
@@ -141,16 +142,17 @@ def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def pad_reflect(x: Tensor, multiple: int) -> Tensor:
-    """Pad the last two axes at their ends by reflection, up to a multiple of `multiple`.
+def pad_reflect(x: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Pad the last two axes at their ends by reflection, up to a multiple of `multiple`, at least `least`.
 
     Unlike ``torch.nn.functional.pad`` the reflection may run to and fro, so one pixel is enough.
     """
     for axis in (-2, -1):
         n = x.shape[axis]
-        if n % multiple:
+        size = math.ceil(max(n, least) / multiple) * multiple
+        if size > n:
             period = max(2 * n - 2, 1)
-            index = torch.arange(math.ceil(n / multiple) * multiple, device=x.device) % period
+            index = torch.arange(size, device=x.device) % period
             x = x.index_select(axis, torch.minimum(index, period - index) if n > 1 else index)
     return x
 
