@@ -55,22 +55,47 @@ def test_a_gap_joins_components_but_not_basins():
     assert len(np.unique(labels[:, :28])) == len(np.unique(labels[:, 33:])) == 1
 
 
-def test_a_dent_shallower_than_the_seed_depth_is_no_grain():
-    y, x = np.mgrid[:60, :60]
-    two_pits = 0.5 - 0.3 * np.exp(-((x - 15) ** 2 + (y - 30) ** 2) / 60)
-    two_pits -= 0.1 * np.exp(-((x - 45) ** 2 + (y - 30) ** 2) / 60)
-    assert watershed_grains(two_pits, threshold=0.9, seed_depth=0.15).max() == 1
-    assert watershed_grains(two_pits, threshold=0.9, seed_depth=0.05).max() == 2
+def boundary_with_gap(gap: int) -> np.ndarray:
+    """Two grains of 40 x 40 px, the boundary between them open over `gap` of its 40 px."""
+    probability = np.zeros((40, 84))
+    probability[:, 40:44] = 0.9
+    start = 20 - gap // 2
+    probability[start : start + gap, 40:44] = 0.0
+    return probability
+
+
+def test_a_boundary_survives_a_gap_in_which_nothing_is_seen():
+    probability = boundary_with_gap(12)
+    assert components(probability).max() == 1
+    labels = watershed_grains(probability)
+    assert labels.max() == 2
+    assert (labels[:, :40] == labels[0, 0]).mean() > 0.99
+    assert watershed_grains(probability, open_share=0.2).max() == 1  # 12 of 40 px are open
+
+
+def test_a_waist_of_which_more_than_half_is_open_is_no_boundary():
+    assert watershed_grains(boundary_with_gap(30), neck=1.0).max() == 1
+    assert watershed_grains(boundary_with_gap(30), neck=1.0, open_share=1.0).max() == 2
+
+
+def test_the_excess_of_the_radius_over_the_neck_makes_a_seed():
+    # An hourglass of interior: inscribed radii 15 and 10, half width of the waist 5.
+    y, x = np.mgrid[:41, :70]
+    inside = ((x - 18) ** 2 + (y - 20) ** 2 <= 15**2) | ((x - 45) ** 2 + (y - 20) ** 2 <= 10**2)
+    inside |= (np.abs(y - 20) <= 5) & (x > 18) & (x < 45)
+    probability = np.where(inside, 0.0, 0.9)
+    grains = {
+        neck: watershed_grains(probability, neck=neck, open_share=1.0, smooth=0).max() for neck in (3, 8)
+    }
+    assert grains == {3: 2, 8: 1}
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10**6), rough=st.floats(0.5, 4), cut=st.floats(0.3, 0.7), depth=st.floats(0.05, 0.6)
-)
-def test_no_region_that_the_threshold_shows_is_lost(seed, rough, cut, depth):
+@given(seed=st.integers(0, 10**6), rough=st.floats(0.5, 4), cut=st.floats(0.3, 0.7), neck=st.floats(0.5, 4))
+def test_no_region_that_the_threshold_shows_is_lost(seed, rough, cut, neck):
     field = ndimage.gaussian_filter(np.random.default_rng(seed).random((48, 40)), rough)
     field = (field - field.min()) / np.ptp(field)
-    labels = watershed_grains(field, threshold=cut, seed_depth=depth, min_area=12)
+    labels = watershed_grains(field, threshold=cut, neck=neck, faint=0.9, open_share=0.0, min_area=12)
     regions, n = ndimage.label(field < cut)
     large = [k for k in range(1, n + 1) if (regions == k).sum() >= 12]
     # A grain of its own for every region: the grain that holds most of one holds most of no other.
@@ -169,7 +194,9 @@ def test_deep_basins_follow_their_definition_in_one_row():
         (lambda: watershed_grains(np.full((4, 4), np.nan)), r"\[0, 1\]"),
         (lambda: watershed_grains(np.full((4, 4), 255.0)), r"\[0, 1\].*255"),
         (lambda: watershed_grains(np.zeros((4, 4)), threshold=1.0), "threshold"),
-        (lambda: watershed_grains(np.zeros((4, 4)), seed_depth=0.0), "seed_depth"),
+        (lambda: watershed_grains(np.zeros((4, 4)), neck=0.0), "neck"),
+        (lambda: watershed_grains(np.zeros((4, 4)), faint=1.0), "faint"),
+        (lambda: watershed_grains(np.zeros((4, 4)), open_share=2.0), "open_share"),
         (lambda: watershed_grains(np.zeros((4, 4)), min_area=0), "min_area"),
         (lambda: components(np.zeros((4, 4)), threshold=0.0), "threshold"),
     ],

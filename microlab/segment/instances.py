@@ -3,13 +3,13 @@
     grain = catchment basin of the boundary probability
 
 A seeded watershed closes gaps that connected components leak through: each basin floods until it meets its
-neighbours, on the ridge of highest probability between them.
+neighbours, on the ridge of highest probability between them; lines without enough probability are removed.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import find_boundaries, relabel_sequential, watershed
@@ -19,17 +19,24 @@ def watershed_grains(
     probability: np.ndarray,
     *,
     threshold: float = 0.5,
-    seed_depth: float = 0.15,
+    neck: float = 1.0,
+    faint: float = 0.25,
+    open_share: float = 0.5,
     smooth: float = 1.0,
     min_area: int = 30,
     gaps: bool = False,
 ) -> np.ndarray:
-    """Grains as basins of the boundary probability (seeded watershed).
+    """Grains as basins of the boundary probability (seeded watershed), gaps in the boundary closed.
 
-    A basin is a grain if one must climb at least `seed_depth` in probability to leave it, or if it holds a
-    whole region of interior (probability below `threshold`) of at least `min_area` pixels. Two such regions
-    never share a grain, so none that the threshold shows is lost. Grains cut by the image's edge are kept
-    (see :func:`touching_edge`).
+    A network leaves gaps where a boundary fades. Seen from inside, a gap is a neck: the interior narrows
+    there. So seeds are the places deep inside, a new one wherever the interior widens by `neck` beyond its
+    narrowest passage, and each floods until it meets its neighbours. That cuts some sound grains at a waist,
+    so every line is then judged as a whole: where more than `open_share` of it shows no boundary, not even a
+    faint one, the two grains are joined. A boundary with a gap survives, a waist does not.
+
+    Two regions of interior (probability below `threshold`) of at least `min_area` pixels never share a
+    grain, so none that the threshold shows is lost. Grains cut by the image's edge are kept (see
+    :func:`touching_edge`).
 
     Parameters
     ----------
@@ -37,8 +44,12 @@ def watershed_grains(
         Probability of a grain boundary.
     threshold : float in (0, 1)
         Interior where ``probability < threshold``.
-    seed_depth : float in (0, 1)
-        Least depth of a basin below the lowest pass out of it.
+    neck : float > 0
+        Least excess, px, of a grain's inscribed radius over the half width of its passages to others.
+    faint : float in [0, 1)
+        Least probability of a faint boundary; above `threshold` it counts as `threshold`.
+    open_share : float in [0, 1]
+        Largest share of a line between two grains that may be below `faint`.
     smooth : float >= 0
         Standard deviation, px, of the Gaussian applied before seeds are sought (not before flooding).
     min_area : int >= 1
@@ -56,20 +67,62 @@ def watershed_grains(
         If the shape or a value is out of range.
     """
     probability = _checked(probability, threshold)
-    if not 0 < seed_depth < 1:
-        raise ValueError(f"seed_depth must lie in (0, 1), got {seed_depth}")
+    if not neck > 0:
+        raise ValueError(f"neck must be positive, got {neck}")
+    if not (0 <= faint < 1 and 0 <= open_share <= 1):
+        raise ValueError(f"faint must lie in [0, 1) and open_share in [0, 1], got {faint} and {open_share}")
     if min_area < 1 or smooth < 0:
         raise ValueError(f"min_area must be >= 1 and smooth >= 0, got {min_area} and {smooth}")
     surface = ndimage.gaussian_filter(probability, smooth, mode="reflect") if smooth else probability
+    depth = (
+        ndimage.distance_transform_edt(surface < threshold) if (surface >= threshold).any() else 0 * surface
+    )
     interior = label(probability < threshold, connectivity=1)
-    seeds = _seeds(deep_basins(surface, seed_depth), interior, min_area)
+    seeds = _seeds(deep_basins(-depth, neck), interior, min_area)
     labels = watershed(probability, seeds, connectivity=1)
     small = np.bincount(labels.ravel()) < min_area
     if not small[np.unique(labels)].all():
         labels = watershed(probability, np.where(small[labels], 0, labels), connectivity=1)
+    empty = probability < min(faint, threshold)
+    thickness = ndimage.distance_transform_edt(~empty)[boundaries(labels) & ~empty]
+    labels = _join_open(labels, empty, open_share, float(np.median(thickness)) if thickness.size else 0.0)
     if gaps:
         labels = np.where(probability < threshold, labels, 0)
     return relabel_sequential(labels)[0].astype(np.int32)
+
+
+def _join_open(labels: np.ndarray, empty: np.ndarray, open_share: float, ends: float) -> np.ndarray:
+    """Join neighbours while more than `open_share` of the line between two of them is `empty`.
+
+    A line ends within the boundaries that it meets, which says nothing of itself: `ends` pixels there do not
+    count, unless nothing else is left of it.
+    """
+    while True:
+        counted = ndimage.distance_transform_edt(~_junctions(labels)) > ends + 1
+        pairs, gaps, weights = [], [], []
+        for near, far in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+            beside = labels[near] != labels[far]
+            pairs.append(np.sort(np.stack([labels[near][beside], labels[far][beside]], axis=1), axis=1))
+            gaps.append((empty[near] & empty[far])[beside])
+            weights.append(np.where((counted[near] & counted[far])[beside], 1.0, 1e-6))
+        lines, which = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+        which = which.ravel()
+        share = np.bincount(which, np.concatenate(gaps), len(lines)) / np.bincount(
+            which, minlength=len(lines)
+        )
+        weak = lines[share > open_share]
+        if not len(weak):
+            return labels
+        n = int(labels.max()) + 1
+        graph = sparse.coo_matrix((np.ones(len(weak)), (weak[:, 0], weak[:, 1])), (n, n))
+        labels = sparse.csgraph.connected_components(graph, directed=False)[1][labels] + 1
+
+
+def _junctions(labels: np.ndarray) -> np.ndarray:
+    """Pixels at the upper left of a block of 2 x 2 in which three or more grains meet."""
+    a, b, c, d = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
+    kinds = 1 + (b != a) + ((c != a) & (c != b)) + ((d != a) & (d != b) & (d != c))
+    return np.pad(kinds >= 3, ((0, 1), (0, 1)))
 
 
 def _seeds(basins: np.ndarray, interior: np.ndarray, min_area: int) -> np.ndarray:
@@ -136,7 +189,8 @@ def deep_basins(surface: np.ndarray, depth: float) -> np.ndarray:
     -------
     int (H, W): 1..n at the floors of deep basins, else 0. At least one basin.
     """
-    filled = reconstruction(surface + depth, surface, method="erosion")
+    cross = ndimage.generate_binary_structure(2, 1)  # water runs over edges of pixels, not over corners
+    filled = reconstruction(surface + depth, surface, method="erosion", footprint=cross)
     floors = local_minima(filled, connectivity=1)
     return label(floors if floors.any() else np.ones_like(floors), connectivity=1)
 
