@@ -183,6 +183,8 @@ def fit(
     run = _Run(model, config, target, Path(folder) if folder is not None else None, rank, world)
     if resume:
         run.restore()
+    else:
+        run.forget()
     network = model
     if world > 1:
         network = DistributedDataParallel(model, [target.index] if target.type == "cuda" else None)
@@ -212,15 +214,16 @@ def fit(
                 raise FloatingPointError(_not_finite("gradient norm", float(norm), step, run.folder))
             scaler.step(run.optimizer)  # float16: leaves out a step whose gradient overflowed
             scaler.update()
+            run.step += 1
             run.average_weights()
-            run.log(step + 1, values, lr)
+            run.log(values, lr)
             bar.update()
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
 
-            last = step + 1 == config.steps
-            if validate is not None and ((step + 1) % validate_every == 0 or last):
+            last = run.step == config.steps
+            if validate is not None and (run.step % validate_every == 0 or last):
                 run.validate(validate)
-            if last or run.history.stopped_early or (step + 1) % config.checkpoint_every == 0:
+            if last or run.history.stopped_early or run.step % config.checkpoint_every == 0:
                 run.save()
             if run.history.stopped_early:
                 break
@@ -263,7 +266,6 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.history.precision == "float16")
 
     def average_weights(self) -> None:
-        self.step += 1
         if self.mean is None:
             return
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # short memory at first
@@ -271,14 +273,14 @@ class _Run:
             for mean, now in zip(self.mean.state_dict().values(), self.model.state_dict().values()):
                 mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
 
-    def log(self, step: int, values: dict[str, float], lr: float) -> None:
+    def log(self, values: dict[str, float], lr: float) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.summed += 1
-        if step % self.config.log_every == 0 or step == self.config.steps:
+        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
             means = {name: total / self.summed for name, total in self.sums.items()}
             seconds = self.seconds_before + time.perf_counter() - self.started
-            self.history.rows.append({"step": step, **means, "lr": lr, "seconds": round(seconds, 3)})
+            self.history.rows.append({"step": self.step, **means, "lr": lr, "seconds": round(seconds, 3)})
             self.sums, self.summed = {}, 0
             self._write_history()
 
@@ -385,6 +387,12 @@ class _Run:
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
 
+    def forget(self) -> None:
+        """Remove what an earlier run left, so that nothing can resume it by mistake."""
+        if self.folder is not None and self.rank == 0:
+            for name in ("state.safetensors", "model.safetensors", "history.csv"):
+                (self.folder / name).unlink(missing_ok=True)
+
     def _check_settings(self, before: dict[str, Any], path: Path) -> None:
         now = json.loads(json.dumps(asdict(self.config)))
         free = {"checkpoint_every", "workers"} | ({"steps"} if self.config.schedule == "constant" else set())
@@ -471,6 +479,8 @@ def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:
+    if not path.exists():  # someone tidied up: the run itself can go on
+        return []
     with open(path, newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     return [{**row, "step": int(row["step"])} for row in rows]

@@ -298,6 +298,21 @@ def test_resume_false_starts_anew_and_other_settings_are_refused(tmp_path):
     assert model.weight.item() == fresh.weight.item()
 
 
+def test_an_abandoned_new_start_does_not_resume_the_run_before_it(tmp_path):
+    quiet(Line(), FitConfig(steps=10), folder=tmp_path)
+
+    def stop(step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quiet(Line(), FitConfig(steps=10), folder=tmp_path, resume=False, batches=stop)
+    steps: list[int] = []
+    quiet(
+        Line(), FitConfig(steps=10), folder=tmp_path, batches=lambda step: steps.append(step) or points(step)
+    )
+    assert steps == list(range(10))
+
+
 def test_a_constant_schedule_can_be_continued(tmp_path):
     settings = {"lr": 0.05, "schedule": "constant", "log_every": 10}
     quiet(Line(), FitConfig(steps=10, **settings), folder=tmp_path)

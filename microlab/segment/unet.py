@@ -75,19 +75,14 @@ class UNet(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name in ("in_channels", "out_channels", "width", "depth"):
-            if (value := locals()[name]) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
-        self.architecture = {
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "width": width,
-            "depth": depth,
-            "norm": norm,
-            "dropout": dropout,
-        }
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "depth": depth}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        # What a card needs to build the same network again (microlab.data.weights).
+        self.architecture = {**sizes, "norm": norm, "dropout": dropout}
         widths = [width * 2**level for level in range(depth)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
