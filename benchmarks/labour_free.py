@@ -24,7 +24,7 @@ import microlab
 from microlab import examples, pipeline
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
-TRIVIAL = "trivial: one grain"
+TRIVIAL = "trivial"
 PAPER = {  # paper A, abstract; on its own images; its tolerance is not stated
     "perovskite": {"grain IoU": 0.88, "boundary F1, 3 px": "0.90 (tolerance not stated)"},
 }

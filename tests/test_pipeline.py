@@ -103,7 +103,14 @@ def test_the_trivial_predictor_scores_what_it_deserves(network):
     image, truth = grid(4, 5)
     sample = examples.Sample("grid", image, truth, None, True, "drawn")
     table = pipeline.compare(sample, pipeline.segment_image(image, network))
-    assert list(table.index) == ["U-Net", "threshold", "gradient watershed", "ridge", "trivial"]
+    assert list(table.index) == [
+        "U-Net",
+        "threshold",
+        "gradient watershed",
+        "ridge",
+        "ridge, our watershed",
+        "trivial",
+    ]
     trivial = table.loc["trivial"]
     assert trivial["grain IoU"] == pytest.approx((~truth).mean())
     assert trivial["boundary F1, 3 px"] == 0
