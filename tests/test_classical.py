@@ -35,9 +35,9 @@ def boundary_f1(truth: np.ndarray, found: np.ndarray, tolerance: float = 3) -> f
     return float(2 * precision * recall / (precision + recall + 1e-12))
 
 
-# Measured on this micrograph: 0.97, 0.87, 1.00; a network has these to beat, so they must not decay.
+# Measured on this micrograph: 0.998, 0.922, 0.999; a network has these to beat, so they must not decay.
 @pytest.mark.parametrize(
-    ("name", "least"), [("threshold", 0.9), ("gradient watershed", 0.8), ("ridge", 0.98)]
+    ("name", "least"), [("threshold", 0.98), ("gradient watershed", 0.88), ("ridge", 0.99)]
 )
 def test_baselines_find_the_boundaries_of_a_noisy_polycrystal(name, least):
     image, distance = micrograph()
