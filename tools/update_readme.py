@@ -13,6 +13,7 @@ import sys
 
 import yaml
 from addresses import ROOT, addresses, chapters
+from export_notebooks import plain_roles
 
 
 def links() -> str:
@@ -32,7 +33,7 @@ def table() -> str:
     for part, document in chapters():
         text = (ROOT / f"{document}.md").read_text(encoding="utf-8")
         title = re.search(r"^# (.+)$", text, re.M)[1]
-        will = " ".join(re.search(r"\*\*You will\*\*(.+?)\n\n", text, re.S)[1].split())
+        will = plain_roles(" ".join(re.search(r"\*\*You will\*\*(.+?)\n\n", text, re.S)[1].split()), {})
         run = f"[Colab]({where.colab(document)}) · [Binder]({where.binder(document)})"
         rows.append(f"| {part} | [{title}]({where.page(document)}) | {will} | {run} |")
     return "\n".join(rows)
