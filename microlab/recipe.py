@@ -17,11 +17,11 @@ import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from microlab import pipeline
 from microlab.data import weights
-from microlab.measure import metrics
 from microlab.render.prepare import standardise
 from microlab.render.sem import MicroscopeRanges, draw_microscope, render
-from microlab.segment.instances import boundaries, watershed_grains
+from microlab.segment.instances import watershed_grains
 from microlab.segment.scale import mean_intercept
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
@@ -211,7 +211,7 @@ def train(
         progress=progress,
     )
     virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
-    scores = validate(model, virtual, unseen, device=device)
+    scores = validate(model, virtual, device=device)
     hardware = (
         torch.cuda.get_device_name()
         if history.device.startswith("cuda")
@@ -234,26 +234,19 @@ def train(
     return weights.save(folder / "labour-free.safetensors", model, card, half=True)
 
 
-def validate(
-    model: torch.nn.Module, pairs: list[Pair], grain_maps: list[np.ndarray], *, device: str | None = None
-) -> dict[str, float]:
+def validate(model: torch.nn.Module, pairs: list[Pair], *, device: str | None = None) -> dict[str, float]:
     """Mean scores over held-out virtual micrographs, whose truth is the simulation.
 
     Returns
     -------
     dict
-        Grain IoU, boundary F1 at 2 pixels, adapted Rand error and error of the grain count.
+        As `microlab.pipeline.score`.
     """
     rows = []
-    for (image, mask), grain_map in zip(pairs, grain_maps):
+    for image, mask in pairs:
         field = predict(model, standardise(image / np.float32(255)), device=device)
         labels = watershed_grains(field)
-        rows.append(
-            {
-                "grain IoU": metrics.iou(~mask, field < 0.5),
-                "boundary F1, 2 px": metrics.boundary_f1(mask, boundaries(labels), 2.0),
-                "adapted Rand error": metrics.adapted_rand_error(grain_map + 1, labels),
-                "count error": metrics.grain_count_error(grain_map + 1, labels),
-            }
-        )
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+        rows.append(pipeline.score(mask, pipeline.closed_boundary(field, labels), labels))
+    return {
+        name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0] if name != "grains"
+    }
