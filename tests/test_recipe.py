@@ -136,7 +136,7 @@ def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(
     maps = [library.load(folder / "library", index).grain_map for index in range(3)]
     assert card["grain_size_px"] == pytest.approx(np.mean([mean_intercept(m) for m in maps]))
     assert card["data"] == "4 virtual micrographs of 2 simulated polycrystals; no label"
-    assert len(card["scores"]) == 4
+    assert len(card["scores"]) == 8
     assert all(np.isfinite(score) for score in card["scores"].values())
     image = virtual_pair(maps[0], [0])[0] / np.float32(255)
     labels = segment_image(image, (model, card), scale=1.0).labels
