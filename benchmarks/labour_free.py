@@ -22,13 +22,14 @@ import torch
 
 import microlab
 from microlab import examples, pipeline
+from microlab.data import weights
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
 TRIVIAL = "trivial"
 PAPER = {  # paper A, abstract; on its own images; its tolerance is not stated
     "perovskite": {"grain IoU": 0.88, "boundary F1, 3 px": "0.90 (tolerance not stated)"},
 }
-BARS = {  # issue of the first release; an oracle trained on the expert's mask is chapter 07's
+BARS = {  # set for the first release
     "perovskite": {
         "grain IoU": ">= 0.86",
         "boundary F1, 3 px": ">= 0.76",
@@ -37,6 +38,10 @@ BARS = {  # issue of the first release; an oracle trained on the expert's mask i
     },
     "steel": {"boundary F1, 3 px": ">= 0.90", "count error": "<= 0.20"},
 }
+IN_VIEW = (
+    " No mask entered the training. But the ranges of the virtual microscope and the watershed's settings "
+    "were revised once with these scores in view, so the scores are a little kind to them."
+)
 NOTES = {
     "perovskite": "The paper tested on its own images and gives no tolerance of its boundary F1, so "
     "its row is a landmark, not a rival. The expert's mask here is blocky and 7 to 10 pixels wide.",
@@ -80,8 +85,21 @@ def record(sample: examples.Sample, scores: pd.DataFrame, zoom: float, seconds: 
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     if key:
-        made |= {"bar": BARS[key], "note": NOTES[key]} | ({"paper": PAPER[key]} if key in PAPER else {})
+        made |= {"bar": BARS[key], "note": NOTES[key] + IN_VIEW} | (
+            {"paper": PAPER[key]} if key in PAPER else {}
+        )
     return made
+
+
+def note_on_card(name: str, scores: pd.Series) -> None:
+    """Write the scores on a real test image onto the card of the shipped weights."""
+    path = weights.FOLDER / f"{pipeline.DEFAULT_WEIGHTS}.json"
+    card = json.loads(path.read_text())
+    measures = ["grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px", "count error", "adapted Rand error"]
+    card["scores"] |= {f"{name}, mask not in training: {m}": round(float(scores[m]), 4) for m in measures}
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(card, indent=2) + "\n")
+    part.replace(path)
 
 
 def main() -> None:
@@ -99,6 +117,8 @@ def main() -> None:
             part.write_text(json.dumps(record(sample, scores, found.zoom, seconds, card), indent=1) + "\n")
             part.replace(path)
             print(f"stored: {path.name}")
+            if not sample.virtual:
+                note_on_card(name, scores.iloc[0])
 
 
 if __name__ == "__main__":

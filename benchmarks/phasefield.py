@@ -1,7 +1,7 @@
 """Grain growth: microlab, plain NumPy, FiPy and py-pde side by side, per field, pixel and step.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install fipy py-pde
-    python benchmarks/phasefield.py --peers /tmp/peers/bin/python
+    python -m venv peers && peers/bin/pip install fipy py-pde
+    python benchmarks/phasefield.py --peers peers/bin/python
 
 The peers live in an environment of their own, so that they cannot disturb ours; without `--peers` only
 microlab and NumPy run. Every contender takes the same explicit Euler steps of the same Chen-Yang equations

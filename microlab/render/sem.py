@@ -205,8 +205,8 @@ class Microscope:
     def boundary_half_width(self) -> float:
         """Half the width of a boundary in this microscope's masks, in pixels.
 
-        The boundary is the trench itself, as far as it darkens by more than ``exp(-1/2)`` = 61 % of its
-        depth: one standard deviation of its profile to each side. A broad groove gets a broad mask, a fine
+        The boundary is the trench itself, to about one standard deviation of the mean groove's profile on
+        each side (up to half a pixel less; single facets differ). A broad groove gets a broad mask, a fine
         line a fine one; kept between 1 and 4 pixels. Blur widens the image of the trench, not the trench.
         """
         return min(max(self.groove_width, 1.0), 4.0)
