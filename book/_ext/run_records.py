@@ -68,7 +68,7 @@ def markdown(record: dict) -> str:
     lines = [
         f"## {record['title']}",
         "",
-        f"Measured on {'**virtual** images: ' if record['virtual'] else ''}{record['data']}.",
+        f"{'Measured on **virtual** images. ' if record['virtual'] else ''}{record['data']}",
         "",
         *["| " + " | ".join(row) + " |" for row in table],
         "",

@@ -28,6 +28,10 @@ def illumination(image: np.ndarray, *, slope: float, angle: float, vignetting: f
         Direction of the shading in radians.
     vignetting : float in [0, 1]
         Share of the signal lost in the corners.
+
+    References
+    ----------
+    Phenomenological: a plane and a parabola, the lowest orders of any smooth fall-off.
     """
     height, width = image.shape
     y, x = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-0.5, 0.5, width)[None]
@@ -144,7 +148,12 @@ def follow_path(image: np.ndarray, path: np.ndarray) -> np.ndarray:
 
 
 def tone(image: np.ndarray, *, contrast: float, brightness: float, gamma: float) -> np.ndarray:
-    """Contrast, brightness and display curve: ``clip(contrast (image - 0.5) + brightness) ** gamma``."""
+    """Contrast, brightness and display curve: ``clip(contrast (image - 0.5) + brightness) ** gamma``.
+
+    References
+    ----------
+    Phenomenological: the contrast, brightness and gamma knobs of any instrument.
+    """
     return (np.clip(contrast * (image - 0.5) + brightness, 0, 1) ** gamma).astype(np.float32)
 
 

@@ -162,6 +162,10 @@ def terraces(
     ------
     ValueError
         If `spacing` is not positive.
+
+    References
+    ----------
+    Phenomenological: drawn after the rings seen on perovskite films, without a model of growth.
     """
     if not spacing > 0:
         raise ValueError(f"spacing must be positive, got {spacing}")
@@ -187,6 +191,10 @@ def growth_steps(
         Standard deviation of a band's brightness in units of full scale.
     share : float in [0, 1]
         Share of the grains that have a band.
+
+    References
+    ----------
+    Phenomenological: drawn after the bands seen on perovskite films, without a model of growth.
     """
     rng = np.random.default_rng(seed)
     n = int(grain_map.max()) + 1
@@ -287,6 +295,10 @@ def surface_texture(
         Standard deviation in units of full scale.
     correlation_length : float
         In pixels.
+
+    References
+    ----------
+    Cizmar, Vladar, Ming and Postek, Scanning 30, 381 (2008): surface texture of simulated images.
     """
     return (image + amplitude * smooth_noise(image.shape, correlation_length, seed)).astype(np.float32)
 
@@ -302,6 +314,10 @@ def spots(image: np.ndarray, *, number: float, radius: float, contrast: float, s
         Mean radius in pixels.
     contrast : float
         Brightness at the centre relative to the surroundings, in units of full scale.
+
+    References
+    ----------
+    Phenomenological: Lorentz-like profiles of random size and direction.
     """
     rng = np.random.default_rng(seed)
     height, width = image.shape
@@ -330,6 +346,10 @@ def scratches(image: np.ndarray, *, number: float, length: float, depth: float, 
         Mean length in pixels.
     depth : float
         Mean share of the signal lost on the line.
+
+    References
+    ----------
+    Phenomenological: parabolic lines of random length, direction and depth.
     """
     rng = np.random.default_rng(seed)
     height, width = image.shape
@@ -354,6 +374,10 @@ def contamination(image: np.ndarray, *, depth: float, correlation_length: float,
         Share of the signal lost under the thickest film.
     correlation_length : float
         Size of the patches in pixels.
+
+    References
+    ----------
+    Reimer, Scanning Electron Microscopy, 2nd ed. (1998): contamination under the beam.
     """
     film = np.clip(smooth_noise(image.shape, correlation_length, seed) - 0.8, 0, 1.5) / 1.5
     return (image * (1 - depth * film)).astype(np.float32)
