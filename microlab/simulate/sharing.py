@@ -44,14 +44,14 @@ def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool
         True if some pixel lies within reach of two grains of one field.
     """
     new = torch.empty_like(owner)
-    clash = torch.zeros((), dtype=torch.bool, device=owner.device)
+    widest = []  # of each field: n + 1, and more where two grains are within reach
     for c in range(len(owner)):  # one field at a time: the temporaries stay in the cache
-        support = (eta[c] > SUPPORT) & (owner[c] >= 0)
-        highest = _widest(torch.where(support, owner[c] + 1, 0), reach)  # largest id + 1 within reach
-        lowest = _widest(torch.where(support, n - owner[c], 0), reach)  # n - smallest id within reach
-        clash |= ((highest > 0) & (highest + lowest != n + 1)).any()
+        named = (owner[c] + 1) * (eta[c] > SUPPORT)  # id + 1 on supports, 0 elsewhere
+        highest = _widest(named, reach)  # largest id + 1 within reach
+        lowest = _widest((n + 1 - named) * (named > 0), reach)  # n - smallest id within reach
+        widest.append((highest + lowest).max())
         torch.sub(highest, 1, out=new[c])
-    return new, bool(clash)
+    return new, bool(torch.stack(widest).max() > n + 1)
 
 
 def separate(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, Tensor]:
