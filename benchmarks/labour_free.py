@@ -40,7 +40,7 @@ BARS = {  # set for the first release
 }
 IN_VIEW = (
     " No mask entered the training. But the ranges of the virtual microscope and the watershed's settings "
-    "were revised once with these scores in view, so the scores are a little kind to them."
+    "were revised with these scores in view, several being compared, so the scores are a little kind to them."
 )
 NOTES = {
     "perovskite": "The paper tested on its own images and gives no tolerance of its boundary F1, so "
