@@ -5,7 +5,8 @@ The virtual one is embedded: it is made when asked for, needs no download, and i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,3 +98,81 @@ def real_samples() -> list[Sample]:
         for name, about in REAL_SAMPLES.items()
         for field in datasets.load(name, "test")
     ]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A material to learn: unlabelled images for its look, a held-out part to be scored on.
+
+    Attributes
+    ----------
+    name : str
+    style : (H, W) float32 in [0, 1]
+        Unlabelled; the look is learnt from it.
+    labelled : (H, W) bool
+        Expert mask of `style`. For the oracle and the few labelled patches only, never for a labour-free
+        route.
+    test : Sample
+        The held-out part.
+    virtual : bool
+        A stand-in made by the virtual microscope, because the real images cannot be had.
+    """
+
+    name: str
+    style: np.ndarray
+    labelled: np.ndarray
+    test: Sample
+    virtual: bool
+
+
+def target(name: str = "perovskite") -> Target:
+    """A real target, its left half to learn the look from and its right half to be scored on.
+
+    Parameters
+    ----------
+    name : {'perovskite', 'steel'}
+
+    Raises
+    ------
+    ValueError
+        If there is no such target.
+    OSError, DatasetError
+        If the images are neither here nor to be downloaded; see `target_or_stand_in`.
+    """
+    from microlab.data import datasets
+
+    if name not in REAL_SAMPLES:
+        raise ValueError(f"name must be one of {', '.join(REAL_SAMPLES)}, got {name!r}")
+    (field,) = datasets.load(name, labelled=True)
+    whole = Sample(name, field.image, field.mask, field.pixel_size, False, REAL_SAMPLES[name])
+    style, test = _left_and_right(whole)
+    return Target(name, style.image, style.truth, test, virtual=False)
+
+
+def target_or_stand_in(name: str = "perovskite", seed: int = 11) -> Target:
+    """`target`, or without the real images a virtual stand-in that is marked as virtual.
+
+    The stand-in is one large virtual micrograph through one microscope, cut into halves like the real ones,
+    so that a chapter runs anywhere.
+    """
+    from microlab.data import datasets
+
+    try:
+        return target(name)
+    except (OSError, datasets.DatasetError) as error:
+        warnings.warn(f"{name} is not to be had ({error}); a virtual stand-in takes its place", stacklevel=2)
+    style, test = _left_and_right(virtual_sample(seed, size=768, grains=250))
+    return Target(f"virtual stand-in for {name}", style.image, style.truth, test, virtual=True)
+
+
+def _left_and_right(field: Sample) -> tuple[Sample, Sample]:
+    middle = field.image.shape[1] // 2
+    return tuple(
+        replace(
+            field,
+            name=f"{field.name}_{name}",
+            image=np.ascontiguousarray(field.image[:, part]),
+            truth=np.ascontiguousarray(field.truth[:, part]),
+        )
+        for name, part in (("style", slice(middle)), ("test", slice(middle, None)))
+    )
