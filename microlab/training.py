@@ -54,6 +54,13 @@ __all__ = [
 
 pick_device = device  # `fit` has an argument called device
 
+SCHEDULES: dict[str, Callable[[float], float]] = {  # share of the way -> share of the learning rate
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+    "linear": lambda share: 1 - share,
+    "late": lambda share: min(1.0, 2 * (1 - share)),
+    "constant": lambda share: 1.0,
+}
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -61,7 +68,7 @@ class FitConfig:
 
     steps: int  # optimiser steps
     lr: float = 1e-3  # highest learning rate
-    schedule: str = "cosine"  # 'cosine' or 'linear' to zero, or 'constant'
+    schedule: str = "cosine"  # to zero by 'cosine', 'linear' or 'late' (linear from half-way), or 'constant'
     warmup: int = 0  # steps over which lr rises linearly from zero
     weight_decay: float = 0.0  # decoupled (AdamW)
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's memory of gradient and of its square
@@ -86,8 +93,8 @@ class FitConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number, got {value}")
-        if self.schedule not in ("cosine", "linear", "constant"):
-            raise ValueError(f"schedule must be 'cosine', 'linear' or 'constant', got {self.schedule!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision must be 'auto' or one of {list(PRECISIONS)}, got {self.precision!r}")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -100,9 +107,7 @@ class FitConfig:
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         share = (step - self.warmup) / max(self.steps - self.warmup, 1)  # of the way down
-        if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + math.cos(math.pi * share))
-        return self.lr * (1 - share) if self.schedule == "linear" else self.lr
+        return self.lr * SCHEDULES[self.schedule](share)
 
 
 @dataclass
@@ -131,6 +136,7 @@ def fit(
     progress: bool = True,
     device: str | torch.device | None = None,
     resume: bool = True,
+    callback: Callable[[nn.Module, int], None] | None = None,
 ) -> History:
     """Train `model` in place.
 
@@ -162,6 +168,9 @@ def fit(
         Default: :func:`device`.
     resume : bool
         Go on from the checkpoint in `folder` if there is one; False starts anew.
+    callback : callable, optional
+        ``callback(model, step)`` every `config.log_every` steps and after the last, with the running mean of
+        the weights if there is one, in evaluation mode and without gradients: a place to show samples.
 
     Returns
     -------
@@ -217,6 +226,8 @@ def fit(
             run.step += 1
             run.average_weights()
             run.log(values, lr)
+            if callback is not None and (run.step % config.log_every == 0 or run.step == config.steps):
+                run.show(lambda model: callback(model, run.step))
             bar.update()
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
 
@@ -284,15 +295,22 @@ class _Run:
             self.sums, self.summed = {}, 0
             self._write_history()
 
+    def show(self, look: Callable[[nn.Module], Any]) -> Any:
+        """What `look` makes of the model as it would be used, in the first process."""
+        if self.rank > 0:
+            return None
+        model = self.mean if self.mean is not None else self.model
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            result = look(model)
+        model.train(training)
+        return result
+
     def validate(self, validate: Callable[[nn.Module], float | dict[str, float]]) -> None:
         model = self.mean if self.mean is not None else self.model
-        result: Any = None
+        result = self.show(validate)
         if self.rank == 0:
-            training = model.training
-            model.eval()
-            with torch.no_grad():
-                result = validate(model)
-            model.train(training)
             result = result if isinstance(result, dict) else {self.config.monitor: result}
             result = {name: float(value) for name, value in result.items()}
         result = from_first_process(result, self.world)

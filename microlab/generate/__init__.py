@@ -1,0 +1,1 @@
+"""Generative models that lend simulations the look of a real microscope."""

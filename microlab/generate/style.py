@@ -1,0 +1,282 @@
+"""Learn the look of unlabelled micrographs and lend it to simulations (chapter 05).
+
+    simulations Y, micrographs X  ->  crops  ->  CycleGAN or CUT  ->  F, which translates whole images Y -> X
+
+The two sets are not paired: what they share is the size of their grains in pixels. Zoom the micrographs so
+that they do (`microlab.segment.scale`), or the discriminator will tell them apart by that alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from microlab.data.output import write_image
+from microlab.devices import device as pick_device
+from microlab.generate.cut import CUT
+from microlab.generate.cyclegan import CycleGAN
+from microlab.training import FitConfig, History, fit
+
+METHODS = ("cyclegan", "cut")
+Images = Mapping[str, np.ndarray] | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """Everything that determines a learnt style. The defaults take minutes on two CPU cores.
+
+    Paper A names the method and no settings; those of its network are width 64, blocks 9, crop 256, batch 1,
+    lr 2e-4 (`PAPER`).
+    """
+
+    method: str = "cyclegan"  # or 'cut'
+    width: int = 16  # channels of the first level
+    blocks: int = 4  # residual blocks
+    layers: int = 2  # halvings of the discriminators: patches of 34 pixels, about one grain
+    noise: float = 0.3  # of F's noise channel
+    lambda_cycle: float = 10.0  # CycleGAN only
+    lambda_identity: float = 0.0  # CycleGAN only
+    lambda_nce: float = 1.0  # CUT only
+    crop: int = 96  # pixels
+    batch: int = 2
+    steps: int = 1200
+    lr: float = 4e-4  # held for half of the steps, then lowered to zero
+    ema: float | None = 0.99  # running mean of the weights
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        for name in ("crop", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.crop < 32:
+            raise ValueError(
+                f"crop must be at least 32 pixels, a patch of the discriminator, got {self.crop}"
+            )
+
+
+PAPER = StyleConfig(
+    width=64,
+    blocks=9,
+    layers=3,
+    noise=0.0,
+    lambda_identity=0.5,
+    crop=256,
+    batch=1,
+    steps=36_000,
+    lr=2e-4,
+    ema=None,
+)
+
+
+def learn_style(
+    simulated: Images,
+    real: Images,
+    config: StyleConfig | None = None,
+    *,
+    folder: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    resume: bool = True,
+    on_sample: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    sample_every: int = 100,
+) -> tuple[nn.Module, History]:
+    """Train a translator between simulations and micrographs that are not paired.
+
+    Parameters
+    ----------
+    simulated, real : dict of str to array, or sequence of arrays
+        Images (H, W) or (H, W, C), float in [0, 1]; a dict's names (of files, say) appear in errors.
+    config : StyleConfig, optional
+    folder : path, optional
+        Receives the checkpoint, ``history.csv`` with the losses, and ``samples/step_000100.png``: a
+        simulation beside its translation at that step. A run that was killed goes on from there.
+    device : str, optional
+    progress, resume : bool
+        As in `microlab.training.fit`.
+    on_sample : callable, optional
+        ``on_sample(step, simulation, translation)`` with images (H, W) or (H, W, C), every `sample_every`
+        steps.
+    sample_every : int
+
+    Returns
+    -------
+    model : CycleGAN or CUT
+        Its attribute ``F`` translates simulations.
+    history : History
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, an image is smaller than a crop, constant or not finite, or channels differ.
+    """
+    config = config or StyleConfig()
+    domains = [checked_domain(simulated, "simulated", config.crop), checked_domain(real, "real", config.crop)]
+    model = build(config, len(domains[0][0]), len(domains[1][0]))
+    if pick_device(device).type == "cuda":  # on CPUs this layout slows instance normalisation down
+        model.memory_format = torch.channels_last
+    show = domains[0][0][:, : 4 * config.crop, : 4 * config.crop]
+
+    def sample(model: nn.Module, step: int) -> None:
+        if step % sample_every and step != config.steps:
+            return
+        before, after = (
+            show.transpose(1, 2, 0).squeeze(),
+            translate(model.F, show.transpose(1, 2, 0).squeeze()),
+        )
+        if folder is not None and before.ndim == after.ndim:
+            (Path(folder) / "samples").mkdir(exist_ok=True)
+            write_image(
+                Path(folder) / "samples" / f"step_{step:06d}.png", np.concatenate([before, after], axis=1)
+            )
+        if on_sample is not None:
+            on_sample(step, before, after)
+
+    history = fit(
+        model,
+        _unpaired_crops(domains, config),
+        lambda network, batch: network(*batch),
+        FitConfig(
+            steps=config.steps,
+            lr=config.lr,
+            schedule="late",
+            betas=(0.5, 0.999),
+            ema=config.ema,
+            log_every=min(50, config.steps),
+            checkpoint_every=250,
+            seed=config.seed,
+        ),
+        folder=folder,
+        progress=progress,
+        device=device,
+        resume=resume,
+        callback=sample if folder is not None or on_sample is not None else None,
+    )
+    return model, history
+
+
+def build(config: StyleConfig, y_channels: int = 1, x_channels: int = 1) -> nn.Module:
+    """The untrained networks that a configuration describes.
+
+    Raises
+    ------
+    ValueError
+        If CUT is asked for between images of different channels.
+    """
+    shared = {name: getattr(config, name) for name in ("crop", "width", "blocks", "noise", "layers", "seed")}
+    if config.method == "cyclegan":
+        weights = {"lambda_cycle": config.lambda_cycle, "lambda_identity": config.lambda_identity}
+        return CycleGAN(y_channels, x_channels, **shared, **weights)
+    if y_channels != x_channels:
+        raise ValueError(
+            f"CUT needs equal channels, got simulations with {y_channels} and micrographs with {x_channels}: "
+            "make both grey, or use method='cyclegan' with lambda_identity=0"
+        )
+    return CUT(y_channels, **shared, lambda_nce=config.lambda_nce)
+
+
+@torch.inference_mode()
+def translate(
+    generator: nn.Module, image: np.ndarray, *, seed: int = 0, device: str | torch.device | None = None
+) -> np.ndarray:
+    """Translate one whole image. The same seed gives the same texture.
+
+    Parameters
+    ----------
+    generator : Generator
+        ``model.F`` of `learn_style`, or `Generator.from_weights`.
+    image : (H, W) or (H, W, C) float in [0, 1]
+        At least 8 pixels to each side. Not a tile: instance normalisation would make seams.
+    seed : int
+        Of the noise channel.
+    device : str, optional
+        By default where the generator is.
+
+    Returns
+    -------
+    (H, W) or (H, W, C) float32 in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If the image is too small or not finite.
+    """
+    planes = _planes(image, "image")
+    if min(planes.shape[1:]) < 8:
+        raise ValueError(f"image must have at least 8 x 8 pixels, got {planes.shape[1:]}")
+    place = torch.device(device) if device is not None else next(generator.parameters()).device
+    generator.to(place)
+    y = torch.from_numpy(2 * planes - 1)[None].to(place)
+    noise = torch.randn((1, 1, *y.shape[-2:]), generator=torch.Generator().manual_seed(seed)).to(place)
+    x = generator(y, noise)[0].cpu().numpy()
+    return np.ascontiguousarray(((x + 1) / 2).transpose(1, 2, 0).squeeze(), dtype=np.float32)
+
+
+def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
+    """The image with its percentiles `low` and `high` at 0 and 1: the range a generator can paint."""
+    bottom, top = np.percentile(image, (low, high))
+    return np.clip((image - bottom) / max(top - bottom, 1e-6), 0, 1).astype(np.float32)
+
+
+def checked_domain(images: Images, what: str, crop: int) -> list[np.ndarray]:
+    """Images as (C, H, W) float32, or a ValueError that names the one which cannot be learnt from."""
+    named = images.items() if isinstance(images, Mapping) else enumerate(images)
+    found = {}
+    for name, image in named:
+        label = f"{what} image {name}"
+        planes = found[label] = _planes(image, label)
+        if min(planes.shape[1:]) < crop:
+            raise ValueError(
+                f"{label} has {planes.shape[2]} x {planes.shape[1]} pixels, smaller than the crop of {crop}: "
+                "leave it out or lower crop"
+            )
+        if planes.max() == planes.min():
+            raise ValueError(f"{label} has the same grey everywhere, there is no style in it: leave it out")
+    if not found:
+        raise ValueError(f"there are no {what} images; give at least one")
+    first = next(iter(found))
+    for label, planes in found.items():
+        if len(planes) != len(found[first]):
+            raise ValueError(
+                f"{label} has {len(planes)} channels and {first} has {len(found[first])}: "
+                "convert them to the same"
+            )
+    return list(found.values())
+
+
+def _planes(image: np.ndarray, label: str) -> np.ndarray:
+    image = np.asarray(image, np.float32)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"{label} must be (H, W) or (H, W, C), got shape {image.shape}")
+    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+        raise ValueError(f"{label} must hold finite values from 0 to 1, got {image.min()} to {image.max()}")
+    return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+
+
+def _unpaired_crops(domains: list[list[np.ndarray]], config: StyleConfig) -> Callable[[int], tuple]:
+    """``batches(step)``: crops of both domains, flipped and turned, (N, C, crop, crop) in [-1, 1]."""
+    side = config.crop
+    # A large image holds more crops than a small one.
+    shares = [np.array([i.shape[1] * i.shape[2] for i in images], float) for images in domains]
+    shares = [share / share.sum() for share in shares]
+
+    def batches(step: int) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([config.seed, step])
+        drawn = []
+        for images, share in zip(domains, shares):
+            crops = []
+            for _ in range(config.batch):
+                image = images[rng.choice(len(images), p=share)]
+                y, x = rng.integers(0, np.array(image.shape[1:]) - side + 1)
+                part = np.rot90(image[:, y : y + side, x : x + side], rng.integers(4), axes=(1, 2))
+                crops.append(part[:, :, ::-1] if rng.integers(2) else part)
+            drawn.append(2 * np.stack(crops) - 1)
+        return tuple(drawn)
+
+    return batches
