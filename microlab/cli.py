@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from microlab import mistakes
+from microlab import cli_learn, mistakes
+from microlab.cli_options import (
+    DataBar,
+    Device,
+    PixelSize,
+    Scale,
+    Weights,
+    data_bar_rows,
+    network_of,
+    zoom_of,
+)
 from microlab.mistakes import MISTAKES, plain_errors, report_mistake
 
 main = typer.Typer(
@@ -51,58 +61,6 @@ def _main(
     mistakes.show_traceback = show_traceback
 
 
-def _data_bar(value: str) -> int | str:
-    if value == "auto":
-        return "auto"
-    if value == "none":
-        return 0
-    if value.isdecimal():
-        return int(value)
-    raise typer.BadParameter(f"expected auto, none or a number of rows, got {value!r}")
-
-
-def _scale(value: str) -> float | None:
-    if value == "auto":
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0.01 <= number <= 100:  # also false for NaN
-        raise typer.BadParameter(f"expected auto or a number from 0.01 to 100, got {value!r}")
-    return number
-
-
-def _pixel_size(value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise typer.BadParameter(f"expected a positive number of micrometres, got {value}")
-    return value
-
-
-def _network(weights: str | None, device: str | None) -> tuple:
-    """Model and card; a wrong device or wrong weights fail here, once, and not with every image."""
-    from microlab import pipeline, training
-
-    training.device(device)
-    return pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
-
-
-PixelSize = Annotated[
-    float | None,
-    typer.Option(callback=_pixel_size, metavar="UM", help="Micrometres per pixel; overrides the file's own."),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Shipped weights, or a .safetensors file with its .json card beside it."
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda or mps. [default: the fastest there is]"),
-]
-
-
 @main.command()
 @plain_errors
 def segment(
@@ -113,14 +71,8 @@ def segment(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
     weights: Weights = None,
     pixel_size: PixelSize = None,
-    data_bar: Annotated[
-        str,
-        typer.Option(metavar="auto|none|PX", help="Data bar under the image: find it, keep it, or its rows."),
-    ] = "auto",
-    scale: Annotated[
-        str,
-        typer.Option(metavar="auto|X", help="Magnification before the network. auto: from the grain size."),
-    ] = "auto",
+    data_bar: DataBar = "auto",
+    scale: Scale = "auto",
     device: Device = None,
 ) -> None:
     """Segment micrographs and measure their grains.
@@ -135,7 +87,7 @@ def segment(
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
     """
-    rows, zoom = _data_bar(data_bar), _scale(scale)  # a wrong call fails before anything is loaded
+    rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
 
     from tqdm.auto import tqdm
 
@@ -143,7 +95,7 @@ def segment(
 
     options = batch.Options(pixel_size, rows, zoom, device)
     files = batch.find_images(images)
-    network = _network(weights, device)
+    network = network_of(weights, device)
     out.mkdir(parents=True, exist_ok=True)
     sections, failures = [], []
     pairs = list(zip(files, batch.result_folders(files, out)))
@@ -189,7 +141,7 @@ def demo(
     """
     from microlab import batch, examples, pipeline, report
 
-    network = _network(weights, device)
+    network = network_of(weights, device)
     out.mkdir(parents=True, exist_ok=True)
     samples = examples.real_samples() if real else [examples.virtual_sample(seed)]
     sections = []
@@ -266,79 +218,8 @@ def measure(
         raise typer.Exit(1)
 
 
-@main.command()
-@plain_errors
-def simulate(
-    folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
-    size: Annotated[int, typer.Option(min=16, help="Side of a structure in pixels.")] = 512,
-    grains: Annotated[tuple[int, int], typer.Option(help="Least and largest number of seeds.")] = (80, 150),
-    steps: Annotated[tuple[int, int], typer.Option(help="Least and largest number of time steps.")] = (
-        200,
-        1500,
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
-    ] = None,
-) -> None:
-    """Build a library of simulated structures.
-
-    Every structure comes with its exact boundary mask, as TIFF files that Fiji opens.
-    Killed and called again, it goes on where it was.
-
-    \b
-    Examples:
-      microlab simulate library
-      microlab simulate small -n 20 --size 256 --grains 20 40
-    """
-    from microlab.simulate import library
-
-    ranges = library.Ranges(shape=(size, size), grains=grains, steps=steps)
-    manifest = library.build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
-    typer.echo(f"{number} structures, manifest: {manifest}")
-
-
-@main.command()
-@plain_errors
-def train(
-    folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2400,
-    width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
-    structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
-    images: Annotated[int, typer.Option(min=1, help="Virtual micrographs to render of them.")] = 480,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    library: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`. [default: made in FOLDER]"),
-    ] = None,
-    device: Device = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
-) -> None:
-    """Train a U-Net without a hand-drawn mask.
-
-    It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
-
-    \b
-    Examples:
-      microlab train run
-      microlab train quick --structures 10 --images 40 --steps 300
-      microlab segment field.tif -o results --weights run/labour-free.safetensors
-    """
-    from microlab import recipe
-
-    settings = recipe.Recipe(
-        structures=structures,
-        held_out=max(structures // 10, 1),
-        images=images,
-        width=width,
-        steps=steps,
-        seed=seed,
-    )
-    weights = recipe.train(folder, settings, library_folder=library, device=device, resume=resume)
-    typer.echo(f"weights: {weights}")
+for _command in (cli_learn.simulate, cli_learn.train):
+    main.command()(plain_errors(_command))
 
 
 @datasets_app.command("list")

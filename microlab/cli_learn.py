@@ -1,0 +1,84 @@
+"""Commands that make something to learn from, and learn: `simulate`, `train`, `adapt` (chapters 03, 07).
+
+Registered in :mod:`microlab.cli`. Libraries are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from microlab.cli_options import Device
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
+    size: Annotated[int, typer.Option(min=16, help="Side of a structure in pixels.")] = 512,
+    grains: Annotated[tuple[int, int], typer.Option(help="Least and largest number of seeds.")] = (80, 150),
+    steps: Annotated[tuple[int, int], typer.Option(help="Least and largest number of time steps.")] = (
+        200,
+        1500,
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
+    ] = None,
+) -> None:
+    """Build a library of simulated structures.
+
+    Every structure comes with its exact boundary mask, as TIFF files that Fiji opens.
+    Killed and called again, it goes on where it was.
+
+    \b
+    Examples:
+      microlab simulate library
+      microlab simulate small -n 20 --size 256 --grains 20 40
+    """
+    from microlab.simulate import library
+
+    ranges = library.Ranges(shape=(size, size), grains=grains, steps=steps)
+    manifest = library.build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
+    typer.echo(f"{number} structures, manifest: {manifest}")
+
+
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2400,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
+    structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
+    images: Annotated[int, typer.Option(min=1, help="Virtual micrographs to render of them.")] = 480,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`. [default: made in FOLDER]"),
+    ] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
+) -> None:
+    """Train a U-Net without a hand-drawn mask.
+
+    It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
+
+    \b
+    Examples:
+      microlab train run
+      microlab train quick --structures 10 --images 40 --steps 300
+      microlab segment field.tif -o results --weights run/labour-free.safetensors
+    """
+    from microlab import recipe
+
+    settings = recipe.Recipe(
+        structures=structures,
+        held_out=max(structures // 10, 1),
+        images=images,
+        width=width,
+        steps=steps,
+        seed=seed,
+    )
+    weights = recipe.train(folder, settings, library_folder=library, device=device, resume=resume)
+    typer.echo(f"weights: {weights}")
