@@ -33,7 +33,7 @@ class Displacement:
     offset : (n,) float
         Signed offset of the darkest point along the normal, pixels.
     median : float
-        Median of ``|offset|``. Without any line in the image it comes near half of the reach.
+        Median of ``|offset|``. Without any line in the image it passes half of the reach.
     share_far : float
         Share of boundary pixels displaced by more than 2 pixels.
     """
@@ -177,15 +177,15 @@ def half_width(image: ArrayLike, distance: ArrayLike, *, reach: float = 10.0) ->
     image, distance = np.asarray(image, float), np.asarray(distance, float)
     if image.shape != distance.shape:
         raise ValueError(f"image {image.shape} and distance {distance.shape} differ in size")
-    at = np.arange(0, reach, 0.5)
-    bins = np.digitize(distance.ravel(), at) - 1
-    inside = distance.ravel() < reach
-    count = np.bincount(bins[inside], minlength=len(at))
-    grey = np.bincount(bins[inside], image.ravel()[inside], minlength=len(at))
-    at, grey = at[count > 0] + 0.25, grey[count > 0] / count[count > 0]
+    near = distance < reach
+    bins = (2 * distance[near]).astype(int)  # of half a pixel
+    count = np.bincount(bins)
+    at, grey = (np.bincount(bins, field[near])[count > 0] / count[count > 0] for field in (distance, image))
+    if grey.min() == grey.max():
+        raise ValueError("boundaries do not differ in grey from the grains around them")
     depth = (grey - grey[0]) / (np.median(grey[len(grey) // 2 :]) - grey[0])  # 0 on the line, 1 in grains
     beyond = np.flatnonzero(depth >= 0.5)
-    if not np.isfinite(depth).all() or not len(beyond) or beyond[0] == 0:
+    if not len(beyond) or beyond[0] == 0:
         raise ValueError("boundaries do not differ in grey from the grains around them")
     last = beyond[0]
     return float(max(np.interp(0.5, depth[last - 1 : last + 1], at[last - 1 : last + 1]), 0.5))
