@@ -1,0 +1,104 @@
+"""Pairs of image and boundary mask to train on: simulated, translated, or labelled by hand (chapter 07)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from skimage.transform import resize
+
+from microlab.examples import Target
+from microlab.generate.style import translate
+from microlab.measure import alignment
+from microlab.recipe import Pair
+from microlab.render.prepare import augment, untextured
+from microlab.render.specimen import boundary_geometry
+from microlab.segment.scale import resize_by
+from microlab.simulate.library import Structure
+
+
+def simulated_pairs(
+    structures: Sequence[Structure], n: int, generator: torch.nn.Module | None = None, *, seed: int = 0
+) -> list[Pair]:
+    """Simulations in flat greys, translated if there is a generator, with their masks.
+
+    The mask of a flat image is the line drawn in it. The mask of a translated one is as wide as the lines
+    that the generator paints, measured on its own images (`alignment.half_width`): no expert is asked.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        Gone round until there are `n` images, with other greys each time.
+    n : int
+    generator : Generator, optional
+    seed : int
+
+    Returns
+    -------
+    list of (image (H, W) uint8, mask (H, W) bool)
+    """
+    distances = [boundary_geometry(s.grain_map).distance for s in structures]
+    images, masks, widths = [], [], []
+    for k in range(n):
+        structure, distance = structures[k % len(structures)], distances[k % len(structures)]
+        image = untextured(structure.grain_map, structure.boundary_mask, seed=[seed, k])
+        if generator is not None:
+            image = translate(generator, image, seed=seed * n + k)
+            widths.append(alignment.half_width(image, distance))
+        images.append((image * 255).round().astype(np.uint8))
+        masks.append(structure.boundary_mask)
+    if generator is not None:
+        half_width = float(np.median(widths))
+        masks = [distances[k % len(structures)] <= half_width for k in range(n)]
+    return list(zip(images, masks))
+
+
+def labelled_pairs(
+    target: Target, zoom: float, n: int, *, patches: int | None, side: int, seed: int
+) -> list[Pair]:
+    """Augmented pairs of the target's labelled half, or of a few patches of it.
+
+    Parameters
+    ----------
+    target : Target
+    zoom : float
+        Magnification of the network.
+    n : int
+        Pairs to make by augmentation (`render.prepare.augment`).
+    patches : int or None
+        Number of patches that do not overlap, drawn at random; None takes the whole half.
+    side : int
+        Of a patch, in pixels after zooming.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If the half holds fewer such patches.
+    """
+    image = resize_by(target.style, zoom)
+    mask = resize(target.labelled.astype(float), image.shape, order=1, anti_aliasing=zoom < 1) >= 0.5
+    corners = [
+        (y, x)
+        for y in range(0, image.shape[0] - side + 1, side)
+        for x in range(0, image.shape[1] - side + 1, side)
+    ]
+    rng = np.random.default_rng([seed, 71])
+    if patches is not None:
+        if patches > len(corners):
+            raise ValueError(
+                f"{target.name} holds {len(corners)} patches of {side} pixels, {patches} were asked for"
+            )
+        chosen = rng.permutation(len(corners))[:patches]
+        sources = [
+            (image[y : y + side, x : x + side], mask[y : y + side, x : x + side])
+            for y, x in (corners[c] for c in chosen)
+        ]
+    else:
+        sources = [(image, mask)]
+    pairs = []
+    for k in range(n):
+        view, truth = augment(*sources[k % len(sources)], seed=rng)
+        pairs.append(((view * 255).round().astype(np.uint8), truth))
+    return pairs
