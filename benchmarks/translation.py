@@ -34,9 +34,9 @@ from microlab.simulate import library
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
 SHIPPED = {
     "perovskite": StyleConfig(
-        width=24, blocks=6, crop=128, batch=1, steps=1800, lr=3e-4, lambda_identity=0.1
+        width=16, blocks=6, crop=128, batch=1, steps=1800, lr=3e-4, lambda_identity=0.1
     ),
-    "steel": StyleConfig(width=16, blocks=4, crop=96, batch=2, steps=1200, lr=4e-4, lambda_identity=0.1),
+    "steel": StyleConfig(width=16, blocks=4, crop=96, batch=2, steps=1000, lr=4e-4, lambda_identity=0.1),
 }
 SMALL = {"width": 16, "blocks": 4, "crop": 96, "batch": 2, "steps": 600}
 ABLATION = {

@@ -15,21 +15,28 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from microlab import results
+
 FIELDS = {
     "title": str,  # what was measured, in a line
     "data": str,  # on what: data set and which part of it
     "virtual": bool,  # True if the images are not real
-    "scores": dict,  # {method: {measure: number}}, "ours" first
+    "scores": dict,  # {method: {measure: number, or [mean, standard deviation]}}, "ours" first
     "trivial": str,  # which of the methods knows nothing
     "settings": dict,  # everything that would change the numbers
-    "seed": int,
+    "seed": (int, list),
     "command": str,  # what prints these numbers again
     "hardware": str,
     "seconds": (int, float),
     "date": str,  # YYYY-MM-DD
     "versions": dict,  # {package: version}
 }
-OPTIONAL = {"paper": dict, "bar": dict, "note": str}
+OPTIONAL = {
+    "paper": dict,  # {measure: figure}, or {row: {measure: figure}} where the paper has several
+    "bar": dict,
+    "note": str,
+    "sets": dict,  # {method: what it was trained on}, of a study in which no row is ours alone
+}
 
 
 def check(record: dict, name: str) -> None:
@@ -39,7 +46,7 @@ def check(record: dict, name: str) -> None:
             raise ValueError(f"{name}: field {field!r} is {record.get(field)!r}, which is not of {kind}")
     for field in record.keys() - FIELDS.keys() - OPTIONAL.keys():
         raise ValueError(f"{name}: unknown field {field!r}")
-    for method in ("ours", record["trivial"]):
+    for method in (*(() if "sets" in record else ("ours",)), record["trivial"]):
         if method not in record["scores"]:
             raise ValueError(f"{name}: no scores of {method!r}; there are {sorted(record['scores'])}")
 
@@ -47,23 +54,25 @@ def check(record: dict, name: str) -> None:
 def markdown(record: dict) -> str:
     """A record as a section of MyST Markdown."""
     scores = record["scores"]
-    measures = list(scores["ours"])
+    measures = list(next(iter(scores.values())))
     rows = []
-    if "paper" in record:
-        rows.append(("paper, on its own data", record["paper"]))
+    paper = record.get("paper", {})
+    if paper and all(isinstance(value, dict) for value in paper.values()):
+        rows += paper.items()
+    elif paper:
+        rows.append(("paper, on its own data", paper))
     if "bar" in record:
         rows.append(("bar we set", record["bar"]))
-    rows.append(("**ours**", scores["ours"]))
+    if "ours" in scores:
+        rows.append(("**ours**", scores["ours"]))
     for method, values in scores.items():
         if method != "ours":
             rows.append((f"{method} (knows nothing)" if method == record["trivial"] else method, values))
 
-    def cell(value: float | str | None) -> str:
-        return "" if value is None else value if isinstance(value, str) else f"{value:.4g}"
-
     table = [["", *measures], ["---", *["---:"] * len(measures)]]
-    table += [[name, *[cell(values.get(measure)) for measure in measures]] for name, values in rows]
+    table += [[name, *[results.cell(values.get(measure)) for measure in measures]] for name, values in rows]
     settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
+    seeds = ", ".join(map(str, record["seed"])) if isinstance(record["seed"], list) else record["seed"]
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     lines = [
         f"## {record['title']}",
@@ -73,22 +82,25 @@ def markdown(record: dict) -> str:
         *["| " + " | ".join(row) + " |" for row in table],
         "",
         *([record["note"], ""] if "note" in record else []),
+        *[f"- {name}: {what}" for name, what in record.get("sets", {}).items()],
+        "",
         f"Printed by `{record['command']}` on {record['date']}, {record['hardware']},"
-        f" {record['seconds']:.0f} s, seed {record['seed']}. Settings: {settings}. Versions: {versions}.",
+        f" {record['seconds']:.0f} s, seed {seeds}. Settings: {settings}. Versions: {versions}.",
         "",
     ]
     return "\n".join(lines)
 
 
 class RunRecords(SphinxDirective):
-    """``{run-records}``: every record of ``book/results``, in the order of their names."""
+    """``{run-records}``: every record of the package and of ``book/results``, in the order of their names."""
 
     def run(self) -> list[nodes.Node]:
         """Parse the tables as part of the page."""
-        folder = Path(self.env.srcdir) / "book" / "results"
+        folders = [results.FOLDER, Path(self.env.srcdir) / "book" / "results"]
         text = []
-        self.env.note_dependency(str(folder))
-        for path in sorted(folder.glob("*.json")):
+        for folder in folders:
+            self.env.note_dependency(str(folder))
+        for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
             record = json.loads(path.read_text(encoding="utf-8"))
             check(record, path.name)
             text.append(markdown(record))
