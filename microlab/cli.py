@@ -1,4 +1,4 @@
-"""The command line: `microlab demo`, `segment`, `measure`, `simulate`, `train`, `datasets` (chapter 00).
+"""The command line: `microlab demo`, `segment`, `measure`, `adapt` and the others (chapter 00).
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 a mistake in the input (one line
 says which), 2 a wrong call. Libraries are imported inside the commands, so that `--help` answers at once.
@@ -133,13 +133,14 @@ def demo(
 
     The truth of the example is known, so the scores stand beside those of classical methods.
     Without options it makes a virtual micrograph: a simulated structure under a simulated microscope.
+    With --real the stored study of training sets is printed too (benchmarks/training_sets.py).
 
     \b
     Examples:
       microlab demo
       microlab demo --real -o demo-real
     """
-    from microlab import batch, examples, pipeline, report
+    from microlab import batch, examples, pipeline, report, results
 
     network = network_of(weights, device)
     out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +154,9 @@ def demo(
         typer.echo(f"{sample.name}: {sample.about}\n")
         typer.echo(report.table_text(result))
         typer.echo("\n" + report.scores_text(scores) + "\n")
+    if real:
+        for name in results.available():
+            typer.echo(f"Stored, not run now. {results.table_text(results.load(name))}\n")
     title = "microlab demo: " + ("real micrographs" if real else "a virtual micrograph")
     typer.echo(f"report: {report.write(out / 'report.html', sections, network[1], title=title)}")
 
@@ -218,7 +222,7 @@ def measure(
         raise typer.Exit(1)
 
 
-for _command in (cli_learn.simulate, cli_learn.train):
+for _command in (cli_learn.simulate, cli_learn.train, cli_learn.adapt):
     main.command()(plain_errors(_command))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli_options import Device
+from microlab.cli_options import DataBar, Device, PixelSize, Scale, data_bar_rows, zoom_of
 
 
 def simulate(
@@ -82,3 +82,59 @@ def train(
     )
     weights = recipe.train(folder, settings, library_folder=library, device=device, resume=resume)
     typer.echo(f"weights: {weights}")
+
+
+def adapt(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", readable=False, help="Folders of images, or image files."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            metavar="render|cyclegan|cut|mixed",
+            help="Where the look comes from: virtual SEM, learnt from the images, or half of each. "
+            "[default: render]",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="smoke|laptop|paper", help="Size of the run. [default: MICROLAB_PROFILE, else laptop]"
+        ),
+    ] = None,
+    pixel_size: PixelSize = None,
+    data_bar: DataBar = "auto",
+    scale: Scale = "auto",
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier adaptation in OUT.")] = False,
+) -> None:
+    """Adapt the network to your own images, without a label.
+
+    Simulates structures with the grain size of the images, gives them the images' look, trains a network on
+    them and segments the images with it. It says how long it is likely to take, how like the images its
+    training images are, and how sure the result is. Stopped and called again, it goes on where it was.
+    The images should show one material at one magnification.
+
+    \b
+    Examples:
+      microlab adapt fields/ -o results
+      microlab adapt fields/ -o results --style mixed --pixel-size 0.05
+    """
+    rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
+
+    from tqdm.auto import tqdm
+
+    from microlab import profiles
+    from microlab.adapt import DEFAULT_STYLE, adapt, profile_settings
+    from microlab.batch import Options
+
+    settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
+    options = Options(pixel_size, rows, zoom, device)
+    result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, tell=lambda line: tqdm.write(line))
+    for row in result.uncertainty.itertuples():
+        typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")
+    typer.echo(f"weights: {result.weights}\nreport: {result.report}")

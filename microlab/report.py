@@ -51,7 +51,7 @@ def section(
     height, width = result.image.shape
     numbers = summary(result)
     n = len(result.table)
-    small, labels = _shrink(result.image), _shrink(result.labels, nearest=True)
+    small, labels = shrink(result.image), shrink(result.labels, nearest=True)
     lines = overlay(small, labels)  # drawn after shrinking, so that they stay visible
     colours = viz.colour_grains(np.where(find_boundaries(labels, mode="inner"), 0, labels))
     pixel = (
@@ -107,17 +107,17 @@ def summary(result: Segmented | Measured) -> list[tuple[str, str]]:
     low, high = of.loc[diameter, "mean_low"], of.loc[diameter, "mean_high"]
     rows = [
         ("grains", str(len(table))),
-        ("mean diameter", f"{_number(of.loc[diameter, 'mean'])} {unit}"),
-        ("median diameter", f"{_number(of.loc[diameter, 'median'])} {unit}"),
-        ("95 % interval of the mean diameter", f"{_number(low)} to {_number(high)} {unit}"),
-        ("mean area", f"{_number(of.loc[area, 'mean'])} {unit}²"),
-        ("mean aspect ratio", _number(of.loc["aspect_ratio", "mean"])),
+        ("mean diameter", f"{number(of.loc[diameter, 'mean'])} {unit}"),
+        ("median diameter", f"{number(of.loc[diameter, 'median'])} {unit}"),
+        ("95 % interval of the mean diameter", f"{number(low)} to {number(high)} {unit}"),
+        ("mean area", f"{number(of.loc[area, 'mean'])} {unit}²"),
+        ("mean aspect ratio", number(of.loc["aspect_ratio", "mean"])),
         ("cut by the image's edge", f"{int(table['touches_edge'].sum())} grains"),
     ]
     if size:
         for method in ("planimetric", "intercept"):
-            number = grains.astm_grain_size(result.labels, size, method).number
-            rows.append((f"ASTM E112 grain size number, {method}", _number(number)))
+            astm = grains.astm_grain_size(result.labels, size, method).number
+            rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
     return rows
 
 
@@ -131,7 +131,7 @@ def table_text(result: Segmented | Measured, rows: int = 8) -> str:
     """Head of the grain table and the summary, for the terminal."""
     size = ["area_um2", "diameter_um"] if result.pixel_size else ["area_px", "diameter_px"]
     table = result.table[["label", *size, "circularity", "aspect_ratio", "sides", "touches_edge"]]
-    lines = [table.head(rows).to_string(index=False, float_format=_number)]
+    lines = [table.head(rows).to_string(index=False, float_format=number)]
     if len(table) > rows:
         lines.append(f"... and {len(table) - rows} more")
     numbers = summary(result)
@@ -151,6 +151,7 @@ def write(
     *,
     failures: list[str] | None = None,
     title: str = "Grains segmented by microlab",
+    parts: list[dict] | None = None,
 ) -> Path:
     """Write the page, whole or not at all.
 
@@ -164,6 +165,9 @@ def write(
     failures : list of str, optional
         One line for every image that could not be segmented.
     title : str
+    parts : list of dict, optional
+        More about the whole batch: ``title``, ``text`` and ``table`` (caption, columns, rows) of each. With
+        them the page no longer says that no uncertainty is claimed.
 
     Returns
     -------
@@ -185,6 +189,7 @@ def write(
         sections=sections,
         overview=overview,
         failures=failures or [],
+        parts=parts or [],
         card={
             "caption": "Card of the weights",
             "columns": ["entry", "value"],
@@ -207,7 +212,7 @@ def _flat(card: dict, above: str = "") -> Iterator[tuple[str, str]]:
             yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits without an exponent; a dash for what is not known."""
     if not np.isfinite(value):
         return "–"
@@ -252,14 +257,14 @@ def _histogram(result: Segmented) -> dict | None:
         )
         axes.axvline(np.average(diameters, weights=weights), color="black", linewidth=1.2, linestyle="--")
         axes.set(xlabel=f"equivalent circle diameter ({unit})", ylabel="grains (weighted)")
-        low, high = _number(diameters.min()), _number(diameters.max())
+        low, high = number(diameters.min()), number(diameters.max())
         html = viz.html_image(
             figure, f"Histogram of the diameters of {len(whole)} whole grains, from {low} to {high} {unit}"
         )
     return {"html": html, "caption": "Diameters of whole grains; the dashed line is their mean"}
 
 
-def _shrink(picture: np.ndarray, nearest: bool = False) -> np.ndarray:
+def shrink(picture: np.ndarray, nearest: bool = False) -> np.ndarray:
     """The picture with its longer side at most `PICTURE_SIDE` pixels."""
     factor = PICTURE_SIDE / max(picture.shape[:2])
     if factor >= 1:
