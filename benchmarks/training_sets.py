@@ -45,15 +45,19 @@ PAPER = {
     "paper's method, conclusion": {"grain IoU": 0.91, "boundary F1, 3 px": "0.91 (tolerance not stated)"},
 }
 NOTES = {
-    "perovskite": "The paper's images are its own and not public. It does not say of which class its "
-    "IoU is, nor the tolerance of its boundary F1; its abstract and its conclusion give two pairs of figures; it counts"
-    " its labelled training patches once as 4 and once as 6. Its baselines are drawn in its figure 4, "
-    "not printed. So its rows are landmarks, not rivals. Here one field is cut in halves: the left one "
-    "is style and, for the oracle, labels; the right one is the test. The expert's mask is 7 to 10 "
-    "pixels wide, which a grain IoU feels. The U-Net is smaller than the paper's (16 channels against "
-    "64) and sees fewer steps.",
-    "steel": "Etched steel under light, cut in halves as the perovskite is. The paper has no such target. "
-    "The few labelled patches are four of 128 x 128 pixels.",
+    "perovskite": (
+        "The paper's images are its own and not public. It does not say of which class its IoU is, nor "
+        "the tolerance of its boundary F1; its abstract and its conclusion give two pairs of figures; it "
+        "counts its labelled training patches once as 4 and once as 6. Its baselines are drawn in its "
+        "figure 4, not printed. So its rows are landmarks, not rivals. Here one field is cut in halves: "
+        "the left one is style and, for the oracle, labels; the right one is the test. The expert's mask "
+        "is 7 to 10 pixels wide, which a grain IoU feels. The U-Net is smaller than the paper's (16 "
+        "channels against 64) and sees fewer steps."
+    ),
+    "steel": (
+        "Etched steel under light, cut in halves as the perovskite is. The paper has no such target. The "
+        "few labelled patches are four of 128 x 128 pixels."
+    ),
 }
 
 
