@@ -29,9 +29,9 @@ from microlab.data.files import atomic
 from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, learn_style, translate
 from microlab.measure.realism import realism_report
+from microlab.results import FOLDER as RESULTS
 from microlab.simulate import library
 
-RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
 SHIPPED = {
     "perovskite": StyleConfig(
         width=16, blocks=6, crop=128, batch=1, steps=1800, lr=3e-4, lambda_identity=0.1
@@ -126,6 +126,7 @@ def ablation(folder: Path, record: bool) -> None:
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
+    RESULTS.mkdir(exist_ok=True)
     with atomic(RESULTS / "translation_perovskite.json") as partial:
         partial.write_text(json.dumps(made_record, indent=1) + "\n", encoding="utf-8")
 
