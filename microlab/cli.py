@@ -155,7 +155,7 @@ def demo(
         typer.echo(report.table_text(result))
         typer.echo("\n" + report.scores_text(scores) + "\n")
     if real:
-        for name in results.available():
+        for name in (n for n in results.available() if n.startswith("training_sets")):
             typer.echo(f"Stored, not run now. {results.table_text(results.load(name))}\n")
     title = "microlab demo: " + ("real micrographs" if real else "a virtual micrograph")
     typer.echo(f"report: {report.write(out / 'report.html', sections, network[1], title=title)}")
