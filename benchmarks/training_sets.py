@@ -96,7 +96,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     return {
         "title": f"Training sets: {name}",
         "data": f"Right half of the real micrograph {name}; mean and standard deviation over "
-        f"{len(options.seeds)} seeds. The translators were trained once.",
+        f"{len(options.seeds)} seeds. The translators were trained, and the simulated images made, once.",
         "virtual": False,
         "sets": training_sets.SETS,
         "scores": rows,

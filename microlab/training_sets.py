@@ -9,7 +9,7 @@ other half is seen by the oracle, and four small patches of it by the sets that 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def run(
     folder : path
     study : Study, optional
     seeds : sequence of int
-        Of the initial weights, crops, patches and greys.
+        Of the initial weights, the crops and the labelled patches; the simulated images stay the same.
     sets : sequence of str
         Keys of `SETS`.
     device : str, optional
@@ -165,23 +165,16 @@ def run(
     done = {(row["set"], row["seed"]) for row in rows}
     todo = [(name, seed) for seed in seeds for name in sets if (name, seed) not in done]
     style = [resize_by(target.style, zoom)]
+    pairs = _Pairs(target, zoom, structures, generators, study)
     for name, seed in tqdm(todo, desc=f"training sets, {target.name}", disable=not progress):
         place = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
-        pairs = _pairs(name, target, zoom, structures, generators, study, seed)
         options = {"device": device, "progress": progress}
         if name == "CycleGAN, then few labelled":
             begin = train_unet(
-                _pairs("CycleGAN", target, zoom, structures, generators, study, seed),
-                study,
-                seed,
-                folder=folder / f"CycleGAN_{seed}",
-                **options,
+                pairs.of("CycleGAN", seed), study, seed, folder=folder / f"CycleGAN_{seed}", **options
             )
-            model = train_unet(
-                pairs, study, seed, start=begin, steps=study.fine_tune, folder=place, **options
-            )
-        else:
-            model = train_unet(pairs, study, seed, folder=place, **options)
+            options |= {"start": begin, "steps": study.fine_tune}
+        model = train_unet(pairs.of(name, seed), study, seed, folder=place, **options)
         rows.append({"set": name, "seed": seed, **evaluate(model, target, zoom, device=device)})
         if name not in LABELLED:
             adapted = adapt_batch_norm(model, style, seed=seed)
@@ -191,39 +184,50 @@ def run(
     return pd.DataFrame(rows)
 
 
-def _pairs(
-    name: str,
-    target: Target,
-    zoom: float,
-    structures: Sequence[Structure],
-    generators: dict[str, torch.nn.Module],
-    study: Study,
-    seed: int,
-) -> list[Pair]:
-    def translated(method: str, n: int) -> list[Pair]:
-        if method not in generators:
-            raise ValueError(f"the set {name!r} needs a generator {method!r}, got {sorted(generators)}")
-        return simulated_pairs(structures, n, generators[method], seed=seed)
+class _Pairs:
+    """The pairs of every set. What is simulated is made once, and is the same for all seeds."""
 
-    def virtual(n: int) -> list[Pair]:
-        return render_pairs([s.grain_map for s in structures], n, seed, progress=False)
+    def __init__(
+        self,
+        target: Target,
+        zoom: float,
+        structures: Sequence[Structure],
+        generators: dict[str, torch.nn.Module],
+        study: Study,
+    ) -> None:
+        self.target, self.zoom, self.study = target, zoom, study
+        self.structures, self.generators = structures, generators
+        self.made: dict[str, list[Pair]] = {}
 
-    few: Callable[[], list[Pair]] = lambda: labelled_pairs(  # noqa: E731
-        target, zoom, study.images, patches=study.patches, side=study.patch, seed=seed
-    )
-    makers: dict[str, Callable[[], list[Pair]]] = {
-        "few labelled": few,
-        "untextured": lambda: simulated_pairs(structures, study.images, seed=seed),
-        "CycleGAN": lambda: translated("CycleGAN", study.images),
-        "CUT": lambda: translated("CUT", study.images),
-        "virtual SEM": lambda: virtual(study.images),
-        "mixed": lambda: translated("CycleGAN", study.images // 2) + virtual(study.images // 2),
-        "CycleGAN, then few labelled": few,
-        "oracle": lambda: labelled_pairs(
-            target, zoom, study.images, patches=None, side=study.patch, seed=seed
-        ),
-    }
-    return makers[name]()
+    def of(self, name: str, seed: int) -> list[Pair]:
+        half = self.study.images // 2
+        if name == "mixed":
+            return self.simulated("CycleGAN")[:half] + self.simulated("virtual SEM")[:half]
+        if name in LABELLED:
+            patches = None if name == "oracle" else self.study.patches
+            return labelled_pairs(
+                self.target,
+                self.zoom,
+                self.study.images,
+                patches=patches,
+                side=self.study.patch,
+                seed=seed,
+            )
+        return self.simulated(name)
+
+    def simulated(self, name: str) -> list[Pair]:
+        n = self.study.images
+        if name not in self.made:
+            if name == "virtual SEM":
+                grain_maps = [s.grain_map for s in self.structures]
+                self.made[name] = render_pairs(grain_maps, n, seed=0, jobs=1, progress=False)
+            elif name == "untextured":
+                self.made[name] = simulated_pairs(self.structures, n)
+            elif name in self.generators:
+                self.made[name] = simulated_pairs(self.structures, n, self.generators[name])
+            else:
+                raise ValueError(f"{name!r} needs a generator of that name, got {sorted(self.generators)}")
+        return self.made[name]
 
 
 def without_training(target: Target) -> dict[str, dict[str, float]]:

@@ -132,7 +132,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_other_settings(
 def test_mistakes_are_named(target, structures, tmp_path) -> None:
     with pytest.raises(ValueError, match="sets must be of"):
         run(target, 1.0, structures, {}, tmp_path, TINY, sets=["pix2pix"])
-    with pytest.raises(ValueError, match="needs a generator 'CUT'"):
+    with pytest.raises(ValueError, match="'CUT' needs a generator"):
         run(target, 1.0, structures, {}, tmp_path, TINY, sets=["CUT"], progress=False)
     with pytest.raises(ValueError, match="steps must be positive"):
         Study(steps=0)
