@@ -123,6 +123,30 @@ def test_schedules_follow_their_formulas():
     assert [row["lr"] for row in rows] == [2.0, 1.5, 1.0, 0.5]
 
 
+def test_a_late_schedule_holds_for_half_of_the_steps_as_the_cyclegan_of_zhu_et_al():
+    late = FitConfig(steps=200, lr=2e-4, schedule="late")
+    published = [2e-4 * (1 - max(0, step - 100) / 100) for step in range(200)]
+    assert [late.learning_rate(step) for step in range(200)] == pytest.approx(published)
+
+
+def test_the_callback_sees_the_running_mean_at_rest_and_changes_nothing(tmp_path):
+    seen = []
+
+    def look(model, step):
+        torch.rand(5)  # a callback may use random numbers
+        seen.append((step, model.weight.item(), model.training, torch.is_grad_enabled()))
+
+    config = FitConfig(steps=10, lr=0.1, ema=0.8, log_every=4)
+    watched, plain = Line(), Line()
+    quiet(watched, config, callback=look)
+    quiet(plain, config)
+    assert [(step, training, grad) for step, _, training, grad in seen] == [
+        (step, False, False) for step in (4, 8, 10)
+    ]
+    assert seen[-1][1] == pytest.approx(watched.weight.item())  # the mean becomes the model
+    assert torch.equal(watched.weight, plain.weight)
+
+
 def test_clipping_bounds_the_gradient():
     def norm(clip: float | None) -> float:
         model = Line(weight=50.0)
