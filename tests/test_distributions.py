@@ -282,6 +282,13 @@ def test_windows_lie_side_by_side_and_show_the_map():
     assert {view.min() for view in views} == {1}
 
 
+def test_a_splinter_of_diagonal_pixels_is_one_grain_not_many():
+    (view,) = windows(
+        np.eye(20, dtype=int), (20, 20)
+    )  # rolled: the diagonal in at most 2 parts, 3 pieces of rest
+    assert view.max() <= 5
+
+
 # --- how many
 
 
