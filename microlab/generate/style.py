@@ -8,6 +8,7 @@ that they do (`microlab.segment.scale`), or the discriminator will tell them apa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def learn_style(
             schedule="late",
             betas=(0.5, 0.999),
             ema=config.ema,
-            log_every=min(50, config.steps),
+            log_every=math.gcd(50, sample_every),
             checkpoint_every=250,
             seed=config.seed,
         ),
