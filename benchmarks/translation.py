@@ -38,7 +38,7 @@ SHIPPED = {
     ),
     "steel": StyleConfig(width=16, blocks=4, crop=96, batch=2, steps=1000, lr=4e-4, lambda_identity=0.1),
 }
-SMALL = {"width": 16, "blocks": 4, "crop": 96, "batch": 2, "steps": 600}
+SMALL = {"width": 16, "blocks": 4, "crop": 96, "batch": 2, "steps": 400}
 ABLATION = {
     **{f"cycle {w}": StyleConfig(**SMALL, lambda_cycle=w, lambda_identity=0.0) for w in (1, 5, 10, 30)},
     **{f"cycle 10, identity {w}": StyleConfig(**SMALL, lambda_identity=w) for w in (0.1, 0.5)},

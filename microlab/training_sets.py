@@ -56,8 +56,8 @@ class Study:
     depth: int = 4
     crop: int = 128
     batch: int = 8
-    steps: int = 600
-    fine_tune: int = 150  # further steps of the fine-tuned set
+    steps: int = 500
+    fine_tune: int = 125  # further steps of the fine-tuned set
     lr: float = 3e-3
 
     def __post_init__(self) -> None:
