@@ -180,10 +180,12 @@ def dashboard(
     Raises
     ------
     ValueError
-        As `realism_report`, and if masks do not have the sizes of their images.
+        As `realism_report`, if `spaces` is empty, and if masks do not have the sizes of their images.
     """
     spaces = {"texture": texture} if spaces is None else spaces
     everything, masks = {REAL: real, **sets}, masks or {}
+    if not spaces:
+        raise ValueError("spaces must name at least one feature space, the first is that of the map")
     for name, images in masks.items():
         if [np.shape(i) for i in everything.get(name, ())] != [np.shape(i) for i in images]:
             raise ValueError(f"masks[{name!r}] must have the number and sizes of the images of {name!r}")
@@ -198,9 +200,9 @@ def dashboard(
         points[f"{name} mask"] = features(drawn)
     placed = tsne(points, perplexity=min(30.0, sum(map(len, points.values())) / 4), seed=seed)
 
-    rows = 2 + (len(spaces) + 1) // 2
-    figure = plt.figure(figsize=(9.0, 3.1 * rows - 0.8))
-    grid = figure.add_gridspec(rows, 2, height_ratios=[0.75, *[1] * (rows - 1)])
+    tall = 1.0 + 0.25 * (len(spaces) - 1)  # the bars of several spaces stand one above the other
+    figure = plt.figure(figsize=(9.0, 5.4 + 3.0 * tall))
+    grid = figure.add_gridspec(3, 2, height_ratios=[0.75, 1, tall])
     examples = grid[0, :].subgridspec(1, len(cut))
     for k, (name, part) in enumerate(cut.items()):
         viz.show_image(_mosaic(part), ax=figure.add_subplot(examples[k]), title=name, vmin=0, vmax=1)
@@ -211,9 +213,9 @@ def dashboard(
     map_plot({name: placed[name] for name in cut}, {name: placed[f"{name} mask"] for name in masks}, ax=ax)
     ax.set_title(f"{space} features" + (", hollow: masks" if masks else ""))
     ax.legend(fontsize=8)
+    bars = grid[2, 1].subgridspec(len(spaces), 1)
     for k, name in enumerate(spaces):
-        place = grid[2, 1] if k == 0 else grid[3 + (k - 1) // 2, (k - 1) % 2]
-        kernel_distance_plot(report, name, ax=figure.add_subplot(place))
+        kernel_distance_plot(report, name, ax=figure.add_subplot(bars[k]))
     return figure, report
 
 
