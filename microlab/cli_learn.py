@@ -104,6 +104,12 @@ def adapt(
             metavar="smoke|laptop|paper", help="Size of the run. [default: MICROLAB_PROFILE, else laptop]"
         ),
     ] = None,
+    batch_norm: Annotated[
+        bool,
+        typer.Option(
+            "--batch-norm", help="Re-estimate the network's batch-norm statistics on the images; may harm."
+        ),
+    ] = False,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
     scale: Scale = "auto",
@@ -126,6 +132,8 @@ def adapt(
     """
     rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
 
+    from dataclasses import replace
+
     from tqdm.auto import tqdm
 
     from microlab import profiles
@@ -133,6 +141,7 @@ def adapt(
     from microlab.batch import Options
 
     settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
+    settings = replace(settings, batch_norm=batch_norm)
     options = Options(pixel_size, rows, zoom, device)
     result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, tell=lambda line: tqdm.write(line))
     for row in result.uncertainty.itertuples():

@@ -166,8 +166,8 @@ def write(
         One line for every image that could not be segmented.
     title : str
     parts : list of dict, optional
-        More about the whole batch: ``title``, ``text`` and ``table`` (caption, columns, rows) of each. With
-        them the page no longer says that no uncertainty is claimed.
+        More about the whole batch: ``title``, ``text``, ``table`` (caption, columns, rows) and perhaps
+        ``picture`` (html, caption) of each. With them the page no longer says that no uncertainty is claimed.
 
     Returns
     -------

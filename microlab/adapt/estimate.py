@@ -17,15 +17,18 @@ from joblib import effective_n_jobs
 from safetensors import safe_open
 
 from microlab import pipeline, recipe
-from microlab.adapt import pairs, record
+from microlab.adapt import microscopes, record
 from microlab.adapt.settings import AdaptSettings
-from microlab.generate.style import learn_style, translate
+from microlab.generate.style import learn_style
 from microlab.measure.features import texture
+from microlab.pairs import simulated_pairs
 from microlab.segment.unet import UNet, predict
 from microlab.simulate import library
 from microlab.simulate.library import StructureParameters
 from microlab.training import FitConfig, fit
+from microlab.translation import flat_images
 
+STAGES = ("library", "style", "pairs", "training", "realism", "held out", "segment")
 WORKER_START = 6.0  # s that processes take to load torch; measured on two cores, not a second of it is work
 WORTH_WORKERS = 20.0  # s of work below which one process is quicker than several
 HELD_OUT_VIEWS = 3  # virtual micrographs of each held-out structure
@@ -78,14 +81,16 @@ def estimate(
     rendered = settings.images - settings.translated
     serial["pairs"] = rendered * render
     if rendered and settings.candidates > 1:
-        part = grain_map[: pairs.LOOK, : pairs.LOOK]
-        candidate = timed(lambda: pairs.nearest_microscopes([part], [image], 1, 2, 0, progress=False))[0] / 3
+        part = grain_map[: microscopes.LOOK, : microscopes.LOOK]
+        candidate = (
+            timed(lambda: microscopes.nearest_microscopes([part], [image], 1, 2, 0, progress=False))[0] / 3
+        )
         serial["pairs"] += rendered * settings.candidates * candidate
     processes = effective_n_jobs(jobs)
     share = {stage: processes > 1 and s > WORTH_WORKERS for stage, s in serial.items()}
     seconds = {stage: s / processes + WORKER_START if share[stage] else s for stage, s in serial.items()}
     if settings.learns:
-        clean = pairs.clean_pair(structure, [0])[0]
+        clean = flat_images([structure])[0]
 
         def learn(steps: int):
             brief = replace(settings.learnt, steps=steps)
@@ -93,7 +98,7 @@ def estimate(
 
         seconds["style"] = settings.learnt.steps * per_step(learn)
         model = learn(1)[0]
-        once = timed(lambda: translate(model.F, clean))[0]
+        once = timed(lambda: simulated_pairs([structure], 1, model.F))[0]
         seconds["pairs"] += settings.translated * once
     network = starting_network(settings)
     batches = recipe.crops([pair], settings.crop, settings.batch, 0)
@@ -112,7 +117,7 @@ def estimate(
     seen, labelled, size = _look_seconds(network, image, device)
     shares = sum(other.size for other in real.values()) / size
     seconds["segment"] = shares * (looks * (seen + labelled) + labelled / zoom**2) + 0.7 * len(real)
-    return Estimate(seconds, share)
+    return Estimate({stage: seconds[stage] for stage in STAGES if stage in seconds}, share)
 
 
 def shares_done(folder: Path, settings: AdaptSettings, images: int) -> dict[str, float]:

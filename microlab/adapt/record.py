@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from microlab.data.files import atomic
+from microlab.recipe import Pair
 
 clock = time.perf_counter  # the tests put in a clock that does not count what other programs do
 
+WORKSHOP = "adaptation"  # folder below the results
 SOURCE = "microlab adapt"  # in run.json: no image's result may take this folder
 
 
@@ -81,6 +85,19 @@ class Record:
                 self.write("seconds.json", {**self.seconds, name: self.seconds.get(name, 0.0) + spent})
         note = "" if expected is None else f", expected {duration(expected)}"
         self.tell(f"{name}: {duration(spent)}{note}")
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> None:
+    """Write all pairs to one ``.npz`` file, whole or not at all."""
+    images, masks = (np.stack(parts) for parts in zip(*pairs))
+    with atomic(path) as partial:
+        np.savez(partial, images=images, masks=masks)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """What `write_pairs` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return list(zip(file["images"], file["masks"]))
 
 
 def duration(seconds: float) -> str:

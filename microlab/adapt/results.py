@@ -12,20 +12,23 @@ from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from microlab import batch, pipeline, report, viz
-from microlab.adapt import pairs
 from microlab.adapt.estimate import HELD_OUT_VIEWS
-from microlab.adapt.record import Record, duration
+from microlab.adapt.record import WORKSHOP, Record, duration
 from microlab.adapt.settings import AdaptSettings
 from microlab.batch import Options, Segmented
 from microlab.data import images
 from microlab.data.files import atomic, sha256
 from microlab.generate.style import stretch
 from microlab.measure import metrics
-from microlab.measure.realism import realism_report
+from microlab.measure.realism import patches, realism_report
 from microlab.recipe import Pair, virtual_pair
 from microlab.simulate.library import Structure
+from microlab.translation import flat_images
 from microlab.uncertainty import Uncertainty, estimate_uncertainty
 
+MONTAGE = "looks.png"
+COMPARED = 100  # training images that are compared, evenly over all
+SHOWN = 5  # patches in a row of the montage
 MOST = 0.5  # largest standard deviation of numbers in [0, 1]
 
 
@@ -40,12 +43,25 @@ def realism(
         64, *(max(image.shape) // 2 for image in real.values()), *(min(i.shape) for i in real.values())
     )
     sets = {
-        "training images": [stretch(image / np.float32(255)) for image, _ in training],
-        "untextured": [stretch(pairs.clean_pair(s, [settings.seed, k])[0]) for k, s in enumerate(structures)],
+        "training images": training_images(training),
+        "untextured": [stretch(image) for image in flat_images(structures, seed=settings.seed)],
     }
     table = realism_report(list(real.values()), sets, side=side, n=settings.patches, seed=settings.seed)
     table = table.dropna(axis=1, how="all")
     return {key: table.to_dict("split")[key] for key in ("index", "columns", "data")}
+
+
+def training_images(training: list[Pair]) -> list[np.ndarray]:
+    """Images of some of the pairs, (H, W) float32 in [0, 1], grey levels stretched."""
+    return [stretch(image / np.float32(255)) for image, _ in training[:: -(-len(training) // COMPARED)]]
+
+
+def montage(real: dict[str, np.ndarray], training: list[Pair], settings: AdaptSettings, path: Path) -> None:
+    """A picture of patches of the images (upper row) and of the training images (lower row)."""
+    made = training_images(training)
+    side = min(128, *(min(image.shape) for image in (*real.values(), *made)))
+    rows = [np.hstack(patches(part, side, SHOWN, settings.seed)) for part in (list(real.values()), made)]
+    images.write_image(path, np.vstack(rows))
 
 
 def held_out(
@@ -131,7 +147,7 @@ def section(result: Segmented, found: Uncertainty) -> dict:
 
 def write_uncertainty(folder: Path, found: Uncertainty, pixel_size: float | None) -> None:
     """``uncertainty.tif`` (the numbers) and ``uncertainty.png`` (to look at; white is 0.5)."""
-    images.write_image(folder / "uncertainty.tif", found.deviation_map, pixel_size=pixel_size)
+    images.write_image(folder / "uncertainty.tif", found.deviation_map, pixel_size=pixel_size, bits=32)
     images.write_image(folder / "uncertainty.png", found.deviation_map / MOST)
 
 
@@ -152,7 +168,8 @@ def write(
     seconds: dict[str, float],
     zoom: float,
 ) -> Path:
-    """``uncertainty.csv`` and the page."""
+    """``uncertainty.csv`` and the page, with the picture of `montage`."""
+    looks = images.read_image(out / WORKSHOP / MONTAGE, data_bar=0).pixels
     with atomic(out / "uncertainty.csv") as partial:
         uncertainty.to_csv(partial, float_format="%.4g")
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]
@@ -182,6 +199,10 @@ def write(
         },
         {
             "title": "Are the training images like yours?",
+            "picture": {
+                "html": viz.html_image(looks, "Patches of your images above, of the training images below"),
+                "caption": "Above: patches of your images; below: of the training images (greys stretched)",
+            },
             "text": "Patches of the training images and of untextured simulations against patches of your "
             "images. The first row is the floor: how far one half of your images lies from the other. These "
             "distances see no mask: they cannot tell whether the images teach the right boundaries.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from microlab.generate.style import PAPER, StyleConfig
+from microlab.generate.style import METHODS, PAPER, StyleConfig
 from microlab.pipeline import DEFAULT_WEIGHTS
 from microlab.profiles import PROFILES
 from microlab.recipe import STRUCTURES
@@ -39,6 +39,7 @@ class AdaptSettings:
     batch: int = 8
     steps: int = 800
     lr: float = 1e-3
+    batch_norm: bool = False  # re-estimate batch-norm statistics on the images, after training
     patches: int = 400  # of each set, for the realism report
     views: int = VIEWS  # looks at each image, for its uncertainty
     seed: int = 0
@@ -55,6 +56,8 @@ class AdaptSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.crop > min(self.ranges.shape):
             raise ValueError(f"crop must fit the structures, {self.ranges.shape}, got {self.crop}")
+        if self.style in METHODS and self.learnt.method != self.style:
+            raise ValueError(f"learnt.method must be the style {self.style!r}, got {self.learnt.method!r}")
         if self.learns and self.learnt.crop > min(self.ranges.shape):
             raise ValueError(
                 f"learnt.crop must fit the structures, {self.ranges.shape}, got {self.learnt.crop}"

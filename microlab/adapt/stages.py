@@ -8,6 +8,7 @@ weights, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -17,21 +18,22 @@ import pandas as pd
 import torch
 
 from microlab import batch, devices, pipeline, recipe
-from microlab.adapt import pairs, results
+from microlab.adapt import microscopes, results
 from microlab.adapt.estimate import Estimate, check_space, estimate, shares_done, starting_network
-from microlab.adapt.record import Record, duration
+from microlab.adapt.record import WORKSHOP, Record, duration, read_pairs, write_pairs
 from microlab.adapt.settings import AdaptSettings
 from microlab.adapt.sources import at_network_scale, grain_scale, grain_size, read_images
 from microlab.batch import Options
 from microlab.data import weights
 from microlab.data.files import sha256
 from microlab.generate.style import learn_style
+from microlab.pairs import simulated_pairs
+from microlab.segment.adabn import adapt_batch_norm
 from microlab.segment.scale import mean_intercept
 from microlab.simulate import library
 from microlab.simulate.library import Structure
 from microlab.training import FitConfig, fit
-
-WORKSHOP = "adaptation"  # folder below the results
+from microlab.translation import flat_images
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,15 @@ def adapt(
         far = max(zooms, key=lambda name: abs(np.log(zooms[name] / zoom)))
         tell(f"grain scale: {far} differs most, zoom {zooms[far]:.2f}; adapt to one magnification at a time")
     real = at_network_scale(micrographs, zoom, settings)
-    probe = lambda: asdict(estimate(settings, real, zoom, jobs=jobs, device=options.device))  # noqa: E731
+
+    def probe() -> dict:
+        return asdict(estimate(settings, real, zoom, jobs=jobs, device=options.device))
+
     expected = Estimate(**record.once("expected.json", probe))
     shares = shares_done(record.folder, settings, len(micrographs))
     tell(_plan(expected, shares))
 
-    def stage(name: str):
+    def stage(name: str) -> AbstractContextManager:
         return record.stage(name, expected.seconds[name] if not shares[name] else None)
 
     with stage("library"):
@@ -153,15 +158,16 @@ def adapt(
         file = record.folder / "pairs.npz"
         if not file.is_file():
             workers = jobs if expected.share["pairs"] else 1
-            made = make_pairs(settings, known, real, generator, workers, options.device, progress)
-            pairs.write_pairs(file, made)
-        training = pairs.read_pairs(file)
+            made = make_pairs(settings, known, real, generator, workers, progress)
+            write_pairs(file, made)
+        training = read_pairs(file)
     path = out / "adapted.safetensors"
     with stage("training"):
-        train(path, record, settings, training, intercept, options.device, progress)
+        train(path, record, settings, training, real, intercept, options.device, progress)
     network = pipeline.load_network(path)
     with stage("realism"):
         realism = record.once("realism.json", lambda: results.realism(real, training, known, settings))
+        results.montage(real, training, settings, record.folder / results.MONTAGE)
     with stage("held out"):
         held_out = record.once(
             "held_out.json", lambda: results.held_out(network, unseen, settings, options.device)
@@ -194,7 +200,7 @@ def learn(
     progress: bool,
 ) -> torch.nn.Module:
     """The generator that gives simulations the look of the images."""
-    simulated = [pairs.clean_pair(s, [settings.seed, k])[0] for k, s in enumerate(structures)]
+    simulated = flat_images(structures, seed=settings.seed)
     model, _ = learn_style(
         simulated, real, settings.learnt, folder=record.folder / "style", device=device, progress=progress
     )
@@ -207,21 +213,18 @@ def make_pairs(
     real: dict[str, np.ndarray],
     generator: torch.nn.Module | None,
     jobs: int,
-    device: str | None,
     progress: bool,
 ) -> list[recipe.Pair]:
     """Training images with their masks, in the style asked for."""
     made = []
     if settings.translated:
-        made += pairs.translated_pairs(
-            generator, structures, settings.translated, settings.seed, device=device, progress=progress
-        )
+        made += simulated_pairs(structures, settings.translated, generator, seed=settings.seed)
     if n := settings.images - settings.translated:
         maps, seed = [structure.grain_map for structure in structures], settings.seed
-        chosen = pairs.nearest_microscopes(
+        chosen = microscopes.nearest_microscopes(
             maps, list(real.values()), n, settings.candidates, seed, jobs=jobs, progress=progress
         )
-        made += pairs.rendered_pairs(maps, chosen, seed, jobs=jobs, progress=progress)
+        made += microscopes.rendered_pairs(maps, chosen, seed, jobs=jobs, progress=progress)
     return made
 
 
@@ -230,6 +233,7 @@ def train(
     record: Record,
     settings: AdaptSettings,
     training: list[recipe.Pair],
+    real: dict[str, np.ndarray],
     intercept: float,
     device: str | None,
     progress: bool,
@@ -257,6 +261,8 @@ def train(
         device=device,
         progress=progress,
     )
+    if settings.batch_norm:
+        model = adapt_batch_norm(model, list(real.values()), seed=settings.seed)
     looks = {"render": "under a virtual SEM", "mixed": "half translated, half under a virtual SEM"}
     look = looks.get(settings.style, f"translated by {settings.style}")
     card = {
@@ -266,7 +272,8 @@ def train(
         "trained_by": f"microlab adapt, style {settings.style}, from {settings.start or 'random weights'}",
         "recipe": asdict(settings),
         "data": f"{settings.images} images of simulated polycrystals, {look}; no label. "
-        f"The style was matched to {len(record.read('run.json')['asked']['images'])} unlabelled images",
+        f"The style was matched to {len(record.read('run.json')['asked']['images'])} unlabelled images"
+        + (", batch-norm statistics re-estimated on them" if settings.batch_norm else ""),
         "licence": "yours",
         "scores": {},
         "hardware": f"{history.device}, {torch.get_num_threads()} CPU threads",

@@ -1,4 +1,4 @@
-"""Training pairs for one material: microscopes that resemble its images, or a learnt style (chapter 07).
+"""Virtual microscopes that resemble the one which took a user's images (chapter 07).
 
     of every `candidates` microscopes drawn at random, keep the one whose image is nearest to a real one
 
@@ -10,20 +10,15 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from microlab.data.files import atomic
-from microlab.generate.style import stretch, translate
+from microlab.generate.style import stretch
 from microlab.measure.features import texture
 from microlab.measure.realism import patches
 from microlab.recipe import Pair, virtual_pair
-from microlab.render.prepare import untextured
-from microlab.simulate.library import Structure
 
 LOOK = 128  # px, side of the pictures by which microscopes are compared
 LOOKS = 12  # patches of them that are compared
@@ -88,43 +83,6 @@ def rendered_pairs(
     work = (delayed(virtual_pair)(grain_maps[k % len(grain_maps)], [seed, k]) for k in microscopes)
     made = Parallel(n_jobs=jobs, return_as="generator")(work)
     return list(tqdm(made, desc="virtual micrographs", total=len(microscopes), disable=not progress))
-
-
-def translated_pairs(
-    generator: torch.nn.Module,
-    structures: list[Structure],
-    n: int,
-    seed: int,
-    *,
-    device: str | None = None,
-    progress: bool = True,
-) -> list[Pair]:
-    """Simulations in the learnt style, going round the structures, with greys and noise of their own."""
-    pairs = []
-    for k in tqdm(range(n), desc="translated simulations", disable=not progress):
-        image, mask = clean_pair(structures[k % len(structures)], [seed, k])
-        image = translate(generator, image, seed=seed * 1_000_003 + k, device=device)
-        pairs.append(((image * 255).round().astype(np.uint8), mask))
-    return pairs
-
-
-def clean_pair(structure: Structure, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The untextured simulation, (H, W) float32 in [0, 1], and its boundary mask."""
-    mask = structure.boundary_mask
-    return untextured(structure.grain_map, mask, seed=np.random.default_rng(seed)), mask
-
-
-def write_pairs(path: Path, pairs: list[Pair]) -> None:
-    """Write all pairs to one ``.npz`` file, whole or not at all."""
-    images, masks = (np.stack(parts) for parts in zip(*pairs))
-    with atomic(path) as partial:
-        np.savez(partial, images=images, masks=masks)
-
-
-def read_pairs(path: Path) -> list[Pair]:
-    """What `write_pairs` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        return list(zip(file["images"], file["masks"]))
 
 
 def _look(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
