@@ -5,7 +5,8 @@
     python benchmarks/growth.py --folder FOLDER  keeps the frames there and goes on after a kill
 
 Three seeds. Each frame is imaged by every road: translated by the learnt style of perovskite if its weights
-are shipped, and seen by one virtual SEM, at the scale of the training and at a zoom estimated in each frame.
+are shipped, and seen by one virtual SEM, both at scale 1; for the first seed also at a zoom estimated in each
+frame.
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ TRIVIAL = "the same size in every frame"
 BAR = 0.10
 
 
-def roads() -> dict[str, tuple[growth_sequence.Image, float | None]]:
-    """What makes the micrographs, and the scale at which the network sees them, by the road's name."""
+def roads(seed: int) -> dict[str, tuple[growth_sequence.Image, float | None]]:
+    """What makes the micrographs, and the scale at which the network sees them, by the road's name.
+
+    Estimating the zoom costs ten looks at each frame, so that road is taken for the first seed only.
+    """
     found = {}
     if STYLE in weights.available():
         from microlab.generate.networks import Generator
 
         found["translated by F"] = (growth_sequence.translated(Generator.from_weights(STYLE)), 1.0)
     found["virtual SEM"] = (growth_sequence.virtual_sem(), 1.0)
-    found["virtual SEM, zoom estimated in each frame"] = (growth_sequence.virtual_sem(), None)
+    if seed == SEEDS[0]:
+        found["virtual SEM, zoom estimated in each frame"] = (growth_sequence.virtual_sem(), None)
     return found
 
 
@@ -54,7 +59,7 @@ def run(folder: Path) -> pd.DataFrame:
     for seed in SEEDS:
         place = folder / f"seed{seed}"
         frames = list(growth_sequence.grow(growth_sequence.Settings(**SETTINGS, seed=seed), folder=place))
-        for road, (image, scale) in roads().items():
+        for road, (image, scale) in roads(seed).items():
             name = road.replace(",", "").replace(" ", "-")
             seen = growth_sequence.observe(
                 frames, image, weights=network, scale=scale, seed=seed, folder=place, name=name

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 import pytest
 from dark_lines import save_network
 from scipy import ndimage
 
 from microlab import growth_sequence, pipeline
+from microlab.generate.networks import Generator
+from microlab.generate.style import translate
 from microlab.measure import growth
 from microlab.render.prepare import untextured
 from microlab.render.sem import Microscope
@@ -125,11 +128,27 @@ def test_a_perfect_segmentation_has_the_true_slope(grown):
     np.testing.assert_allclose(measured.table["exact"], exact)
 
 
-def test_merged_grains_show_as_a_steeper_slope(grown):
-    measured = growth_sequence.measure(frames_of(grown, lambda labels: (labels + 1) // 2))
-    found = growth_sequence.kinetics(measured, resamples=200)
-    assert found.ratio > 1.3
-    assert found.ratio_low < found.ratio < found.ratio_high
+def curves(found_share):
+    """Counts in 36 blocks that follow the parabolic law, of which a share is found, frame by frame."""
+    time = np.linspace(100, 1100, 9)
+    rng = np.random.default_rng(0)
+    expected = 20 * 400 / (400 + 1.1 * time)[:, None]
+    true = expected * (1 + 0.2 * rng.standard_normal(36))
+    found = true * found_share[:, None] * (1 + 0.02 * rng.standard_normal((9, 36)))
+    table = {"time": time, "true": 288_000 / true.sum(1), "found": 288_000 / found.sum(1)}
+    table["exact"], table["true_error"] = table["true"], table["true"] ** 1.5 / 100
+    return growth_sequence.Measured(pd.DataFrame(table), true, found, 288_000.0)
+
+
+def test_a_share_lost_in_every_frame_makes_the_slope_steeper_by_as_much():
+    law = growth_sequence.kinetics(curves(np.full(9, 0.8)))
+    assert law.ratio_low < 1 / 0.8 < law.ratio_high
+    assert law.ratio_high - law.ratio_low < 0.1 < law.true.k_high / law.true.k - law.true.k_low / law.true.k
+
+
+def test_small_grains_lost_early_make_growth_look_slower():
+    law = growth_sequence.kinetics(curves(np.linspace(0.8, 1, 9)))
+    assert law.ratio_high < 1
 
 
 def test_the_network_made_by_hand_finds_the_true_grains(grown, network):
@@ -137,6 +156,17 @@ def test_the_network_made_by_hand_finds_the_true_grains(grown, network):
     table = growth_sequence.measure(frames).table
     # a vanishing grain is all boundary, and the truth still counts it
     np.testing.assert_allclose(table["found"], table["true"], rtol=0.15)
+
+
+def test_a_translated_frame_is_a_micrograph_of_the_same_size(grown):
+    generator = Generator(width=2, blocks=1)
+    image = growth_sequence.translated(generator)
+    frame = grown[0]
+    made = image(frame.grain_map, frame.boundary, 5)
+    assert made.shape == frame.grain_map.shape
+    np.testing.assert_array_equal(made, image(frame.grain_map, frame.boundary, 5))
+    clean = untextured(frame.grain_map, frame.boundary, seed=5)
+    np.testing.assert_array_equal(made, translate(generator, clean, seed=5))
 
 
 def test_an_image_of_another_size_is_refused(grown, network):
