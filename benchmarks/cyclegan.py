@@ -10,8 +10,10 @@ Both train the same number of weights on the same crops: two ResNet generators, 
 halvings, instance norm, least squares, cycle weight 10, identity weight 0.5, a pool of 50, no noise channel.
 Two things differ. The peer doubles by a transposed convolution; we repeat pixels and convolve, which is four
 times the products in those two layers. The row "their doubling" puts transposed convolutions into ours. And
-the peer pads its halvings with zeros, we reflect. Ours is timed inside `microlab.training.fit`, with all that
-it does in a step. "As used" takes the fastest precision of the device and keeps a running mean of the weights.
+the peer pads its halvings with zeros, we reflect.
+
+Ours is timed inside `microlab.training.fit`, with all that it does in a step. "As used" takes the fastest
+precision of the device and keeps a running mean of the weights.
 
 Contenders take turns. On a CPU the processor time of one thread is counted, which other programs disturb
 little; on a GPU it is the wall clock. Memory is what two steps add to a process at most (Linux), or what
