@@ -56,6 +56,7 @@ def surface_plot(patch: ArrayLike, *, ax: Axes | None = None, title: str | None 
     ax.plot_surface(x, y, patch, cmap="cividis", vmin=0, vmax=1, rcount=64, ccount=64, linewidth=0)
     ax.set(zlim=(0, 1), xticks=[], yticks=[], zticks=[0, 1])
     ax.view_init(elev=55, azim=-60)
+    ax.set_box_aspect((1, 1, 0.5), zoom=1.2)
     if title:
         ax.set_title(title)
     return ax
@@ -138,6 +139,7 @@ def kernel_distance_plot(report: pd.DataFrame, space: str, *, ax: Axes | None = 
     )
     ax.axvline(report[f"KID {space}"].iloc[0], color=palette[REAL], linestyle=":", linewidth=1)
     ax.set_xscale("symlog", linthresh=1)
+    ax.set_axisbelow(True)
     ax.invert_yaxis()
     ax.set(xlabel=f"kernel distance, {space} features")
     return ax
