@@ -29,7 +29,7 @@ from microlab.training import FitConfig, fit
 from microlab.translation import flat_images
 
 STAGES = ("library", "style", "pairs", "training", "realism", "held out", "segment")
-WORKER_START = 6.0  # s that processes take to load torch; measured on two cores, not a second of it is work
+WORKER_START = 6.0  # s that processes take to load torch, none of it work; a guess for two cores
 WORTH_WORKERS = 20.0  # s of work below which one process is quicker than several
 HELD_OUT_VIEWS = 3  # virtual micrographs of each held-out structure
 RESERVE = 1.2  # of the disk space that the files take

@@ -29,7 +29,7 @@ DATASETS: dict[str, DataSet] = {
             licence="MIT",
             url="https://github.com/yamanmy/grain_boundary.github.io",
             citation="yamanmy, grain_boundary: grain boundaries in images of perovskite thin films, GitHub.",
-            mask="boundary, drawn by an expert as lines 7-10 px wide",
+            mask="boundary, drawn by an expert as lines 3 to 7 px wide",
             splits=("style", "test"),
         ),
         DataSet(
