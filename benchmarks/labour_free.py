@@ -44,7 +44,8 @@ IN_VIEW = (
 )
 NOTES = {
     "perovskite": "The paper tested on its own images and gives no tolerance of its boundary F1, so "
-    "its row is a landmark, not a rival. The expert's mask here is blocky, its lines mostly 3 to 7 pixels wide.",
+    "its row is a landmark, not a rival. The expert's mask here is blocky, its lines mostly 3 to 7 "
+    "pixels wide.",
     "steel": "Etched steel under light, not electrons: a second target that the paper does not have.",
 }
 

@@ -51,8 +51,8 @@ NOTES = {
         "counts its labelled training patches once as 4 and once as 6. Its baselines are drawn in its "
         "figure 4, not printed. So its rows are landmarks, not rivals. Here one field is cut in halves: "
         "the left one is style and, for the oracle, labels; the right one is the test. The lines of the "
-        "expert's mask are mostly 3 to 7 pixels wide, which a grain IoU feels. The U-Net is smaller than the paper's (16 "
-        "channels against 64) and sees fewer steps."
+        "expert's mask are mostly 3 to 7 pixels wide, which a grain IoU feels. The U-Net is "
+        "smaller than the paper's (16 channels against 64) and sees fewer steps."
     ),
     "steel": (
         "Etched steel under light, cut in halves as the perovskite is. The paper has no such target. The "
