@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -178,3 +180,13 @@ def test_an_image_of_another_size_is_refused(grown, network):
 def test_settings_that_make_no_sequence_are_refused(change):
     with pytest.raises(ValueError, match="must"):
         growth_sequence.Settings(**{"end": 120.0, "start": 20.0, **change})
+
+
+def test_the_stored_slopes_meet_the_bar():
+    path = Path(__file__).resolve().parents[1] / "book" / "results" / "growth.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    limit = float(record["bar"]["largest deviation of k"].removeprefix("<= "))
+    assert limit == 0.1
+    for road in ("ours", "virtual SEM"):
+        assert record["scores"][road]["largest deviation of k"] <= limit
+        assert record["scores"][road]["largest deviation, exact count"] <= limit
