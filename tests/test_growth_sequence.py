@@ -104,7 +104,8 @@ def test_a_grain_keeps_its_grey(grown, image):
         picture, ids = make(frame.grain_map, frame.boundary, 5), np.arange(SMALL.grains)
         deep = ndimage.distance_transform_edt(~frame.boundary) > 3
         area = np.bincount(frame.grain_map[deep], minlength=SMALL.grains)
-        mean = ndimage.mean(picture, np.where(deep, frame.grain_map, -1), ids)
+        with np.errstate(invalid="ignore"):  # a vanished grain has no mean
+            mean = ndimage.mean(picture, np.where(deep, frame.grain_map, -1), ids)
         greys.append(np.where(area > 60, mean, np.nan))
     both = np.isfinite(greys).all(axis=0)
     assert both.sum() >= 6
