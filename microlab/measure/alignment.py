@@ -19,7 +19,7 @@ from skimage.morphology import skeletonize
 
 from ._images import as_mask
 
-STEP = 0.25  # px, along a profile
+STEP = 0.125  # px, along a profile; splines between the pixels
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def boundary_displacement(
     profiles = ndimage.map_coordinates(
         grey,
         [y[:, None] + ny[:, None] * offsets, x[:, None] + nx[:, None] * offsets],
-        order=1,
+        order=3,
         mode="nearest",
     )  # (n, offsets)
     # Where a grey is shared, as in flat images, the nearest point counts.
