@@ -117,7 +117,8 @@ def ablation(folder: Path, record: bool) -> None:
         "virtual": False,
         "scores": {name: rows[name] for name in ("ours", *(set_ for set_ in rows if set_ != "ours"))},
         "trivial": "untextured",
-        "note": "`ours` is the shipped translator, trained longer and wider than the others, which share "
+        "note": "`ours` is the shipped translator, trained for longer and with more blocks than the others, "
+        "which share "
         f"{SMALL['steps']} steps at width {SMALL['width']}. Displacement is the median distance between the "
         "mask's lines and the darkest line of the image, by grey profiles; it must not pass 1 pixel.",
         "bar": {"displacement, px": "<= 1"},
