@@ -95,7 +95,7 @@ def adapt(
         typer.Option(
             metavar="render|cyclegan|cut|mixed",
             help="Where the look comes from: virtual SEM, learnt from the images, or half of each. "
-            "[default: render]",
+            "[default: mixed]",
         ),
     ] = None,
     profile: Annotated[

@@ -41,7 +41,7 @@ class StyleConfig:
     layers: int = 2  # halvings of the discriminators: patches of 34 pixels, about one grain
     noise: float = 0.3  # of F's noise channel
     lambda_cycle: float = 10.0  # CycleGAN only
-    lambda_identity: float = 0.0  # CycleGAN only
+    lambda_identity: float = 0.1  # CycleGAN only; without it the picture may drift (chapter 05)
     lambda_nce: float = 1.0  # CUT only
     crop: int = 96  # pixels
     batch: int = 2
