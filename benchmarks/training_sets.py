@@ -61,7 +61,7 @@ NOTES = {
     ),
     "steel": (
         "Etched steel under light, cut in halves as the perovskite is. The paper has no such target. The "
-        "few labelled patches are four of 128 x 128 pixels."
+        "few labelled patches are four of 128 x 128 pixels. CUT was not trained for it, to save time."
     ),
 }
 
@@ -105,7 +105,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
         "data": f"Right half of the real micrograph {name}; mean and standard deviation over "
         f"{len(options.seeds)} seeds. The translators were trained, and the simulated images made, once.",
         "virtual": False,
-        "sets": training_sets.SETS,
+        "sets": {kind: training_sets.SETS[kind] for kind in sets},
         "scores": rows,
         "paper": PAPER if name == "perovskite" else {},
         "note": NOTES[name],
@@ -119,7 +119,8 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
             "zoom, estimated": round(zoom, 3),
         },
         "seed": list(options.seeds),
-        "command": "python benchmarks/training_sets.py FOLDER --record",
+        "command": f"python benchmarks/training_sets.py FOLDER --targets {name} --record"
+        + ("" if len(sets) == len(training_sets.SETS) else " --sets " + " ".join(f'"{s}"' for s in sets)),
         "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}",
         "seconds": round(_training_seconds(folder / name) + time.perf_counter() - start, 1),
         "date": date.today().isoformat(),
