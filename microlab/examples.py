@@ -5,7 +5,6 @@ The virtual one is embedded: it is made when asked for, needs no download, and i
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,8 +140,7 @@ def target(name: str = "perovskite") -> Target:
     """
     from microlab.data import datasets
 
-    if name not in REAL_SAMPLES:
-        raise ValueError(f"name must be one of {', '.join(REAL_SAMPLES)}, got {name!r}")
+    _check_name(name)
     (field,) = datasets.load(name, labelled=True)
     whole = Sample(name, field.image, field.mask, field.pixel_size, False, REAL_SAMPLES[name])
     style, test = _left_and_right(whole)
@@ -153,16 +151,24 @@ def target_or_stand_in(name: str = "perovskite", seed: int = 11) -> Target:
     """`target`, or without the real images a virtual stand-in that is marked as virtual.
 
     The stand-in is one large virtual micrograph through one microscope, cut into halves like the real ones,
-    so that a chapter runs anywhere.
+    so that a chapter runs anywhere. Its name says what it is, and ``test.about`` why it had to be made.
     """
     from microlab.data import datasets
 
+    _check_name(name)
     try:
+        datasets.fetch(name, progress=False)
         return target(name)
     except (OSError, datasets.DatasetError) as error:
-        warnings.warn(f"{name} is not to be had ({error}); a virtual stand-in takes its place", stacklevel=2)
+        reason = f" It stands in for {name}, which is not to be had: {error}"
     style, test = _left_and_right(virtual_sample(seed, size=768, grains=250))
+    test = replace(test, about=test.about + reason)
     return Target(f"virtual stand-in for {name}", style.image, style.truth, test, virtual=True)
+
+
+def _check_name(name: str) -> None:
+    if name not in REAL_SAMPLES:
+        raise ValueError(f"name must be one of {', '.join(REAL_SAMPLES)}, got {name!r}")
 
 
 def _left_and_right(field: Sample) -> tuple[Sample, Sample]:
