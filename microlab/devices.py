@@ -1,4 +1,4 @@
-"""Where a network computes: device, precision, and the processes that share a run (chapter 08)."""
+"""Where a network computes: device, precision, and the processes that share a run (chapter 07)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def device(name: str | torch.device | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def hardware(device: str) -> str:
+    """What a run computed on, for a card: the GPU's name, or the number of CPU threads."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

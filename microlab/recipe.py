@@ -19,12 +19,13 @@ from tqdm.auto import tqdm
 
 from microlab import pipeline
 from microlab.data import weights
+from microlab.devices import hardware
 from microlab.render.prepare import standardise
 from microlab.render.sem import MicroscopeRanges, draw_microscope, render
 from microlab.segment.scale import mean_intercept
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
-from microlab.training import FitConfig, fit
+from microlab.training import FitConfig, History, fit
 
 Pair = tuple[np.ndarray, np.ndarray]  # image (H, W) uint8, boundary mask (H, W) bool
 
@@ -128,6 +129,61 @@ def pair_loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) 
     return boundary_loss(model(images), masks)
 
 
+def fit_unet(
+    model: torch.nn.Module,
+    pairs: list[Pair],
+    *,
+    steps: int,
+    lr: float,
+    crop: int,
+    batch: int,
+    seed: int,
+    ema: float = 0.99,
+    checkpoint_every: int = 250,
+    folder: Path | None = None,
+    device: str | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> History:
+    """Train a U-Net on pairs, in place: the settings that every training of a segmenter shares.
+
+    Parameters
+    ----------
+    model : UNet
+    pairs : list of (image (H, W) uint8, mask (H, W) bool)
+    steps, lr, seed, ema, checkpoint_every
+        As in `microlab.training.FitConfig`; the learning rate warms up over at most 100 steps.
+    crop, batch : int
+        As in `crops`.
+    folder, device, resume, progress
+        As in `microlab.training.fit`.
+
+    Returns
+    -------
+    History
+    """
+    config = FitConfig(
+        steps=steps,
+        lr=lr,
+        warmup=min(100, steps // 10),
+        weight_decay=1e-4,
+        clip=1.0,
+        ema=ema,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+    )
+    return fit(
+        model,
+        crops(pairs, crop, batch, seed),
+        pair_loss,
+        config,
+        folder=folder,
+        device=device,
+        resume=resume,
+        progress=progress,
+    )
+
+
 def train(
     folder: str | Path,
     recipe: Recipe | None = None,
@@ -189,21 +245,14 @@ def train(
     known, unseen = grain_maps[: -recipe.held_out], grain_maps[-recipe.held_out :]
     pairs = render_pairs(known, recipe.images, recipe.seed, jobs=jobs, progress=progress)
     model = UNet(width=recipe.width, depth=recipe.depth, seed=recipe.seed)
-    config = FitConfig(
+    history = fit_unet(
+        model,
+        pairs,
         steps=recipe.steps,
         lr=recipe.lr,
-        warmup=min(100, recipe.steps // 10),
-        weight_decay=1e-4,
-        clip=1.0,
-        ema=0.99,
+        crop=recipe.crop,
+        batch=recipe.batch,
         seed=recipe.seed,
-        checkpoint_every=250,
-    )
-    history = fit(
-        model,
-        crops(pairs, recipe.crop, recipe.batch, recipe.seed),
-        pair_loss,
-        config,
         folder=folder / "training",
         device=device,
         resume=resume,
@@ -211,11 +260,6 @@ def train(
     )
     virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
     scores = validate(model, virtual, device=device)
-    hardware = (
-        torch.cuda.get_device_name()
-        if history.device.startswith("cuda")
-        else f"{torch.get_num_threads()} CPU threads"
-    )
     card = {
         "architecture": "UNet",
         "parameters": model.architecture,
@@ -225,7 +269,7 @@ def train(
         "data": f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no label",
         "licence": "MIT",
         "scores": {f"held-out virtual: {name}": value for name, value in scores.items()},
-        "hardware": hardware,
+        "hardware": hardware(history.device),
         "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
         "date": date.today().isoformat(),
         "seed": recipe.seed,

@@ -1,4 +1,4 @@
-"""One training loop for every network of the book (chapter 08 and later).
+"""One training loop for every network of the book (chapters 04 and 07).
 
     weights <- weights - lr(step) * Adam(d loss / d weights)
 

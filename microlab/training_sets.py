@@ -22,13 +22,12 @@ from microlab import pipeline
 from microlab.data.files import atomic
 from microlab.examples import Target
 from microlab.pairs import labelled_pairs, simulated_pairs
-from microlab.recipe import Pair, crops, pair_loss, render_pairs
+from microlab.recipe import Pair, fit_unet, render_pairs
 from microlab.segment.adabn import adapt_batch_norm
 from microlab.segment.instances import components, watershed_grains
 from microlab.segment.scale import resize_by
 from microlab.segment.unet import UNet
 from microlab.simulate.library import Structure
-from microlab.training import FitConfig, fit
 
 # name -> what it is, in the order of the table
 SETS = {
@@ -80,21 +79,16 @@ def train_unet(
     """The study's U-Net on some pairs; `start` is trained further, at a tenth of the learning rate."""
     model = start if start is not None else UNet(width=study.width, depth=study.depth, seed=seed)
     steps = steps or study.steps
-    config = FitConfig(
+    fit_unet(
+        model,
+        pairs,
         steps=steps,
         lr=study.lr if start is None else study.lr / 10,
-        warmup=steps // 10,
-        weight_decay=1e-4,
-        clip=1.0,
-        ema=0.98,
+        crop=min(study.crop, *(min(image.shape) for image, _ in pairs)),
+        batch=study.batch,
         seed=seed,
-    )
-    side = min(study.crop, *(min(image.shape) for image, _ in pairs))
-    fit(
-        model,
-        crops(pairs, side, study.batch, seed),
-        pair_loss,
-        config,
+        ema=0.98,
+        checkpoint_every=500,
         folder=folder,
         device=device,
         progress=progress,

@@ -12,9 +12,9 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from microlab.data import weights
+from microlab.devices import hardware
 from microlab.generate.style import StyleConfig, learn_style, stretch, translate
 from microlab.measure import alignment
 from microlab.render.prepare import untextured
@@ -146,11 +146,6 @@ def train_style(
     unseen = structures[-held_out:]
     made = [translate(model.F, y, seed=k) for k, y in enumerate(flat_images(unseen, seed=config.seed + 1))]
     scores = fidelity(unseen, made)
-    hardware = (
-        torch.cuda.get_device_name()
-        if history.device.startswith("cuda")
-        else f"{torch.get_num_threads()} CPU threads"
-    )
     card = {
         "architecture": "Generator",
         "parameters": model.F.architecture,
@@ -160,7 +155,7 @@ def train_style(
         "data": f"{data or name}; {len(structures) - held_out} simulated polycrystals, not paired; no label",
         "licence": "MIT",
         "scores": {f"held-out simulations: {key}": round(value, 4) for key, value in scores.items()},
-        "hardware": hardware,
+        "hardware": hardware(history.device),
         "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
         "date": date.today().isoformat(),
         "seed": config.seed,

@@ -32,7 +32,6 @@ from microlab.segment.adabn import adapt_batch_norm
 from microlab.segment.scale import mean_intercept
 from microlab.simulate import library
 from microlab.simulate.library import Structure
-from microlab.training import FitConfig, fit
 from microlab.translation import flat_images
 
 
@@ -242,21 +241,15 @@ def train(
     if path.is_file() and record.read("trained.json") == sha256(path):
         return
     model = starting_network(settings)
-    config = FitConfig(
+    history = recipe.fit_unet(
+        model,
+        training,
         steps=settings.steps,
         lr=settings.lr,
-        warmup=min(100, settings.steps // 10),
-        weight_decay=1e-4,
-        clip=1.0,
-        ema=0.99,
+        crop=settings.crop,
+        batch=settings.batch,
         seed=settings.seed,
         checkpoint_every=100,
-    )
-    history = fit(
-        model,
-        recipe.crops(training, settings.crop, settings.batch, settings.seed),
-        recipe.pair_loss,
-        config,
         folder=record.folder / "training",
         device=device,
         progress=progress,
@@ -276,7 +269,7 @@ def train(
         + (", batch-norm statistics re-estimated on them" if settings.batch_norm else ""),
         "licence": "yours",
         "scores": {},
-        "hardware": f"{history.device}, {torch.get_num_threads()} CPU threads",
+        "hardware": devices.hardware(history.device),
         "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
         "date": date.today().isoformat(),
         "seed": settings.seed,

@@ -1,4 +1,4 @@
-"""How large are the grains? The zoom at which a network meets the grain size it was trained on (chapter 08).
+"""How large are the grains? The zoom at which a network meets the grain size it was trained on (chapter 05).
 
     zoom * intercept(zoom) = design intercept
 
