@@ -1,0 +1,319 @@
+"""A VQ-VAE that turns an image and its mask, stacked as channels, into a small map of codes (chapter 11).
+
+    x -> encoder -> z,   k = argmin_j |z - e_j|,   decoder(e_k) -> x',   |x - x'|^2 + beta |z - sg(e_k)|^2
+
+Four by four pixels become one of K codes (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017, eqs. 1 to 3).
+Paper B stacks a micrograph and its grey mask to 4 channels, so that one code speaks of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from microlab.data import weights
+
+CODINGS = ("grey", "one-hot")
+DOWNSAMPLING = 4  # pixels along each side that share a code
+
+
+def channel_count(classes: int, image_channels: int, coding: str) -> int:
+    """Channels of an image stacked with its mask: one for a grey mask, one per class for one-hot."""
+    if coding not in CODINGS:
+        raise ValueError(f"coding must be one of {', '.join(CODINGS)}, got {coding!r}")
+    return image_channels + (1 if coding == "grey" else classes)
+
+
+class Quantised(NamedTuple):
+    """What the quantiser makes of the encoder's output."""
+
+    vectors: Tensor  # (N, D, h, w), the nearest codebook vectors; gradients pass straight through
+    codes: Tensor  # (N, h, w) int64
+    loss: Tensor  # commitment loss, plus the codebook loss where gradients move the codebook
+
+
+class VectorQuantizer(nn.Module):
+    """Replace each vector by the nearest of K learnt ones.
+
+    The step is flat, so it has no gradient of its own: the decoder's gradient is handed to the encoder
+    unchanged (straight-through), and the commitment loss keeps the encoder near the codebook. The codebook
+    follows the encoder either by an exponential moving average of the vectors that chose each code, or by
+    gradients of its own loss.
+
+    Parameters
+    ----------
+    codes : int >= 2
+        K, size of the codebook. Paper B: 10.
+    dim : int >= 1
+        D, length of its vectors. Paper B: 64.
+    beta : float > 0
+        Weight of the commitment loss.
+    decay : float in (0, 1) or None
+        Memory of the moving average; None trains the codebook by gradients (eq. 3 of van den Oord et al.).
+    revive : bool
+        Move a code that (almost) nothing chooses any more onto a random vector of the batch.
+    """
+
+    idle = 0.03  # a code is dead when chosen this often, as a share of an even 1 / K
+
+    def __init__(
+        self, codes: int, dim: int, beta: float = 0.25, decay: float | None = 0.99, revive: bool = True
+    ) -> None:
+        super().__init__()
+        if codes < 2 or dim < 1:
+            raise ValueError(f"codes must be at least 2 and dim at least 1, got {codes} and {dim}")
+        if not beta > 0:
+            raise ValueError(f"beta must be positive, got {beta}")
+        if decay is not None and not 0 < decay < 1:
+            raise ValueError(f"decay must lie in (0, 1) or be None, got {decay}")
+        self.beta, self.decay, self.revive = beta, decay, revive
+        codebook = torch.randn(codes, dim)
+        if decay is None:
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+            self.register_buffer("sums", codebook.clone())  # moving average of the summed vectors of a code
+        self.register_buffer("counts", torch.ones(codes))  # moving average of how many vectors chose it
+        self.register_buffer("started", torch.zeros(()))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Codes (N, h, w) int64 of vectors (N, D, h, w)."""
+        flat = z.permute(0, 2, 3, 1).flatten(0, 2).float()
+        # |z - e|^2 without the term |z|^2, which is the same for every code
+        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        return distance.argmin(1).view(z.shape[0], *z.shape[2:])
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codebook vectors (N, D, h, w) of codes (N, h, w)."""
+        return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()  # distances of nearby codes vanish in half precision
+        if self.training and not self.started:
+            self._start(z.detach())
+        codes = self.nearest(z)
+        vectors = self.lookup(codes)
+        loss = self.beta * F.mse_loss(z, vectors.detach())
+        if self.decay is None:
+            loss = loss + F.mse_loss(vectors, z.detach())
+        if self.training:
+            self._follow(z.detach(), codes)
+        return Quantised(z + (vectors - z).detach(), codes, loss)
+
+    @torch.no_grad()
+    def _start(self, z: Tensor) -> None:
+        """Seed the codebook with spread-out vectors of the first batch, as k-means++ does.
+
+        Codes that start far from every vector are never chosen and never move.
+        """
+        flat = z.permute(0, 2, 3, 1).flatten(0, 2)
+        chosen = flat[torch.randint(len(flat), (1,), device=flat.device)]
+        while len(chosen) < len(self.codebook):
+            far = torch.cdist(flat, chosen).amin(1).square() + 1e-12
+            # torch.multinomial takes at most 2^24 weights
+            chosen = torch.cat([chosen, flat[torch.multinomial(far[: 2**24], 1)]])
+        self.codebook.data.copy_(chosen)
+        if self.decay is not None:
+            self.sums.copy_(chosen)
+        self.counts.fill_(1)
+        self.started.fill_(1)
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor, codes: Tensor) -> None:
+        """Move the codebook after the vectors that chose it; bring dead codes back to life."""
+        flat = z.permute(0, 2, 3, 1).flatten(0, 2)
+        chosen = F.one_hot(codes.flatten(), len(self.codebook)).to(flat.dtype)
+        counts, sums = chosen.sum(0), chosen.T @ flat
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(counts)
+            torch.distributed.all_reduce(sums)
+        decay = 0.99 if self.decay is None else self.decay
+        self.counts.lerp_(counts, 1 - decay)
+        if self.decay is not None:
+            self.sums.lerp_(sums, 1 - decay)
+            self.codebook.copy_(self.sums / self.counts.clamp_min(1e-5)[:, None])
+        if not self.revive:
+            return
+        dead = self.counts < self.idle * self.counts.mean()
+        if dead.any():
+            fresh = flat[torch.randint(len(flat), (int(dead.sum()),), device=flat.device)]
+            self.codebook.data[dead] = fresh
+            count = self.counts.mean()
+            self.counts[dead] = count  # time to prove itself
+            if self.decay is not None:
+                self.sums[dead] = fresh * count
+
+
+class VQVAE(nn.Module):
+    """Encoder, vector quantiser and decoder for images stacked with their masks.
+
+    The layers are those of the example that paper B adapts: two strided convolutions, two residual blocks,
+    and the same way back.
+
+    Parameters
+    ----------
+    classes : int >= 2
+        Classes of the mask.
+    image_channels : int
+        3 for RGB, or grey repeated as in paper B; 1 for grey.
+    coding : {'grey', 'one-hot'}
+        The mask as one grey channel (paper B), or as one channel per class, which needs no k-means later.
+    hidden, residual : int
+        Channels of the layers, and inside the residual blocks.
+    dim, codes, beta, decay, revive
+        As in `VectorQuantizer`.
+    seed : int
+        Seed of the initial weights.
+
+    Attributes
+    ----------
+    mean, scale : (C,) float buffers
+        Mean and standard deviation of each channel over the training set; errors are in units of `scale`.
+    """
+
+    def __init__(
+        self,
+        classes: int = 4,
+        image_channels: int = 3,
+        coding: str = "grey",
+        hidden: int = 128,
+        residual: int = 32,
+        dim: int = 64,
+        codes: int = 10,
+        beta: float = 0.25,
+        decay: float | None = 0.99,
+        revive: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {"classes": classes, "image_channels": image_channels, "hidden": hidden, "residual": residual}
+        for name, value in sizes.items():
+            if value < (2 if name in ("classes", "hidden") else 1):
+                raise ValueError(f"{name} is too small: {value}")
+        self.architecture = {
+            **sizes,
+            "coding": coding,
+            "dim": dim,
+            "codes": codes,
+            "beta": beta,
+            "decay": decay,
+            "revive": revive,
+        }
+        self.classes, self.image_channels, self.coding, self.codes = classes, image_channels, coding, codes
+        self.channels = channel_count(classes, image_channels, coding)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = nn.Sequential(
+                nn.Conv2d(self.channels, hidden // 2, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(hidden // 2, hidden, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+                Residual(hidden, residual),
+                Residual(hidden, residual),
+                nn.ReLU(),
+                nn.Conv2d(hidden, dim, 1),
+            )
+            self.quantizer = VectorQuantizer(codes, dim, beta, decay, revive)
+            self.decoder = nn.Sequential(
+                nn.Conv2d(dim, hidden, 3, padding=1),
+                Residual(hidden, residual),
+                Residual(hidden, residual),
+                nn.ReLU(),
+                nn.ConvTranspose2d(hidden, hidden // 2, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.ConvTranspose2d(hidden // 2, self.channels, 4, stride=2, padding=1),
+            )
+        self.register_buffer("mean", torch.zeros(self.channels))
+        self.register_buffer("scale", torch.ones(self.channels))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Quantised]:
+        """Reconstruct a batch.
+
+        Parameters
+        ----------
+        x : (N, C, H, W) float
+            Images in [0, 1] stacked with their masks (`microlab.generate.pairs.pack`); H, W multiples of 4.
+
+        Returns
+        -------
+        output : (N, C, H, W) float
+        quantised : Quantised
+        """
+        quantised = self.quantizer(self.encoder(self._standardised(x)))
+        return self._restored(self.decoder(quantised.vectors)), quantised
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes (N, H/4, W/4) int64 of images stacked with their masks (N, C, H, W)."""
+        return self.quantizer.nearest(self.encoder(self._standardised(x)))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images stacked with their masks (N, C, H, W) of codes (N, H/4, W/4) int64 in 0..K-1."""
+        if codes.ndim != 3 or codes.min() < 0 or codes.max() >= self.codes:
+            raise ValueError(
+                f"codes must be (N, h, w) with values in 0..{self.codes - 1}, got shape {tuple(codes.shape)} "
+                f"with values {int(codes.min())} to {int(codes.max())}"
+            )
+        return self._restored(self.decoder(self.quantizer.lookup(codes)))
+
+    def channel_errors(self, x: Tensor, output: Tensor) -> Tensor:
+        """Mean squared error of each channel (C,), in units of its variance over the training set."""
+        error = (x.float() - output.float()).square().mean((0, 2, 3))
+        return error / self.scale.square()
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % 4 or x.shape[3] % 4:
+            raise ValueError(
+                f"expected (N, {self.channels}, H, W) with H and W multiples of 4, got {tuple(x.shape)}"
+            )
+        return (x - self.mean[:, None, None]) / self.scale[:, None, None]
+
+    def _restored(self, x: Tensor) -> Tensor:
+        return x * self.scale[:, None, None] + self.mean[:, None, None]
+
+    @classmethod
+    def from_weights(cls, name_or_path: str | PathLike[str]) -> VQVAE:
+        """A trained network by the name of shipped weights or the path of a file."""
+        return weights.load(name_or_path, cls)[0]
+
+
+class Residual(nn.Module):
+    """x + conv1x1(ReLU(conv3x3(ReLU(x))))."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, inner, 3, padding=1), nn.ReLU(), nn.Conv2d(inner, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """How a codebook is used over some images."""
+
+    share: np.ndarray  # (K,) float, share of positions that chose each code
+    perplexity: float  # exp of the entropy: K if all are used alike, 1 if one does everything
+
+    @property
+    def dead(self) -> int:
+        """Codes that nothing chose."""
+        return int((self.share == 0).sum())
+
+
+def code_use(codes: np.ndarray, k: int) -> CodeUse:
+    """Use of a codebook of `k` codes in code maps of any shape, values 0..k-1."""
+    codes = np.asarray(codes)
+    if codes.size == 0 or codes.min() < 0 or codes.max() >= k:
+        raise ValueError(f"codes must be values in 0..{k - 1} and not empty")
+    share = np.bincount(codes.ravel(), minlength=k) / codes.size
+    used = share[share > 0]
+    return CodeUse(share, float(np.exp(-(used * np.log(used)).sum())))
