@@ -84,7 +84,7 @@ class VectorQuantizer(nn.Module):
 
     def nearest(self, z: Tensor) -> Tensor:
         """Codes (N, h, w) int64 of vectors (N, D, h, w)."""
-        flat = z.permute(0, 2, 3, 1).flatten(0, 2).float()
+        flat = z.float().permute(0, 2, 3, 1).flatten(0, 2)
         # |z - e|^2 without the term |z|^2, which is the same for every code
         distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
         return distance.argmin(1).view(z.shape[0], *z.shape[2:])
@@ -94,7 +94,10 @@ class VectorQuantizer(nn.Module):
         return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor) -> Quantised:
-        z = z.float()  # distances of nearby codes vanish in half precision
+        with torch.autocast(z.device.type, enabled=False):  # distances of near codes vanish in half precision
+            return self._quantise(z.float())
+
+    def _quantise(self, z: Tensor) -> Quantised:
         if self.training and not self.started:
             self._start(z.detach())
         codes = self.nearest(z)
