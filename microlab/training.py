@@ -79,13 +79,17 @@ class FitConfig:
     checkpoint_every: int = 500  # steps between checkpoints
     validate_every: int | None = None  # steps between validations; None: checkpoint_every
     patience: int | None = None  # validations without improvement before stopping
+    plateau: int | None = (
+        None  # validations without improvement before lr is lowered, and again after as many
+    )
+    plateau_factor: float = 0.1  # lr is lowered to this share
     monitor: str = "loss"  # entry of the validation's result that counts
     maximise: bool = False  # True if a larger monitor is better
     workers: int = 0  # threads that prepare batches ahead
     seed: int = 0  # of dropout and the like
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every", "validate_every", "patience"):
+        for name in ("steps", "log_every", "checkpoint_every", "validate_every", "patience", "plateau"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -99,11 +103,13 @@ class FitConfig:
             raise ValueError(f"precision must be 'auto' or one of {list(PRECISIONS)}, got {self.precision!r}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"plateau_factor must lie in (0, 1), got {self.plateau_factor}")
         if self.warmup < 0 or self.weight_decay < 0 or self.workers < 0:
             raise ValueError("warmup, weight_decay and workers must not be negative")
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Learning rate of a step, counted from 0, as long as no plateau has lowered it."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         share = (step - self.warmup) / max(self.steps - self.warmup, 1)  # of the way down
@@ -206,7 +212,7 @@ def fit(
         for step, batch in zip(steps, _prepared(batches, steps, config.workers)):
             torch.manual_seed(_step_seed(config.seed, step, rank))
             batch = _place(batch, target, memory_format, rank, world)
-            lr = config.learning_rate(step)
+            lr = config.learning_rate(step) * config.plateau_factor**run.reductions
             run.optimizer.param_groups[0]["lr"] = lr
             with autocast(target, run.history.precision):
                 parts = loss(network, batch)
@@ -265,6 +271,7 @@ class _Run:
         self.best: dict[str, Tensor] | None = None
         self.best_value = math.nan
         self.validations_since_best = 0
+        self.reductions = 0  # of the learning rate, on plateaus
         self.sums: dict[str, float] = {}
         self.summed = 0
         precision = fastest_precision(device) if config.precision == "auto" else config.precision
@@ -328,6 +335,8 @@ class _Run:
             self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         else:
             self.validations_since_best += 1
+            if self.config.plateau is not None and self.validations_since_best % self.config.plateau == 0:
+                self.reductions += 1
             if self.config.patience is not None and self.validations_since_best >= self.config.patience:
                 self.history.stopped_early = True
 
@@ -361,6 +370,7 @@ class _Run:
             "best_value": self.best_value,
             "stopped_early": self.history.stopped_early,
             "validations_since_best": self.validations_since_best,
+            "reductions": self.reductions,
             "sums": self.sums,
             "summed": self.summed,
             "scaler": self.scaler.state_dict(),
@@ -397,6 +407,7 @@ class _Run:
         self.step = facts["step"]
         self.sums, self.summed, self.seconds_before = facts["sums"], facts["summed"], facts["seconds"]
         self.best_value, self.validations_since_best = facts["best_value"], facts["validations_since_best"]
+        self.reductions = facts.get("reductions", 0)  # not in checkpoints older than the setting
         rows = [row for row in _read_history(self.folder / "history.csv") if row["step"] <= self.step]
         self.history = History(
             rows, facts["precision"], str(self.device), facts["best_step"], facts["stopped_early"]
@@ -413,6 +424,7 @@ class _Run:
 
     def _check_settings(self, before: dict[str, Any], path: Path) -> None:
         now = json.loads(json.dumps(asdict(self.config)))
+        before = asdict(FitConfig(steps=1)) | before  # settings younger than the checkpoint: their defaults
         free = {"checkpoint_every", "workers"} | ({"steps"} if self.config.schedule == "constant" else set())
         changed = [
             f"{k} {before.get(k)} -> {now[k]}" for k in now if k not in free and before.get(k) != now[k]
