@@ -153,7 +153,7 @@ def run(
     for name in sets:
         if name not in SETS:
             raise ValueError(f"sets must be of {', '.join(SETS)}, got {name!r}")
-    _same_settings(folder / "settings.json", {"target": target.name, "zoom": round(zoom, 4), **asdict(study)})
+    same_settings(folder / "settings.json", {"target": target.name, "zoom": round(zoom, 4), **asdict(study)})
     path = folder / "scores.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(row["set"], row["seed"]) for row in rows}
@@ -250,7 +250,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.groupby("set", sort=False)[measures].agg(["mean", "std"]).rename(columns={"std": "sd"})
 
 
-def _same_settings(path: Path, settings: dict) -> None:
+def same_settings(path: Path, settings: dict) -> None:
     """Write the settings beside the results, or refuse to mix results of different ones."""
     settings = json.loads(json.dumps(settings))
     if path.exists():

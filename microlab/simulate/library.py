@@ -19,11 +19,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -37,6 +38,7 @@ import microlab
 from microlab.simulate import topology, voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
+T = TypeVar("T")
 FILES = {"phi": "phi.tif", "grain_map": "grains.tif", "mask": "mask.tif"}
 
 
@@ -204,7 +206,8 @@ def build(
     try:
         _open_library(folder, seed, ranges)
         missing = [index for index in range(n) if not _is_complete(_structure_folder(folder, index))]
-        work = _each_done(folder, missing, seed, ranges, jobs, scheduler)
+        tasks = [(folder, draw_parameters(index, seed, ranges)) for index in missing]
+        work = each_done(_make, tasks, jobs, scheduler)
         for _ in tqdm(work, desc="structures", total=n, initial=n - len(missing), disable=not progress):
             pass
         return _write_manifest(folder)
@@ -282,16 +285,32 @@ def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
         _discard(leftover)
 
 
-def _each_done(
-    folder: Path, indices: list[int], seed: int, ranges: Ranges, jobs: int, scheduler: str | None
-) -> Iterator[int]:
-    """Make the structures, here or on a cluster, and yield the index of each when it is complete."""
-    tasks = [(folder, draw_parameters(index, seed, ranges)) for index in indices]
+def each_done(
+    function: Callable[..., T], tasks: Sequence[tuple], jobs: int = -1, scheduler: str | None = None
+) -> Iterator[T]:
+    """Call a function on each task, here or on a cluster, and yield the results as they come.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module, so that workers can import it.
+    tasks : sequence of tuple
+        Arguments of each call.
+    jobs : int
+        Processes on this machine; -1 for one per core.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers make the calls instead.
+
+    Raises
+    ------
+    ValueError
+        If `scheduler` does not answer, or Dask is not installed.
+    """
     if not tasks:
         return  # without starting a worker
     if scheduler is None:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(_make)(*task) for task in tasks
+            delayed(function)(*task) for task in tasks
         )
         return
     try:
@@ -303,7 +322,7 @@ def _each_done(
     except (OSError, ValueError) as error:
         raise ValueError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
     with client:
-        futures = [client.submit(_make, *task, pure=False) for task in tasks]
+        futures = [client.submit(function, *task, pure=False) for task in tasks]
         for future in as_completed(futures):
             yield future.result()
 
