@@ -29,9 +29,9 @@ def clean_mask(
     takes the class whose level is nearest its centre: an absent class is not invented.
 
     Then objects (connected regions of one class, diagonals included) under `min_area` are removed, and each
-    of their pixels takes the class of the nearest pixel that stayed. Nearest, because a speck on the border of
-    two classes is then parted between them where the border passes, and no order among the objects enters.
-    The largest object stays, however small.
+    of their pixels takes the class of the nearest pixel that stayed. Nearest, because a speck on the border
+    of two classes is then parted between them where the border passes, and no order among the objects
+    enters. The largest object stays, however small.
 
     A grey border between class 0 and class 3 passes through the levels of 1 and 2, so k-means paints a rim of
     classes that are not there. Short rims fall under `min_area` and vanish. A rim around a large object is

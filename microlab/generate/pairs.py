@@ -15,14 +15,18 @@ import torch
 
 from microlab.devices import device as pick_device
 from microlab.generate.mask_cleaning import clean_mask, least_areas
+from microlab.generate.pair_checks import check_pairs, nearest_real
 from microlab.generate.pair_files import Pair, check_classes, read_labelled, read_pairs, write_pairs
+from microlab.generate.sampling import sample
 from microlab.generate.vqvae import DOWNSAMPLING, VQVAE, channel_count
 
 __all__ = [
     "Pair",
+    "check_pairs",
     "clean_mask",
     "dream",
     "least_areas",
+    "nearest_real",
     "pack",
     "read_labelled",
     "read_pairs",
@@ -157,8 +161,6 @@ def dream(
     ValueError
         If `n` or `shape` do not fit, or the prior knows other codes than the VQ-VAE.
     """
-    from microlab.generate.sampling import sample
-
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if len(shape) != 2 or min(shape) < DOWNSAMPLING or any(side % DOWNSAMPLING for side in shape):
@@ -184,7 +186,7 @@ def dream(
     pairs = []
     for start in range(0, n, batch):
         with torch.inference_mode():
-            some = torch.as_tensor(np.asarray(codes[start : start + batch]), device=place)
+            some = torch.as_tensor(codes[start : start + batch], device=place)
             decoded = vqvae.decode(some).float().cpu().numpy()
         for channels in decoded:
             image, raw = unpack(channels, **coding)
