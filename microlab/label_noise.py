@@ -21,7 +21,7 @@ class PoorMask:
 
     boundary: float = 1.0  # px, root mean square shift of a border along its normal
     correlation: float = 12.0  # px, distance over which the shift's autocorrelation falls to 1/e
-    merge: float = 2.0  # px, gaps up to this width between neighbours of one class are closed
+    merge: float = 2.0  # px, gaps up to this width between neighbours of one class are closed (even width)
     wrong: float = 0.05  # share of objects that get another class
     wrong_area: float = 0.01  # objects over this share of the image are never mistaken
 
@@ -116,7 +116,8 @@ def _merge(mask: np.ndarray, gap: float) -> np.ndarray:
     if gap == 0:
         return merged
     background = np.bincount(mask.ravel()).argmax()
-    radius = (gap + 1) / 2  # the middle of a gap of g pixels lies (g + 1) / 2 from either side
+    # The pixels of a gap of g lie up to (g + 1) / 2 from a side, so an odd width closes the next even one too.
+    radius = (gap + 1) / 2
     for c in np.unique(mask):
         if c == background:
             continue
