@@ -116,6 +116,8 @@ def train_prior(
     if held_out is not None:
         unseen = _checked(held_out, codes_in_book, 1, "held_out")
         given = np.stack([conditions(m) for m in unseen]) if callable(conditions) else held_out_conditions
+        if (given is None) != (conditions is None):
+            raise ValueError("conditions and held_out_conditions must be given both or neither")
         if given is not None:
             given = _checked_conditions(given, len(unseen), "held_out_conditions")
 

@@ -177,14 +177,14 @@ def _in_batches(
         model.to(device)
     like = model.first_row.weight
     if condition is not None:
-        condition = torch.as_tensor(condition, device=like.device)
+        condition = torch.as_tensor(condition, dtype=like.dtype).to(like.device)
     condition = model.checked_condition(condition, n)
-    uniform = torch.from_numpy(np.random.default_rng(seed).random((n, *shape)))
+    uniform = torch.from_numpy(np.random.default_rng(seed).random((n, *shape))).to(like.dtype)
     starts = range(0, n, batch)
     maps = []
     with tqdm(total=len(starts) * shape[0], unit="row", desc="sample", disable=not progress) as bar:
         for start in starts:
             part = slice(start, start + batch)
             given = None if condition is None else condition[part]
-            maps.append(method(model, uniform[part].to(like), given, temperature, bar))
+            maps.append(method(model, uniform[part].to(like.device), given, temperature, bar))
     return torch.cat(maps).cpu().numpy()
