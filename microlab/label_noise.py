@@ -116,7 +116,7 @@ def _merge(mask: np.ndarray, gap: float) -> np.ndarray:
     if gap == 0:
         return merged
     background = np.bincount(mask.ravel()).argmax()
-    # The pixels of a gap of g lie up to (g + 1) / 2 from a side, so an odd width closes the next even one too.
+    # Pixels of a gap of g lie up to (g + 1) / 2 from a side, so an odd width closes the next even one too.
     radius = (gap + 1) / 2
     for c in np.unique(mask):
         if c == background:

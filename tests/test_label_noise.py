@@ -57,7 +57,7 @@ def test_a_straight_border_shifts_by_the_amplitude_and_over_the_correlation_leng
     mask[:, 30:] = 1
     settings = replace(NONE, boundary=amplitude, correlation=correlation)
     shift = 30 - (poor_mask(mask, settings, 1) == 1).sum(1).astype(float)
-    # About 200 independent stretches: the standard deviation of such a root mean square is 1 / sqrt(400) = 5 %.
+    # About 200 independent stretches: such a root mean square scatters by 1 / sqrt(400) = 5 %.
     assert np.sqrt(np.mean(shift**2)) == pytest.approx(amplitude, rel=0.15)
     shift -= shift.mean()
     lags = [np.mean(shift[lag:] * shift[: length - lag]) / shift.var() for lag in (0, 20, 60)]
