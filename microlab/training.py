@@ -79,10 +79,8 @@ class FitConfig:
     checkpoint_every: int = 500  # steps between checkpoints
     validate_every: int | None = None  # steps between validations; None: checkpoint_every
     patience: int | None = None  # validations without improvement before stopping
-    plateau: int | None = (
-        None  # validations without improvement before lr is lowered, and again after as many
-    )
-    plateau_factor: float = 0.1  # lr is lowered to this share
+    plateau: int | None = None  # lr falls after every so many validations in a row without improvement
+    plateau_factor: float = 0.1  # share of lr that is left then
     monitor: str = "loss"  # entry of the validation's result that counts
     maximise: bool = False  # True if a larger monitor is better
     workers: int = 0  # threads that prepare batches ahead
@@ -426,9 +424,7 @@ class _Run:
         now = json.loads(json.dumps(asdict(self.config)))
         before = asdict(FitConfig(steps=1)) | before  # settings younger than the checkpoint: their defaults
         free = {"checkpoint_every", "workers"} | ({"steps"} if self.config.schedule == "constant" else set())
-        changed = [
-            f"{k} {before.get(k)} -> {now[k]}" for k in now if k not in free and before.get(k) != now[k]
-        ]
+        changed = [f"{k} {before[k]} -> {now[k]}" for k in now if k not in free and before[k] != now[k]]
         if changed:
             raise ValueError(
                 f"{path} belongs to a run with other settings ({', '.join(changed)}): "

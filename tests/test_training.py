@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from microlab.checkpoints import read_tensors, write_tensors
 from microlab.segment.unet import UNet, boundary_loss
 from microlab.training import (
     FitConfig,
@@ -346,6 +348,66 @@ def test_a_constant_schedule_can_be_continued(tmp_path):
     assert model.weight.item() == whole.weight.item()
 
 
+def scripted(values: list[float]):
+    """A validation with the results of a script, one after the other."""
+    script = iter(values)
+    return lambda model: next(script)
+
+
+VALIDATED = [5.0, 4.0, 4.5, 4.0, 4.2, 3.0, 3.1, 3.2, 3.3, 3.4, 2.0, 2.0]  # lower is better
+
+
+@pytest.mark.parametrize(("plateau", "factor"), [(1, 0.5), (2, 0.1), (3, 0.1)])
+def test_a_plateau_lowers_the_rate_as_torchs_scheduler_does(plateau, factor):
+    config = FitConfig(
+        steps=12,
+        lr=0.1,
+        schedule="constant",
+        log_every=1,
+        validate_every=1,
+        plateau=plateau,
+        plateau_factor=factor,
+    )
+    rows = quiet(Line(), config, validate=scripted(VALIDATED)).rows
+    optimizer = torch.optim.Adam(Line().parameters(), lr=0.1)
+    # torch counts the validations that it lets pass, so one less; threshold 0: any improvement is one.
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=factor, patience=plateau - 1, threshold=0, eps=0
+    )
+    expected = []
+    for value in VALIDATED:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(value)
+    assert [row["lr"] for row in rows] == pytest.approx(expected)
+    assert min(expected) < 0.1
+
+
+def test_the_lowered_rate_survives_a_resume(tmp_path):
+    settings = {"lr": 0.1, "schedule": "constant", "log_every": 1, "validate_every": 1, "plateau": 2}
+    whole, broken = Line(), Line()
+    history = quiet(whole, FitConfig(steps=12, **settings), validate=scripted(VALIDATED))
+    for steps, results in ((5, VALIDATED[:5]), (8, VALIDATED[5:8]), (12, VALIDATED[8:])):
+        resumed = quiet(
+            broken, FitConfig(steps=steps, **settings), folder=tmp_path, validate=scripted(results)
+        )
+    assert resumed.table()["lr"].tolist() == history.table()["lr"].tolist()
+    assert broken.weight.item() == whole.weight.item()
+
+
+def test_a_checkpoint_older_than_a_setting_is_resumed_at_its_default(tmp_path):
+    settings = {"schedule": "constant", "log_every": 10}
+    quiet(Line(), FitConfig(steps=10, **settings), folder=tmp_path)
+    state = tmp_path / "state.safetensors"
+    tensors, metadata = read_tensors(state)
+    facts = json.loads(metadata["run"])
+    del facts["config"]["plateau"], facts["config"]["plateau_factor"], facts["reductions"]
+    write_tensors(tensors, state, {"run": json.dumps(facts)})
+    with pytest.raises(ValueError, match="plateau None -> 3"):
+        quiet(Line(), FitConfig(steps=20, plateau=3, **settings), folder=tmp_path)
+    history = quiet(Line(), FitConfig(steps=20, **settings), folder=tmp_path)
+    assert history.rows[-1]["step"] == 20
+
+
 # ---- what goes wrong -------------------------------------------------------------------------------------
 
 
@@ -382,6 +444,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
         ({"steps": 5, "ema": 1.0}, "ema"),
         ({"steps": 5, "clip": 0.0}, "clip"),
         ({"steps": 5, "patience": 0}, "patience"),
+        ({"steps": 5, "plateau": 0}, "plateau"),
+        ({"steps": 5, "plateau_factor": 1.0}, "plateau_factor"),
         ({"steps": 5, "workers": -1}, "workers"),
     ],
 )

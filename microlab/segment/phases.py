@@ -8,9 +8,7 @@ U-Net whose contracting path is an EfficientNet-B3 from the package segmentation
 
 from __future__ import annotations
 
-import importlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -18,17 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor, nn
 
 from microlab.measure.metrics import Confusion
-from microlab.render.prepare import clahe, standardise
-from microlab.segment.unet import UNet, pad_reflect, predict
+from microlab.render.prepare import standardise
+from microlab.segment.encoders import encoder_unet
+from microlab.segment.phase_crops import AUGMENTATIONS, Pair, check_pairs, crops
+from microlab.segment.unet import UNet, predict
 from microlab.training import FitConfig, History, fit
-
-Pair = tuple[np.ndarray, np.ndarray]  # image (H, W) float in [0, 1], mask (H, W) uint8 of class ids
-
-AUGMENTATIONS = ("none", "flips", "photometric", "flips+photometric")
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,8 @@ class PhaseConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
+        if not (self.gamma == 0 or self.gamma >= 1):  # between them the gradient at certainty is infinite
+            raise ValueError(f"gamma must be 0 or at least 1, got {self.gamma}")
         if self.encoder is None and self.encoder_weights is not None:
             raise ValueError(
                 f"encoder_weights {self.encoder_weights!r} need an encoder, such as 'efficientnet-b3'"
@@ -94,7 +91,7 @@ def phase_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     ----------
     logits : (N, C, H, W) float
     target : (N, H, W) int64 in 0..C-1
-    gamma : float >= 0
+    gamma : float, 0 or at least 1
         Focus; 0 is the plain cross-entropy.
 
     Returns
@@ -115,74 +112,17 @@ def phase_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(log_p.dtype)  # (N, C, H, W)
     p = log_p.exp()
     size = truth.sum((2, 3))  # (N, C) pixels of each class
-    dice = 2 * (p * truth).sum((2, 3)) / (p.sum((2, 3)) + size)
-    present = (size > 0).to(dice.dtype)
-    return focal + 1 - ((dice * present).sum(1) / present.sum(1)).mean()
-
-
-# ---- networks --------------------------------------------------------------------------------------------
-
-
-class PaddedNetwork(nn.Module):
-    """A network that wants sides in multiples of a number, for images of any size.
-
-    Parameters
-    ----------
-    network : Module
-        Maps (N, C, H, W) to (N, K, H, W).
-    multiple : int
-        Pixels. Images are padded by reflection, and the logits cut back.
-    """
-
-    memory_format = torch.channels_last
-
-    def __init__(self, network: nn.Module, multiple: int) -> None:
-        super().__init__()
-        self.network, self.multiple = network, multiple
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of images (N, C, H, W)."""
-        height, width = image.shape[-2:]
-        return self.network(pad_reflect(image, self.multiple))[..., :height, :width]
+    present = size > 0
+    total = (p.sum((2, 3)) + size).where(present, 1)  # an absent class of probability 0 would divide 0 by 0
+    dice = 2 * (p * truth).sum((2, 3)) / total  # 0 for an absent class
+    return focal + 1 - (dice.sum(1) / present.sum(1)).mean()
 
 
 def build_network(config: PhaseConfig) -> nn.Module:
-    """The untrained network of a configuration, for grey images.
-
-    An encoder's first layer takes one channel. With pretrained weights, segmentation_models_pytorch sums that
-    layer over the three colours, which equals feeding the grey image three times as the paper does.
-
-    Raises
-    ------
-    ValueError
-        If segmentation_models_pytorch is missing, does not know the encoder, or cannot fetch its weights.
-    """
+    """The untrained network of a configuration, for grey images: our `UNet`, or `encoders.encoder_unet`."""
     if config.encoder is None:
         return UNet(1, config.classes, config.width, config.depth, seed=config.seed)
-    try:
-        smp = importlib.import_module("segmentation_models_pytorch")
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another build of torch
-        raise ValueError(
-            f"encoder {config.encoder!r} needs segmentation_models_pytorch, which cannot be imported "
-            f"({error}): pip install 'microlab[encoders]', or encoder=None for our own U-Net"
-        ) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        try:
-            network = smp.Unet(
-                config.encoder, encoder_weights=config.encoder_weights, in_channels=1, classes=config.classes
-            )
-        except KeyError as error:
-            raise ValueError(f"encoder {config.encoder!r}: {error.args[0]}") from error
-        except OSError as error:
-            raise ValueError(
-                f"encoder_weights {config.encoder_weights!r} could not be fetched ({error}): "
-                "go online once, or encoder_weights=None for random ones"
-            ) from error
-    return PaddedNetwork(network, 32)  # five halvings
-
-
-# ---- training --------------------------------------------------------------------------------------------
+    return encoder_unet(config.encoder, config.encoder_weights, config.classes, seed=config.seed)
 
 
 def train_phases(
@@ -215,7 +155,8 @@ def train_phases(
     model : Module
         In evaluation mode.
     history : History
-        Among its columns: loss, lr, validation_missing_class_iou, validation_mIoU, validation_accuracy.
+        One row per validation: step, loss, lr, seconds, validation_missing_class_iou, validation_mIoU,
+        validation_accuracy and validation_IoU_0, validation_IoU_1, ...
 
     Raises
     ------
@@ -228,7 +169,7 @@ def train_phases(
     model = build_network(config)
     history = fit(
         model,
-        crops(train, config),
+        crops(train, config.crop, config.batch, config.augment, config.seed),
         lambda network, batch: phase_loss(network(batch[0]), batch[1], gamma=config.gamma),
         FitConfig(
             steps=config.steps,
@@ -236,6 +177,7 @@ def train_phases(
             schedule="constant",
             ema=config.ema,
             precision=config.precision,
+            log_every=config.validate_every,
             validate_every=config.validate_every,
             checkpoint_every=config.validate_every,
             patience=config.patience,
@@ -248,94 +190,19 @@ def train_phases(
         device=device,
         progress=progress,
         resume=resume,
-        validate=lambda network: _scores(_pooled(_confusions(network, val, config.classes, device))),
+        validate=lambda network: _scores(
+            _pooled(_confusions(network, val, config.classes, device, config.precision))
+        ),
     )
     return model, history
 
 
-def crops(pairs: Sequence[Pair], config: PhaseConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Batches for `microlab.training.fit`: random crops of standardised images, augmented.
-
-    Returns
-    -------
-    callable
-        ``batches(step)``: images (N, 1, crop, crop) float32 and masks (N, crop, crop) int64.
-    """
-    side = config.crop
-    images = [standardise(image) for image, _ in pairs]
-    deviations = [max(float(np.std(image)), 1e-6) for image, _ in pairs]
-
-    def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([config.seed, step])
-        crops, masks = [], []
-        for _ in range(config.batch):
-            k = rng.integers(len(pairs))
-            grey, mask = pairs[k]
-            y, x = rng.integers(0, np.array(mask.shape) - side + 1)
-            place = np.s_[y : y + side, x : x + side]
-            crop, mask = images[k][place], mask[place]
-            if "photometric" in config.augment:
-                # In the units of the whole image: standardised again, a change of brightness would vanish.
-                change = photometric(grey[place], seed=rng) - grey[place]
-                crop = crop + change / np.float32(deviations[k])
-            if "flips" in config.augment:
-                turns, flip = rng.integers(4), rng.choice([-1, 1])
-                crop, mask = (np.rot90(part, turns)[:, ::flip] for part in (crop, mask))
-            crops.append(crop)
-            masks.append(mask)
-        return np.stack(crops)[:, None], np.stack(masks).astype(np.int64)
-
-    return batches
-
-
-def photometric(image: np.ndarray, *, seed: int | np.random.Generator = 0) -> np.ndarray:
-    """Changes of grey, sharpness and noise that leave the mask true: paper B's augmentation-only control.
-
-    The paper lists the changes, not how likely or strong they are. Here one of each of three groups is drawn
-    nine times in ten (CLAHE, brightness or gamma; sharpening, Gaussian blur, mean blur or motion blur;
-    contrast), and Gaussian noise once in five. Its change of hue has no meaning in a grey image.
-
-    Parameters
-    ----------
-    image : (H, W) float in [0, 1]
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    (H, W) float32 in [0, 1].
-    """
-    rng = np.random.default_rng(seed)
-    image = np.asarray(image, np.float32)
-    if rng.random() < 0.9:
-        change = rng.choice(["clahe", "brightness", "gamma"])
-        if change == "clahe":
-            image = clahe(image, clip_limit=rng.uniform(0.005, 0.02))
-        elif change == "brightness":
-            image = image + rng.uniform(-0.2, 0.2)
-        else:
-            image = image ** rng.uniform(0.8, 1.25)
-    if rng.random() < 0.9:
-        change = rng.choice(["sharpen", "gaussian", "mean", "motion"])
-        if change == "sharpen":
-            image = image + rng.uniform(0.2, 1) * (image - ndimage.gaussian_filter(image, 1))
-        elif change == "gaussian":
-            image = ndimage.gaussian_filter(image, rng.uniform(0.5, 1.5))
-        elif change == "mean":
-            image = ndimage.uniform_filter(image, 3)
-        else:
-            image = ndimage.uniform_filter1d(image, rng.choice([3, 5, 7]), axis=rng.integers(2))
-    if rng.random() < 0.9:
-        image = image.mean() + (image - image.mean()) * rng.uniform(0.8, 1.2)
-    if rng.random() < 0.2:
-        image = image + rng.normal(0, rng.uniform(0.01, 0.04), image.shape)
-    return np.clip(image, 0, 1).astype(np.float32)
-
-
-# ---- use -------------------------------------------------------------------------------------------------
-
-
 def predict_phases(
-    model: nn.Module, image: np.ndarray, *, device: str | torch.device | None = None
+    model: nn.Module,
+    image: np.ndarray,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
 ) -> np.ndarray:
     """Class of every pixel of a micrograph.
 
@@ -345,13 +212,14 @@ def predict_phases(
         As `train_phases` returns it.
     image : (H, W) float in [0, 1]
         Of any size: beyond 1024 pixels it goes through the network in tiles.
-    device : str or torch.device, optional
+    device, precision
+        As in `microlab.segment.unet.predict`.
 
     Returns
     -------
     (H, W) uint8 class ids.
     """
-    probability = predict(model, standardise(image), tile=1024, device=device)
+    probability = predict(model, standardise(image), tile=1024, device=device, precision=precision)
     return probability.argmax(0).astype(np.uint8)
 
 
@@ -392,11 +260,15 @@ def evaluate_phases(
 
 
 def _confusions(
-    model: nn.Module, pairs: Sequence[Pair], classes: int, device: str | torch.device | None
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    classes: int,
+    device: str | torch.device | None,
+    precision: str = "auto",
 ) -> list[Confusion]:
-    return [
-        Confusion(classes).update(mask, predict_phases(model, image, device=device)) for image, mask in pairs
-    ]
+    """One confusion matrix for each image."""
+    predicted = (predict_phases(model, image, device=device, precision=precision) for image, _ in pairs)
+    return [Confusion(classes).update(mask, phases) for (_, mask), phases in zip(pairs, predicted)]
 
 
 def _pooled(confusions: Sequence[Confusion]) -> Confusion:
@@ -412,23 +284,3 @@ def _scores(confusion: Confusion) -> dict[str, float]:
         "missing_class_iou": confusion.missing_class_iou(),
         **{f"IoU_{c}": float(value) for c, value in enumerate(confusion.iou(missing_class=True))},
     }
-
-
-def check_pairs(pairs: Sequence[Pair], classes: int, name: str, smallest: int = 1) -> None:
-    """Raise a ValueError that says which pair of `name` cannot be used and why."""
-    if len(pairs) == 0:
-        raise ValueError(f"{name} must hold at least one (image, mask) pair, got none")
-    for k, (image, mask) in enumerate(pairs):
-        where = f"{name}[{k}]"
-        if image.ndim != 2 or image.shape != mask.shape:
-            raise ValueError(f"{where}: image {image.shape} and mask {mask.shape} must be (H, W) and equal")
-        if min(image.shape) < smallest:
-            raise ValueError(f"{where}: image {image.shape} is smaller than a crop of {smallest} pixels")
-        low, high = float(np.min(image)), float(np.max(image))
-        if not (low >= 0 and high <= 1 and math.isfinite(high)):
-            raise ValueError(f"{where}: image must lie in [0, 1], its range is {low} to {high}")
-        if mask.dtype.kind not in "iu" or mask.min() < 0 or mask.max() >= classes:
-            raise ValueError(
-                f"{where}: mask must hold integer class ids 0..{classes - 1}, "
-                f"got {mask.dtype} {mask.min()} to {mask.max()}"
-            )
