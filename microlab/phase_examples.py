@@ -11,8 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microlab.data.datasets import Sample, load
+from microlab.data.datasets import DatasetError, Sample, fetch, load
+from microlab.virtual_phases import virtual_phases
 from microlab.viz import COLOURS
+
+__all__ = [
+    "CLASS_COLOURS",
+    "CLASS_NAMES",
+    "Patch",
+    "PhaseTarget",
+    "colour_classes",
+    "corner_patches",
+    "few_many",
+    "phase_target",
+    "phase_target_or_stand_in",
+    "virtual_phases",
+]
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "uhcs": ("matrix", "network carbide", "spheroidite", "Widmanstätten"),
@@ -72,6 +86,52 @@ def phase_target(name: str = "uhcs") -> PhaseTarget:
     parts = {part: load(name, part) for part in ("train", "val", "test")}
     about = "Real micrographs. The masks were drawn by experts."
     return PhaseTarget(name, **parts, classes=CLASS_NAMES[name], virtual=False, about=about)
+
+
+def phase_target_or_stand_in(
+    name: str = "uhcs",
+    *,
+    fields: tuple[int, int, int] = (16, 4, 4),
+    shape: tuple[int, int] = (484, 645),
+    seed: int = 11,
+) -> PhaseTarget:
+    """`phase_target`, or without the real images a virtual stand-in that is marked as virtual.
+
+    The stand-in for either material is `microlab.virtual_phases`, which resembles uhcs and has its four
+    classes; its name says what it is, and ``about`` why it had to be made.
+
+    Parameters
+    ----------
+    name : {'uhcs', 'superalloy'}
+    fields : (train, val, test)
+        Numbers of fields of a stand-in; by default those of uhcs.
+    shape : (H, W)
+        Of the fields of a stand-in.
+    seed : int
+        Of a stand-in: same seed, same fields.
+
+    Raises
+    ------
+    ValueError
+        If there is no such material.
+    """
+    _check_name(name)
+    try:
+        fetch(name, progress=False)
+        return phase_target(name)
+    except (OSError, DatasetError) as error:
+        reason = f"They stand in for {name}, which is not to be had: {error}"
+    train, val, _ = fields
+    made = virtual_phases(sum(fields), shape, seed)
+    return PhaseTarget(
+        f"virtual stand-in for {name}",
+        made[:train],
+        made[train : train + val],
+        made[train + val :],
+        classes=CLASS_NAMES["uhcs"],
+        virtual=True,
+        about=f"Virtual fields that resemble ultrahigh-carbon steel. The masks are exact. {reason}",
+    )
 
 
 def colour_classes(mask: np.ndarray) -> np.ndarray:

@@ -6,11 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
+from skimage.measure import label, regionprops
 
 from microlab import phase_examples
 from microlab.data import datasets
 from microlab.data.datasets import Sample
-from microlab.phase_examples import corner_patches, few_many
+from microlab.phase_examples import corner_patches, few_many, virtual_phases
 
 real_only = pytest.mark.skipif(not datasets.available("uhcs"), reason="wants the real images")
 
@@ -140,3 +142,83 @@ def test_every_class_has_a_colour_of_its_own() -> None:
     assert max(map(len, phase_examples.CLASS_NAMES.values())) == len(phase_examples.CLASS_COLOURS)
     with pytest.raises(ValueError, match="mask must hold class ids 0 to 3, got 0 to 255"):
         phase_examples.colour_classes(np.array([[0, 255]]))
+
+
+def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypatch, recwarn, capfd) -> None:
+    def out_of_reach(*_, **__):
+        raise datasets.DatasetError("no network")
+
+    monkeypatch.setattr(phase_examples, "fetch", out_of_reach)
+    made = phase_examples.phase_target_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
+    assert made.virtual
+    assert made.name == "virtual stand-in for superalloy"
+    assert "Virtual" in made.about
+    assert "no network" in made.about
+    assert [len(made.train), len(made.val), len(made.test)] == [3, 2, 1]
+    assert len({field.name for field in made.train + made.val + made.test}) == 6
+    assert not recwarn.list  # a page of the book would show a warning
+    assert capfd.readouterr() == ("", "")
+    again = phase_examples.phase_target_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
+    assert np.array_equal(made.test[0].image, again.test[0].image)
+
+
+def test_an_unknown_material_is_refused() -> None:
+    for make in (phase_examples.phase_target, phase_examples.phase_target_or_stand_in):
+        with pytest.raises(ValueError, match="name must be one of uhcs, superalloy, got 'copper'"):
+            make("copper")
+
+
+@pytest.fixture(scope="module")
+def virtual() -> list[Sample]:
+    return virtual_phases(40)
+
+
+def test_virtual_fields_have_the_class_fractions_of_the_real_steel(virtual: list[Sample]) -> None:
+    fractions = np.array(
+        [np.bincount(field.mask.ravel(), minlength=4) / field.mask.size for field in virtual]
+    )
+    # Means of the 24 real fields are 0.744, 0.130, 0.100 and 0.027. A mean of 40 virtual fields has a standard
+    # error of 0.010 at most.
+    np.testing.assert_allclose(fractions.mean(axis=0), [0.744, 0.130, 0.100, 0.027], atol=0.03)
+    needles = fractions[:, 3]
+    assert 0 < (needles == 0).mean() < 0.5  # absent from some fields, not from most
+
+
+def test_virtual_needles_are_long_and_particles_are_small(virtual: list[Sample]) -> None:
+    needles = [
+        region for field in virtual for region in regionprops(label(field.mask == 3)) if region.area > 50
+    ]
+    particles = [r.area for field in virtual for r in regionprops(label(field.mask == 2))]
+    assert np.median([n.axis_major_length / n.axis_minor_length for n in needles]) > 5
+    assert 2 <= np.median(particles) <= 8  # px; 3 in the real masks
+    widths = [2 * distance_transform_edt(field.mask == 1).max() for field in virtual]
+    assert 25 < np.median(widths) < 60  # px at the thickest place; 90 % of the real network are below 55
+
+
+def test_in_a_virtual_picture_the_classes_differ_as_in_a_real_one(virtual: list[Sample]) -> None:
+    """Real means of the classes less the matrix's: -0.05 network, 0.34 spheroidite, 0.20 Widmanstätten."""
+    for phase, low, high in ((1, -0.15, 0.02), (2, 0.15, 0.45), (3, 0.1, 0.45)):
+        contrast = [
+            field.image[field.mask == phase].mean() - field.image[field.mask == 0].mean()
+            for field in virtual
+            if (field.mask == phase).sum() > 200
+        ]
+        assert low < np.median(contrast) < high
+    assert np.std([field.image.mean() for field in virtual]) > 0.02  # different brightness
+
+
+def test_virtual_fields_are_repeatable_and_do_not_depend_on_how_many(virtual: list[Sample]) -> None:
+    for field, again in zip(virtual, virtual_phases(2, seed=np.random.default_rng(0)), strict=False):
+        assert np.array_equal(field.image, again.image)
+        assert np.array_equal(field.mask, again.mask)
+    assert field.image.dtype == np.float32
+    assert field.mask.dtype == np.uint8
+    assert 0 <= field.image.min() < field.image.max() <= 1
+    assert not np.array_equal(virtual[0].mask, virtual_phases(1, seed=1)[0].mask)
+    assert virtual_phases(1, (60, 91))[0].image.shape == (60, 91)
+
+
+@pytest.mark.parametrize("arguments", [{"n": 0}, {"n": 1, "shape": (0, 5)}])
+def test_impossible_virtual_fields_are_refused(arguments: dict) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        virtual_phases(**arguments)
