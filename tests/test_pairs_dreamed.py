@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -497,7 +495,7 @@ write_pairs(sys.argv[1], pairs, classes=2)
     deadline = time.monotonic() + 60
     while not (tmp_path / "images" / "p0003.tif").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     whole = [path for path in tmp_path.rglob("*.tif") if not path.name.startswith(".")]
     assert len(whole) >= 4

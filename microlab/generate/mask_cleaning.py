@@ -43,8 +43,8 @@ def clean_mask(
         Class ids skip the k-means.
     classes : int >= 2
     min_area : int or one per class
-        Least area of an object in pixels; 0 or 1 keeps all. The paper's 200 removes every object of a class
-        whose objects are all smaller (the spheroidite of uhcs): see `least_areas`.
+        Least area of an object in pixels; 0 or 1 keeps all. The paper's 200 px removes a class whose objects
+        are smaller: of the spheroidite of uhcs 96 %. See `least_areas`.
     levels : sequence of float, optional
         Grey level of each class, rising; by default c / (classes - 1).
 
