@@ -225,6 +225,14 @@ def test_the_same_seed_gives_the_same_network_and_another_one_does_not():
         assert not torch.equal(one(x), other(x))
 
 
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
+    config = replace(SMALL, steps=8, validate_every=4, checkpoint_every=4)
+    whole, _ = train_phases(TRAIN, VAL, config, progress=False, device="cpu")
+    train_phases(TRAIN, VAL, replace(config, steps=4), progress=False, device="cpu", folder=tmp_path)
+    resumed, _ = train_phases(TRAIN, VAL, config, progress=False, device="cpu", folder=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
 def test_training_stops_early_after_the_rate_was_lowered(tmp_path):
     # One grey level, one class: the first validation is perfect, so that none improves on it.
     config = replace(SMALL, lr=1e-3, steps=40, validate_every=1, patience=6, plateau=2)

@@ -46,6 +46,7 @@ class PhaseConfig:
     gamma: float = 2.0  # of the focal loss
     ema: float | None = None  # decay of the running mean of the weights
     precision: str = "auto"
+    checkpoint_every: int = 250  # steps
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,8 +79,9 @@ PAPER = PhaseConfig(
 
 
 def phase_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
-    """Compound loss of paper B: categorical focal loss plus soft Dice loss, with equal weights.
+    """Compound loss of paper B: categorical focal loss plus soft Dice loss.
 
+    The paper names the two, not their weights; here both count alike.
     The focal loss is the cross-entropy in which pixels that are already right hardly count. Dice gives every
     class the same say, however few its pixels. It is taken image by image, over the classes that the image's
     target has: one that is absent has no overlap to improve, and what is wrongly given to it is missing in
@@ -179,7 +181,7 @@ def train_phases(
             precision=config.precision,
             log_every=config.validate_every,
             validate_every=config.validate_every,
-            checkpoint_every=config.validate_every,
+            checkpoint_every=config.checkpoint_every,
             patience=config.patience,
             plateau=config.plateau,
             monitor="missing_class_iou",
