@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from microlab import training
 from microlab.data.files import atomic
 from microlab.generate.pairs import Pair
+from microlab.measure import metrics
 from microlab.phase_gain import Gain, beside_paper, gain, gains, summary
 from microlab.phase_sets import (
     BASES,
@@ -67,6 +68,7 @@ __all__ = [
     "summary",
     "synthetic_number",
     "training_pairs",
+    "trivial",
 ]
 
 
@@ -130,6 +132,26 @@ def run(
     for _ in tqdm(work, disable=not progress, **bar):
         pass
     return pd.DataFrame([json.loads(_score_file(folder, cell).read_text()) for cell in cells])
+
+
+def trivial(data: PhaseData) -> dict[str, float]:
+    """Scores of answering everywhere the class that is commonest in training, named as in `run`."""
+    commonest = np.bincount(np.concatenate([pair.mask.ravel() for pair in data.train])).argmax()
+    truths = [pair.mask for pair in data.test]
+    answers = [np.full_like(truth, commonest) for truth in truths]
+    scores = {}
+    for prefix, single in (("", True), ("pooled_", False)):
+        for name, measure in (
+            ("accuracy", metrics.pixel_accuracy),
+            ("mIoU", metrics.mean_iou),
+            ("missing_class_iou", metrics.missing_class_iou),
+        ):
+            values = measure(truths, answers, len(data.classes), per_image=single)
+            scores[prefix + name] = float(np.mean(values))
+        of_class = metrics.class_iou(truths, answers, len(data.classes), missing_class=True, per_image=single)
+        of_class = np.ma.masked_invalid(np.atleast_2d(of_class)).mean(0).filled(np.nan)
+        scores |= {f"{prefix}IoU_{c}": float(value) for c, value in enumerate(of_class)}
+    return scores
 
 
 def _train_cell(folder: Path, grid: Grid, cell: Cell, device: str) -> str:

@@ -163,8 +163,8 @@ def gain_plot(
         ax.plot(mean, y, marker, color=colour, markerfacecolor=face, markeredgecolor="black", zorder=3)
         names.append(_training_set(row.base, row.share, row.source, row.augmented))
     ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"gain in {_called(measure)} (points, {100 * level:g} % interval over seeds)")
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set(xlabel=f"gain in {_called(measure)} (points)")
     return ax
 
 

@@ -36,6 +36,7 @@ OPTIONAL = {
     "bar": dict,
     "note": str,
     "sets": dict,  # {method: what it was trained on}, of a study in which no row is ours alone
+    "rows": dict,  # every single model of a study: {"columns": [...], "data": [[...], ...]}, for figures
 }
 
 

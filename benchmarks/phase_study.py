@@ -1,0 +1,297 @@
+"""Paper B's study: does synthetic data help to segment phases, how much, and how sure is that? (chapter 12)
+
+    python benchmarks/phase_study.py FOLDER                 laptop size, uhcs; tables beside the paper's
+    python benchmarks/phase_study.py FOLDER --size paper    all shares, five seeds; one GPU
+    python benchmarks/phase_study.py FOLDER --record        also stores them in microlab/data/results/
+
+FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
+called again, it goes on. A pool that `microlab.generate.pairs.write_pairs` wrote to FOLDER/pools/NAME is a
+source too: `--sources vqvae NAME`. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import microlab
+from microlab import dream_config, dream_recipe, phase_study, training
+from microlab.data.files import atomic
+from microlab.devices import hardware
+from microlab.dreamer import Dreamer
+from microlab.generate.pairs import Pair, read_pairs, write_pairs
+from microlab.phase_examples import phase_target
+from microlab.phase_gain import MEASURES, PAPER_FIGURES
+from microlab.phase_study import BASES, SIZES, Grid, PhaseData
+from microlab.results import FOLDER as RESULTS
+from microlab.results import table_text
+
+SIDE = 256  # of the patches, pixels
+PER_FIELD = {"uhcs": 3, "superalloy": 4}  # patches of a training or validation field: 48 + 12, 40 + 16
+GENERATORS = {  # source -> (recipe, base whose real pairs train it)
+    "vqvae": ("paper", "many mixed"),  # the paper's route, trained as there on one set for every base
+    "vqvae-few": ("paper", "few good"),  # tells new information from a recombination of what is known
+    "ours": ("ours", "many mixed"),  # one-hot masks, no blind spot, steered by the class fractions
+    "ours-rare": ("ours", "many mixed"),  # as ours, asked for fractions of images rich in the rarest class
+    "ours-few": ("ours", "few good"),
+    "shipped": ("shipped", ""),  # the weights in the package; their card says what they were trained on
+}
+POOL = 2.0  # pairs dreamed for each that the largest share needs, so that the seeds differ in what they draw
+GAIN = "gain in Missing Class IoU"
+
+
+def pool(
+    folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
+) -> list[Pair]:
+    """The pairs of a source: read if they are there, else dreamed by a generator that is trained first."""
+    place = folder / "pools" / source
+    if not (place / "manifest.json").exists():
+        if source not in GENERATORS:
+            raise SystemExit(f"{place} holds no pool, and only {', '.join(GENERATORS)} can be made here")
+        dreamer, about = generator(folder, source, data, grid, options)
+        fractions = rare(dreamer, number) if source.endswith("-rare") else None
+        pairs = dreamer.dream(
+            number, shape=(SIDE, SIDE), fractions=fractions, device=options.device, progress=True
+        )
+        write_pairs(place, pairs, classes=len(data.classes), about=about)
+    found = read_pairs(place)
+    if len(found) < number / POOL:
+        raise SystemExit(f"{place} holds {len(found)} pairs, the largest share needs {number / POOL:.0f}")
+    return found
+
+
+def generator(
+    folder: Path, source: str, data: PhaseData, grid: Grid, options: argparse.Namespace
+) -> tuple[Dreamer, dict[str, object]]:
+    """The model of a source, trained if it is not there yet, and what it learnt from."""
+    recipe, base = GENERATORS[source]
+    if recipe == "shipped":
+        dreamer = Dreamer.from_weights(options.target)
+        return dreamer, {"generator": "shipped weights", "trained on": dreamer.card["data"]}
+    config = dream_config.profile_config(options.size)
+    if recipe == "paper":
+        config = dream_config.PAPER
+        if options.size != "paper":
+            small = dream_config.profile_config(options.size, coding="grey")
+            config = replace(
+                config,
+                vqvae=replace(small.vqvae, revive=False, symmetries=False),
+                prior=replace(small.prior, kind="plain"),
+            )
+    dreamer = dream_recipe.train_pairs(
+        phase_study.real_pairs(data, grid, base, "train"),
+        folder / "generators" / f"{recipe}_{base.replace(' ', '-')}_{options.size}_{grid.few}",
+        config,
+        classes=len(data.classes),
+        names=list(data.classes),
+        held_out=phase_study.real_pairs(data, grid, base, "validation"),
+        data=f"{base} patches of {options.target}",
+        device=options.device,
+    )
+    return dreamer, {"generator": recipe, "trained on": base, "few": grid.few, "size": options.size}
+
+
+def rare(dreamer: Dreamer, number: int) -> np.ndarray:
+    """Class fractions of training images, drawn in proportion to their share of the rarest class."""
+    rows = np.array(dreamer.card["fractions"])
+    share = rows[:, rows.mean(0).argmin()]
+    return rows[np.random.default_rng(0).choice(len(rows), number, p=share / share.sum())]
+
+
+def record(
+    scores: pd.DataFrame,
+    data: PhaseData,
+    grid: Grid,
+    options: argparse.Namespace,
+    pools: dict[str, list[Pair]],
+    place: Path,
+) -> dict:
+    """The study as `microlab.results` and the results page take it."""
+    names = {**MEASURES, "pooled_missing_class_iou": "Missing Class IoU, pooled"}
+    names |= {f"IoU_{c}": f"IoU {name}" for c, name in enumerate(data.classes)}
+    table = phase_study.summary(scores)
+    rows = {}
+    for key in table.index:
+        spread = {
+            name: [round(float(table.loc[key, (m, part)]), 4) for part in ("mean", "sd")]
+            for m, name in names.items()
+        }
+        if len(grid.seeds) == 1:
+            spread = {name: mean for name, (mean, _) in spread.items()}
+        rows[_row_name(*key)] = {**spread, GAIN: _gain_text(scores, key)}
+    knows_nothing = phase_study.trivial(data)
+    rows["one class everywhere"] = {name: round(knows_nothing[m], 4) for m, name in names.items()}
+    settings = grid.training
+    network = settings.encoder or f"width {settings.width}, depth {settings.depth}"
+    return {
+        "title": f"Synthetic pairs added to real ones: {options.target}",
+        "data": (
+            f"{len(data.test)} real patches of {SIDE} pixels from test fields of {options.target} that no "
+            f"training has seen; mean and standard deviation over {len(grid.seeds)} seeds."
+        ),
+        "virtual": data.virtual,
+        "sets": {
+            **{name: _about(data, grid, name) for name in grid.bases},
+            **{source: _about_pool(place, source, len(pairs)) for source, pairs in pools.items()},
+        },
+        "scores": rows,
+        "paper": _paper_rows(names),
+        "note": (
+            "The paper trained one model per row, on Fe14Nd2B magnets; only what its text states is shown. "
+            "Its epochs grow with the training set, so that larger sets also get more steps; here all have "
+            "the same. A gain is the mean difference to the base alone at the same seed (purely synthetic "
+            "sets: to the base whose validation they share), with its 95 % t interval over the seeds. One in "
+            "twenty such intervals excludes 0 where there is no gain. The seeds vary the training and the "
+            "choice from the pool, not the real patches. " + options.note
+        ),
+        "trivial": "one class everywhere",
+        "settings": {
+            "U-Net": network,
+            "steps at most": settings.steps,
+            "batch": settings.batch,
+            "crop": settings.crop,
+            "learning rate": settings.lr,
+            "augmentation": settings.augment,
+            "few": f"{grid.few} + {grid.few_validation}",
+            "poor masks": str(grid.poor),
+        },
+        "seed": list(grid.seeds),
+        "command": _command(options),
+        "hardware": hardware(str(training.device(options.device))),
+        "seconds": round(float(scores["seconds"].sum()), 1),
+        "date": date.today().isoformat(),
+        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "rows": json.loads(scores.round(4).to_json(orient="split", index=False)),
+    }
+
+
+def _row_name(base: str, share: int | None, source: str, augmented: bool) -> str:
+    if augmented:
+        return f"{base}, augmentation only"
+    return f"{base} + {share} % {source}" if share else base
+
+
+def _gain_text(scores: pd.DataFrame, key: tuple[str, int, str, bool]) -> str:
+    base, share, source, augmented = key
+    if share == 0 and not augmented:
+        return ""
+    try:
+        found = phase_study.gain(scores, base, share, source, augmented=augmented)
+    except ValueError:  # its base alone was not asked for
+        return ""
+    interval = f" ({found.low:+.3f} to {found.high:+.3f})" if found.n > 1 else ""
+    return f"{found.mean:+.3f}{interval}"
+
+
+def _about(data: PhaseData, grid: Grid, name: str) -> str:
+    base = BASES[name]
+    train, validation = (
+        len(part) if base.many else few
+        for part, few in ((data.train, grid.few), (data.validation, grid.few_validation))
+    )
+    masks = {"good": "expert masks", "poor": "poor masks", "mixed": f"{grid.few} expert masks, the rest poor"}
+    what = f"{train} real patches" if base.real else f"no real patch, shares of {train}"
+    return f"{what}, {validation} real ones for validation, {masks[base.masks]} (the paper's {base.paper})"
+
+
+def _about_pool(place: Path, source: str, number: int) -> str:
+    about = json.loads((place / "pools" / source / "manifest.json").read_text(encoding="utf-8"))["about"]
+    facts = ", ".join(
+        f"{name} {value}" for name, value in about.items() if not isinstance(value, (dict, list))
+    )
+    return f"pool of {number} synthetic pairs ({facts})"
+
+
+def _paper_rows(names: dict[str, str]) -> dict[str, dict[str, float | str]]:
+    rows: dict[str, dict[str, float | str]] = {}
+    for figure in sorted(PAPER_FIGURES, key=lambda f: (list(BASES).index(f.base), f.share or 0)):
+        if figure.measure in names:
+            what = f"+ {figure.share} %" if figure.share else "" if figure.share == 0 else "at its best"
+            what = "augmentation only" if figure.augmented else what
+            value = f"{figure.value} ({figure.words})" if figure.words else figure.value
+            row = rows.setdefault(f"paper, {BASES[figure.base].paper} {what}".rstrip(), {})
+            row[names[figure.measure]] = value
+    return rows
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [f"python benchmarks/phase_study.py FOLDER --size {options.size} --target {options.target}"]
+    for name in ("sources", "bases", "shares", "seeds", "few", "steps", "encoder"):
+        value = getattr(options, name)
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words.append(f"--{name} " + " ".join(f'"{v}"' if " " in str(v) else str(v) for v in values))
+    return " ".join([*words, "--record"])
+
+
+def grid_of(options: argparse.Namespace, classes: int) -> Grid:
+    """The grid of a size, with what was asked for otherwise."""
+    grid = SIZES[options.size]
+    network = {"classes": classes}
+    if options.steps is not None:
+        network["steps"] = options.steps
+    if options.encoder is not None:
+        network |= {"encoder": options.encoder, "encoder_weights": "imagenet"}
+    changes: dict[str, object] = {"training": replace(grid.training, **network)}
+    for name in ("sources", "bases", "shares", "seeds"):
+        value: Sequence | None = getattr(options, name)
+        if value is not None:
+            changes[name] = tuple(value)
+    if options.few is not None:
+        changes |= {"few": options.few, "few_validation": min(grid.few_validation, options.few)}
+    return replace(grid, **changes)
+
+
+def main() -> None:
+    """Run, print, and store if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=tuple(SIZES), default="laptop")
+    parser.add_argument("--target", choices=tuple(PER_FIELD), default="uhcs")
+    parser.add_argument("--sources", nargs="+", help="names of pools (default: vqvae)")
+    parser.add_argument("--bases", nargs="+", choices=tuple(BASES))
+    parser.add_argument("--shares", nargs="+", type=int, help="%% synthetic")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--few", type=int, help="patches of the few")
+    parser.add_argument("--steps", type=int, help="optimiser steps at most")
+    parser.add_argument("--encoder", help="such as efficientnet-b3, with weights from ImageNet")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; 1 on one GPU")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler")
+    parser.add_argument("--device")
+    parser.add_argument("--note", default="", help="sentences for the record")
+    parser.add_argument("--record", action="store_true")
+    options = parser.parse_args()
+
+    target = phase_target(options.target)
+    grid = grid_of(options, len(target.classes))
+    data = phase_study.phase_data(target, grid, SIDE, per_field=PER_FIELD[options.target])
+    needed = max(phase_study.synthetic_number(data, grid, c.base, c.share) for c in grid.cells())
+    place = options.folder / options.target
+    pools = {
+        source: pool(place, source, data, grid, round(POOL * needed), options) for source in grid.sources
+    }
+    how = {"jobs": options.jobs, "scheduler": options.scheduler, "device": options.device}
+    scores = phase_study.run(grid, data, pools, place / f"study_{options.size}_{grid.few}", **how)
+
+    made = record(scores, data, grid, options, pools, place)
+    print("\n" + table_text(made))
+    print("\nGains in Missing Class IoU, paired by seed, 95 % t intervals:\n")
+    print(phase_study.gains(scores).round(4).to_string(index=False))
+    if options.record:
+        name = f"phase_study_{options.target}" + ("" if options.few is None else f"_{options.few}")
+        with atomic(RESULTS / f"{name}.json") as partial:
+            partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
