@@ -1,6 +1,7 @@
 """Paper B's study: does synthetic data help to segment phases, how much, and how sure is that? (chapter 12)
 
     python benchmarks/phase_study.py FOLDER                 laptop size, uhcs; tables beside the paper's
+    python benchmarks/phase_study.py FOLDER --size evening  five seeds of a wider network; hours
     python benchmarks/phase_study.py FOLDER --size paper    all shares, five seeds; one GPU
     python benchmarks/phase_study.py FOLDER --record        also stores them in microlab/data/results/
 
@@ -76,11 +77,12 @@ def generator(
     if recipe == "shipped":
         dreamer = Dreamer.from_weights(options.target)
         return dreamer, {"generator": "shipped weights", "trained on": dreamer.card["data"]}
-    config = dream_config.profile_config(options.size)
+    size = "laptop" if options.size == "evening" else options.size  # the generators need no evening
+    config = dream_config.profile_config(size)
     if recipe == "paper":
         config = dream_config.PAPER
-        if options.size != "paper":
-            small = dream_config.profile_config(options.size, coding="grey")
+        if size != "paper":
+            small = dream_config.profile_config(size, coding="grey")
             config = replace(
                 config,
                 vqvae=replace(small.vqvae, revive=False, symmetries=False),
@@ -88,7 +90,7 @@ def generator(
             )
     dreamer = dream_recipe.train_pairs(
         phase_study.real_pairs(data, grid, base, "train"),
-        folder / "generators" / f"{recipe}_{base.replace(' ', '-')}_{options.size}_{grid.few}",
+        folder / "generators" / f"{recipe}_{base.replace(' ', '-')}_{size}_{grid.few}",
         config,
         classes=len(data.classes),
         names=list(data.classes),
@@ -96,7 +98,7 @@ def generator(
         data=f"{base} patches of {options.target}",
         device=options.device,
     )
-    return dreamer, {"generator": recipe, "trained on": base, "few": grid.few, "size": options.size}
+    return dreamer, {"generator": recipe, "trained on": base, "few": grid.few, "size": size}
 
 
 def rare(dreamer: Dreamer, number: int) -> np.ndarray:
@@ -229,7 +231,7 @@ def _command(options: argparse.Namespace) -> str:
         if value is not None:
             values = value if isinstance(value, list) else [value]
             words.append(f"--{name} " + " ".join(f'"{v}"' if " " in str(v) else str(v) for v in values))
-    return " ".join([*words, "--record"])
+    return " ".join([*words, "--record", options.record or ""]).rstrip()
 
 
 def grid_of(options: argparse.Namespace, classes: int) -> Grid:
@@ -269,7 +271,9 @@ def main() -> None:
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     parser.add_argument("--device")
     parser.add_argument("--note", default="", help="sentences for the record")
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument(
+        "--record", nargs="?", const="", metavar="SUFFIX", help="store the tables (phase_study_TARGET_SUFFIX)"
+    )
     options = parser.parse_args()
 
     target = phase_target(options.target)
@@ -287,8 +291,8 @@ def main() -> None:
     print("\n" + table_text(made))
     print("\nGains in Missing Class IoU, paired by seed, 95 % t intervals:\n")
     print(phase_study.gains(scores).round(4).to_string(index=False))
-    if options.record:
-        name = f"phase_study_{options.target}" + ("" if options.few is None else f"_{options.few}")
+    if options.record is not None:
+        name = "_".join(part for part in ("phase_study", options.target, options.record) if part)
         with atomic(RESULTS / f"{name}.json") as partial:
             partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 

@@ -172,11 +172,18 @@ LAPTOP = Grid(
     seeds=(0, 1),
     training=PhaseConfig(width=8, depth=3, crop=128, batch=4, steps=400, validate_every=50, lr=3e-3),
 )
+# An hour or two on two cores: five seeds of a network that is wide enough to learn the rarest class.
+EVENING = Grid(
+    shares=(0, 100, 300),
+    training=PhaseConfig(
+        width=16, depth=4, crop=96, batch=8, steps=500, validate_every=50, lr=2e-3, plateau=3, ema=0.98
+    ),
+)
 PAPER = Grid(
     bases=tuple(BASES),
     training=PhaseConfig(width=32, depth=4, crop=256, batch=4, steps=2400, validate_every=24),
 )
-SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "paper": PAPER}
+SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "evening": EVENING, "paper": PAPER}
 
 
 def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Pair]:
