@@ -84,7 +84,7 @@ def phase_target(name: str = "uhcs") -> PhaseTarget:
     """
     _check_name(name)
     parts = {part: load(name, part) for part in ("train", "val", "test")}
-    about = "Real micrographs. The masks were drawn by experts."
+    about = "Real micrographs, with the masks published beside them."
     return PhaseTarget(name, **parts, classes=CLASS_NAMES[name], virtual=False, about=about)
 
 
