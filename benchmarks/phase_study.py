@@ -63,6 +63,15 @@ def pool(
             number, shape=(SIDE, SIDE), fractions=fractions, device=options.device, progress=True
         )
         write_pairs(place, pairs, classes=len(data.classes), about=about)
+    if GENERATORS.get(source, ("shipped", ""))[0] != "shipped":
+        about = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["about"]
+        asked = {"size": _generator_size(options)}
+        if not BASES[GENERATORS[source][1]].many:
+            asked["few"] = grid.few
+        there = {name: about.get(name, value) for name, value in asked.items()}
+        if there != asked:
+            was, now = (", ".join(f"{k} {v}" for k, v in part.items()) for part in (there, asked))
+            raise SystemExit(f"{place} was made with {was}, not {now}: use another FOLDER")
     found = read_pairs(place)
     if len(found) < number / POOL:
         raise SystemExit(f"{place} holds {len(found)} pairs, the largest share needs {number / POOL:.0f}")
@@ -77,7 +86,7 @@ def generator(
     if recipe == "shipped":
         dreamer = Dreamer.from_weights(options.target)
         return dreamer, {"generator": "shipped weights", "trained on": dreamer.card["data"]}
-    size = "laptop" if options.size == "evening" else options.size  # the generators need no evening
+    size = _generator_size(options)
     config = dream_config.profile_config(size)
     if recipe == "paper":
         config = dream_config.PAPER
@@ -99,6 +108,10 @@ def generator(
         device=options.device,
     )
     return dreamer, {"generator": recipe, "trained on": base, "few": grid.few, "size": size}
+
+
+def _generator_size(options: argparse.Namespace) -> str:
+    return "laptop" if options.size == "evening" else options.size  # the generators need no evening
 
 
 def rare(dreamer: Dreamer, number: int) -> np.ndarray:

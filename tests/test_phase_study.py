@@ -441,7 +441,9 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     options = argparse.Namespace(
         size="smoke", target="uhcs", sources=None, bases=["few good"], shares=None, seeds=None, few=None
     )
-    options = argparse.Namespace(**vars(options), steps=None, encoder=None, device="cpu", note="A toy.")
+    options = argparse.Namespace(
+        **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", record=""
+    )
     made = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
     made = json.loads(json.dumps(made))
     run_records.check(made, "toy")
@@ -456,6 +458,22 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     assert study.gain(again, "few good", 100, "vqvae").mean == pytest.approx(
         study.gain(table, "few good", 100, "vqvae").mean, abs=2e-4
     )
+
+
+def test_a_pool_of_another_size_is_not_taken_for_this_one(data, pool, tmp_path):
+    benchmark = load_module("benchmarks/phase_study.py")
+    about = {"generator": "paper", "trained on": "few good", "few": 3, "size": "smoke"}
+    write_pairs(tmp_path / "pools" / "vqvae-few", pool, classes=3, about=about)
+    laptop, smoke = (
+        argparse.Namespace(size=size, target="uhcs", device="cpu") for size in ("laptop", "smoke")
+    )
+    assert len(benchmark.pool(tmp_path, "vqvae-few", data, TINY, 30, smoke)) == 30
+    with pytest.raises(SystemExit, match="was made with size smoke, few 3, not size laptop, few 3"):
+        benchmark.pool(tmp_path, "vqvae-few", data, TINY, 30, laptop)
+    with pytest.raises(SystemExit, match="not size smoke, few 2"):
+        benchmark.pool(tmp_path, "vqvae-few", data, replace(TINY, few=2), 30, smoke)
+    with pytest.raises(SystemExit, match="holds 30 pairs, the largest share needs 50"):
+        benchmark.pool(tmp_path, "vqvae-few", data, TINY, 100, smoke)
 
 
 # ---- figures ---------------------------------------------------------------------------------------------
