@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from microlab import cli_learn, mistakes
+from microlab import cli_dream, cli_learn, mistakes
 from microlab.cli_options import (
     DataBar,
     Device,
@@ -222,7 +222,13 @@ def measure(
         raise typer.Exit(1)
 
 
-for _command in (cli_learn.simulate, cli_learn.train, cli_learn.adapt):
+for _command in (
+    cli_learn.simulate,
+    cli_learn.train,
+    cli_learn.adapt,
+    cli_dream.dream,
+    cli_dream.train_pairs,
+):
     main.command()(plain_errors(_command))
 
 

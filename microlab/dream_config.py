@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from microlab.generate.pixelcnn_training import PriorConfig
+from microlab.generate.vqvae import channel_count
 from microlab.generate.vqvae_training import PAPER as PAPER_VQVAE
 from microlab.generate.vqvae_training import VQVAEConfig
 from microlab.profiles import PROFILES
@@ -58,6 +59,7 @@ def profile_config(profile: str, coding: str = "one-hot", seed: int = 0) -> Drea
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    channel_count(2, 1, coding)  # a wrong coding fails here
     vqvae, prior = OURS.vqvae, OURS.prior
     if profile == "smoke":
         vqvae = replace(vqvae, hidden=16, residual=8, dim=16, crop=64, batch=4, steps=60)

@@ -95,18 +95,17 @@ def train_pairs(
     names = [f"class {c}" for c in range(classes)] if names is None else list(names)
     if len(names) != classes:
         raise ValueError(f"names must be those of {classes} classes, got {len(names)}")
-    train = _named(pairs)
-    if held_out is None:
+    train, unseen = _named(pairs), _named(held_out or [])
+    images = {"images": _digest(train), "held-out images": _digest(unseen)}  # as given: the seed parts them
+    if not unseen:
         train, unseen = _hold_out(train, config.held_out, config.seed)
-    else:
-        unseen = _named(held_out)
     side = max(vqvae_config.crop, prior_config.crop * DOWNSAMPLING)
     packed, packed_unseen = (
         [_packed(p, classes, vqvae_config, side) for p in some] for some in (train, unseen)
     )
     pick_device(device)  # a wrong device fails before a folder is made
     areas = least_areas([p.mask for p in train], classes) if config.min_area is None else config.min_area
-    _claim(folder, config, classes, train, unseen, resume)
+    _claim(folder, config, images | {"classes": classes}, resume)
 
     options = {"device": device, "progress": progress, "resume": resume}
     vqvae, history = train_vqvae(packed, vqvae_config, classes=classes, folder=folder / "vqvae", **options)
@@ -249,21 +248,19 @@ def _hold_out(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], l
     return [p for i, p in enumerate(pairs) if i not in chosen], [pairs[i] for i in sorted(chosen)]
 
 
-def _claim(
-    folder: Path, config: DreamConfig, classes: int, train: list[Pair], unseen: list[Pair], resume: bool
-) -> None:
+def _claim(folder: Path, config: DreamConfig, given: dict[str, Any], resume: bool) -> None:
     """Take the folder, or refuse one that holds something else or a run with other settings or images."""
     path = folder / SETTINGS
-    if folder.is_dir() and not path.exists() and any(folder.iterdir()):
+    strange = folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir())
+    if strange and not path.exists():
         raise ValueError(f"{folder}: holds something else; choose a new or an empty folder")
     if not resume:
         path.unlink(missing_ok=True)
-    settings: dict[str, Any] = {"made_by": "microlab.dream_recipe.train_pairs", "classes": classes}
+    settings: dict[str, Any] = {"made_by": "microlab.dream_recipe.train_pairs", **given}
     for f in fields(config):
         value = getattr(config, f.name)
         part = asdict(value) if f.name in ("vqvae", "prior") else None
         settings |= {f.name: value} if part is None else {f"{f.name}.{k}": v for k, v in part.items()}
-    settings |= {"images": _digest(train), "held-out images": _digest(unseen)}
     same_settings(path, settings)
 
 
