@@ -6,8 +6,9 @@
     python benchmarks/phase_study.py FOLDER --record        also stores them in microlab/data/results/
 
 FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
-called again, it goes on. A pool that `microlab.generate.pairs.write_pairs` wrote to FOLDER/pools/NAME is a
-source too: `--sources vqvae NAME`. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
+called again, it goes on, and the tables show every model of that size that is finished there. A pool that
+`microlab.generate.pairs.write_pairs` wrote to FOLDER/TARGET/pools/NAME is a source too: `--sources vqvae NAME`.
+Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from microlab import dream_config, dream_recipe, phase_study, training
 from microlab.data.files import atomic
 from microlab.devices import hardware
 from microlab.dreamer import Dreamer
+from microlab.generate.diffusion import MaskDiffusion, paint
+from microlab.generate.diffusion_training import DiffusionConfig, train_diffusion
 from microlab.generate.pairs import Pair, read_pairs, write_pairs
-from microlab.phase_examples import phase_target
+from microlab.phase_examples import phase_target, virtual_phases
 from microlab.phase_gain import MEASURES, PAPER_FIGURES
 from microlab.phase_study import BASES, SIZES, Grid, PhaseData
 from microlab.results import FOLDER as RESULTS
@@ -43,6 +46,9 @@ GENERATORS = {  # source -> (recipe, base whose real pairs train it)
     "ours": ("ours", "many mixed"),  # one-hot masks, no blind spot, steered by the class fractions
     "ours-rare": ("ours", "many mixed"),  # as ours, asked for fractions of images rich in the rarest class
     "ours-few": ("ours", "few good"),
+    "diffusion": ("diffusion", "many mixed"),  # the masks of `ours`, painted by a diffusion model
+    "virtual": ("virtual", ""),  # shapes drawn by rules under a virtual microscope: nothing is learnt
+    "virtual-diffusion": ("diffusion", "many mixed"),  # drawn shapes, painted by the diffusion model
     "shipped": ("shipped", ""),  # the weights in the package; their card says what they were trained on
 }
 POOL = 2.0  # pairs dreamed for each that the largest share needs, so that the seeds differ in what they draw
@@ -57,13 +63,9 @@ def pool(
     if not (place / "manifest.json").exists():
         if source not in GENERATORS:
             raise SystemExit(f"{place} holds no pool, and only {', '.join(GENERATORS)} can be made here")
-        dreamer, about = generator(folder, source, data, grid, options)
-        fractions = rare(dreamer, number) if source.endswith("-rare") else None
-        pairs = dreamer.dream(
-            number, shape=(SIDE, SIDE), fractions=fractions, device=options.device, progress=True
-        )
+        pairs, about = new_pairs(folder, source, data, grid, number, options)
         write_pairs(place, pairs, classes=len(data.classes), about=about)
-    if GENERATORS.get(source, ("shipped", ""))[0] != "shipped":
+    if GENERATORS.get(source, ("", ""))[1]:
         about = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["about"]
         asked = {"size": _generator_size(options)}
         if not BASES[GENERATORS[source][1]].many:
@@ -76,6 +78,47 @@ def pool(
     if len(found) < number / POOL:
         raise SystemExit(f"{place} holds {len(found)} pairs, the largest share needs {number / POOL:.0f}")
     return found
+
+
+def new_pairs(
+    folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
+) -> tuple[list[Pair], dict[str, object]]:
+    """New pairs of a source, and where they come from."""
+    if source.startswith("virtual"):
+        pairs = [Pair(s.image, s.mask, s.name) for s in virtual_phases(number, (SIDE, SIDE), seed=1)]
+        about: dict[str, object] = {"generator": "drawn by rules, virtual microscope"}
+    if source == "virtual":
+        return pairs, about
+    if GENERATORS[source][0] == "diffusion":
+        if source == "diffusion":
+            pairs, about = pool(folder, "ours", data, grid, number, options), {"generator": "masks of ours"}
+        base = GENERATORS[source][1]
+        model = painter(folder, base, data, grid, options)
+        masks = np.stack([pair.mask for pair in pairs])
+        images = paint(model, masks, seed=0, device=options.device, progress=True)
+        about |= {"painted by": f"diffusion, {options.painter_steps} steps", "trained on": base}
+        about |= {"few": grid.few, "size": _generator_size(options)}
+        return [replace(pair, image=image) for pair, image in zip(pairs, images, strict=True)], about
+    dreamer, about = generator(folder, source, data, grid, options)
+    fractions = rare(dreamer, number) if source.endswith("-rare") else None
+    pairs = dreamer.dream(
+        number, shape=(SIDE, SIDE), fractions=fractions, device=options.device, progress=True
+    )
+    return pairs, about
+
+
+def painter(
+    folder: Path, base: str, data: PhaseData, grid: Grid, options: argparse.Namespace
+) -> MaskDiffusion:
+    """The diffusion model that paints over masks, trained on the real pairs of a base if it is not there."""
+    model, _ = train_diffusion(
+        [(pair.image, pair.mask) for pair in phase_study.real_pairs(data, grid, base, "train")],
+        DiffusionConfig(steps=options.painter_steps),
+        classes=len(data.classes),
+        folder=folder / "generators" / f"diffusion_{base.replace(' ', '-')}_{grid.few}",
+        device=options.device,
+    )
+    return model
 
 
 def generator(
@@ -150,7 +193,7 @@ def record(
         "title": f"Synthetic pairs added to real ones: {options.target}",
         "data": (
             f"{len(data.test)} real patches of {SIDE} pixels from test fields of {options.target} that no "
-            f"training has seen; mean and standard deviation over {len(grid.seeds)} seeds."
+            f"training has seen; mean and standard deviation over {_seeds(scores)} seeds."
         ),
         "virtual": data.virtual,
         "sets": {
@@ -186,6 +229,12 @@ def record(
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "rows": json.loads(scores.round(4).to_json(orient="split", index=False)),
     }
+
+
+def _seeds(scores: pd.DataFrame) -> str:
+    """The number of seeds, or its range over the rows."""
+    n = scores.groupby(["base", "share", "source", "augmented"])["seed"].nunique()
+    return f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
 
 
 def _row_name(base: str, share: int | None, source: str, augmented: bool) -> str:
@@ -280,6 +329,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, help="patches of the few")
     parser.add_argument("--steps", type=int, help="optimiser steps at most")
     parser.add_argument("--encoder", help="such as efficientnet-b3, with weights from ImageNet")
+    parser.add_argument("--painter-steps", type=int, default=1000, help="of the diffusion model")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; 1 on one GPU")
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     parser.add_argument("--device")
@@ -292,14 +342,22 @@ def main() -> None:
     target = phase_target(options.target)
     grid = grid_of(options, len(target.classes))
     data = phase_study.phase_data(target, grid, SIDE, per_field=PER_FIELD[options.target])
-    needed = max(phase_study.synthetic_number(data, grid, c.base, c.share) for c in grid.cells())
+    whole = replace(SIZES[options.size], few=grid.few)  # the pools serve every part of it that is asked for
+    needed = max(
+        phase_study.synthetic_number(data, whole, c.base, c.share) for c in (*whole.cells(), *grid.cells())
+    )
     place = options.folder / options.target
     pools = {
         source: pool(place, source, data, grid, round(POOL * needed), options) for source in grid.sources
     }
     how = {"jobs": options.jobs, "scheduler": options.scheduler, "device": options.device}
-    scores = phase_study.run(grid, data, pools, place / f"study_{options.size}_{grid.few}", **how)
+    study = place / f"study_{options.size}_{grid.few}"
+    phase_study.run(grid, data, pools, study, **how)
 
+    scores = phase_study.finished(study)  # also what earlier calls have left there
+    grid = replace(
+        grid, **{f"{name}s": tuple(scores[name].unique()) for name in ("base", "seed")}, sources=tuple(pools)
+    )
     made = record(scores, data, grid, options, pools, place)
     print("\n" + table_text(made))
     print("\nGains in Missing Class IoU, paired by seed, 95 % t intervals:\n")

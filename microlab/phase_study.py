@@ -60,6 +60,7 @@ __all__ = [
     "Grid",
     "PhaseData",
     "beside_paper",
+    "finished",
     "gain",
     "gains",
     "phase_data",
@@ -152,6 +153,26 @@ def trivial(data: PhaseData) -> dict[str, float]:
         of_class = np.ma.masked_invalid(np.atleast_2d(of_class)).mean(0).filled(np.nan)
         scores |= {f"{prefix}IoU_{c}": float(value) for c, value in enumerate(of_class)}
     return scores
+
+
+def finished(folder: str | Path) -> pd.DataFrame:
+    """Every score of a study's folder, as `run` returns them, whatever was asked for in the last call.
+
+    Raises
+    ------
+    ValueError
+        If nothing is finished there.
+    """
+    rows = [json.loads(path.read_text()) for path in sorted((Path(folder) / "scores").glob("*.json"))]
+    if not rows:
+        raise ValueError(f"{folder} holds no finished model: call `run` first")
+    order = {base: index for index, base in enumerate(BASES)}
+    key = {"base": lambda column: column.map(order)}
+    return pd.DataFrame(rows).sort_values(
+        ["base", "augmented", "source", "share", "seed"],
+        key=lambda column: key.get(column.name, lambda same: same)(column),
+        ignore_index=True,
+    )
 
 
 def _train_cell(folder: Path, grid: Grid, cell: Cell, device: str) -> str:
