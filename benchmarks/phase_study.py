@@ -7,8 +7,8 @@
 
 FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
 called again, it goes on, and the tables show every model of that size that is finished there. A pool that
-`microlab.generate.pairs.write_pairs` wrote to FOLDER/TARGET/pools/NAME is a source too: `--sources vqvae NAME`.
-Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
+`microlab.generate.pairs.write_pairs` wrote to FOLDER/TARGET/pools/NAME is a source too:
+`--sources vqvae NAME`. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
 from __future__ import annotations
