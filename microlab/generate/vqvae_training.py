@@ -230,7 +230,8 @@ def reconstruction_report(model: VQVAE, channels: Sequence[np.ndarray]) -> dict[
         height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in image.shape[-2:])
         x = image[:, :height, :width]
         after = reconstruct(model, x)
-        errors.append(model.channel_errors(torch.as_tensor(x)[None], torch.as_tensor(after)[None]).numpy())
+        before, after = (torch.as_tensor(a, device=model.scale.device)[None] for a in (x, after))
+        errors.append(model.channel_errors(before, after).cpu().numpy())
     codes = np.concatenate([codes.ravel() for codes in encode_all(model, channels)])
     return {"error": np.mean(errors, axis=0), "use": code_use(codes, model.codes)}
 
