@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -92,6 +93,7 @@ def new_pairs(
     if GENERATORS[source][0] == "diffusion":
         if source == "diffusion":
             pairs, about = pool(folder, "ours", data, grid, number, options), {"generator": "masks of ours"}
+        pairs = pairs[: math.ceil(number / POOL)]  # painting is dear: the seeds may share them
         base = GENERATORS[source][1]
         model = painter(folder, base, data, grid, options)
         masks = np.stack([pair.mask for pair in pairs])
