@@ -1,0 +1,352 @@
+"""Edges of a grey image by three detectors, fused into channels, without any training (chapter 14).
+
+    t = median(r) sqrt(log2(1 / alpha)),     exceeded by pure noise in a share alpha of pixels
+
+Contrast stretch and median filter first; then Sobel, Laplacian of Gaussian and Canny, each cut at a threshold
+that is read from the image by a stated rule. Where two of the three agree, an edge is probably true.
+
+The three channels, the stretch, the median of 7 x 7 and the agreement of detectors are paper C's
+(arXiv:2504.14782). It states no threshold, so the rules here are ours.
+
+References
+----------
+Sobel and Feldman (1968), talk at the Stanford Artificial Intelligence Project.
+Otsu (1979), IEEE Trans. Systems, Man, Cybernetics 9, 62-66, doi:10.1109/TSMC.1979.4310076.
+Marr and Hildreth (1980), Proc. R. Soc. Lond. B 207, 187-217, doi:10.1098/rspb.1980.0020.
+Canny (1986), IEEE Trans. PAMI 8, 679-698, doi:10.1109/TPAMI.1986.4767851.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage import feature
+from skimage.filters import gaussian, threshold_otsu
+
+from microlab.segment.instances import watershed_grains
+
+DETECTORS = ("sobel", "log", "canny")
+"""Names of the channels of :func:`fused_edges`, in their order (red, green and blue as a colour image)."""
+
+RULES = ("noise", "otsu", "percentile")
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """Settings of the detectors. The defaults were chosen by `benchmarks/edges.py`."""
+
+    low: float = 1.0  # percentile of the image that becomes black
+    high: float = 99.0  # percentile that becomes white
+    median: int = 7  # side of the median's window, px, odd; 1 leaves the median out (paper C: 7)
+    sigma: float = 2.0  # scale of the Gaussian in LoG and Canny, px
+    rule: str = "noise"  # how a threshold is read from a response: one of RULES
+    false_rate: float = 0.01  # 'noise': share of pixels of pure noise above the threshold
+    strongest: float = 0.1  # 'percentile': share of pixels above the threshold
+    least_step: float = 0.04  # no edge for a sharp step lower than this share of the stretched range
+    hysteresis: float = 0.5  # Canny: low threshold over high threshold
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"need 0 <= low < high <= 100 percent, got {self.low} and {self.high}")
+        if self.median < 1 or self.median % 2 == 0:
+            raise ValueError(f"median must be an odd number of pixels, got {self.median}")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"sigma must be a positive number of pixels, got {self.sigma}")
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {RULES}, got {self.rule!r}")
+        for name in ("false_rate", "strongest", "hysteresis"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
+        if not 0 <= self.least_step < 1:
+            raise ValueError(f"least_step must lie in [0, 1), got {self.least_step}")
+
+    @property
+    def least_side(self) -> int:
+        """Smallest side of an image, px: the largest filter's window must fit into it."""
+        return max(self.median, 2 * math.ceil(4 * self.sigma) + 1)
+
+
+def fused_edges(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
+    """Edges of the prepared image by Sobel, LoG and Canny, one channel each.
+
+    Parameters
+    ----------
+    image : (H, W) float
+        Grey micrograph in any units: brightness offset and gain change nothing.
+    config : EdgeConfig, optional
+
+    Returns
+    -------
+    float32 (3, H, W), 1 on edges and 0 elsewhere, channels in the order of `DETECTORS`. Lines are one or two
+    pixels wide. An image of noise alone has few edges, see `EdgeConfig.false_rate`.
+
+    Raises
+    ------
+    ValueError
+        If the image is not (H, W), is smaller than ``config.least_side``, constant, or holds NaN.
+    """
+    config = config or EdgeConfig()
+    prepared = prepare(image, config)
+    channels = (detector(prepared, config) for detector in (sobel, laplacian_of_gaussian, canny))
+    return np.stack([channel.astype(np.float32) for channel in channels])
+
+
+def prepare(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
+    """Contrast stretch, then median filter: float64 (H, W) in [0, 1]. Parameters as :func:`fused_edges`."""
+    config = config or EdgeConfig()
+    stretched = stretch(image, config.low, config.high)
+    if min(stretched.shape) < config.least_side:
+        raise ValueError(
+            f"image must be at least {config.least_side} px high and wide for a median of {config.median} px "
+            f"and sigma {config.sigma:g}, got {stretched.shape}"
+        )
+    return ndimage.median_filter(stretched, size=config.median) if config.median > 1 else stretched
+
+
+def stretch(image: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarray:
+    """Linear contrast stretch between two percentiles, clipped.
+
+    Parameters
+    ----------
+    image : (H, W) float
+    low, high : float in [0, 100]
+        Percentiles that become 0 and 1. Where they coincide (more than `high` percent of the pixels have one
+        grey), the minimum and the maximum are used.
+
+    Returns
+    -------
+    float64 (H, W) in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the image is not (H, W), is constant, or holds NaN, or a percentile is out of range.
+    """
+    image = _checked(image)
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"need 0 <= low < high <= 100 percent, got {low} and {high}")
+    black, white = np.percentile(image, [low, high])
+    if white - black < 1e-6 * np.ptp(image):
+        black, white = image.min(), image.max()
+    return np.clip((image - black) / (white - black), 0, 1)
+
+
+def sobel(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
+    """Sobel edges: crests of the gradient's magnitude above the threshold.
+
+    A crest is no lower than both neighbours along the axis nearer to the gradient, and higher than one.
+
+    Parameters
+    ----------
+    prepared : (H, W) float in [0, 1]
+        From :func:`prepare`.
+    config : EdgeConfig, optional
+
+    Returns
+    -------
+    bool (H, W)
+    """
+    config = config or EdgeConfig()
+    gradient = _gradient(prepared)
+    strength = np.hypot(*gradient)
+    threshold = choose_threshold(strength, config, floor=config.least_step / 2)
+    edges = np.zeros(prepared.shape, bool)
+    for axis in (0, 1):
+        before, after = _neighbours(strength, axis)
+        crest = (strength >= np.maximum(before, after)) & (strength > np.minimum(before, after) + 1e-6)
+        edges |= crest & (np.abs(gradient[axis]) >= np.abs(gradient[1 - axis]))
+    return edges & (strength > threshold)
+
+
+def laplacian_of_gaussian(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
+    """Zero crossings of the Laplacian of Gaussian where it is steep enough (Marr and Hildreth, 1980).
+
+    Between two neighbours of opposite sign the pixel nearer to zero is marked. The strength of a crossing is
+    the gradient of the filtered image there. Parameters and returns as :func:`sobel`.
+    """
+    config = config or EdgeConfig()
+    response = ndimage.gaussian_laplace(prepared, config.sigma)
+    strength = np.hypot(*_gradient(response))
+    floor = config.least_step / (math.sqrt(2 * math.pi) * config.sigma**3)
+    crossing = np.zeros(prepared.shape, bool)
+    for axis in (0, 1):
+        for neighbour in _neighbours(response, axis):
+            crossing |= (response * neighbour < 0) & (np.abs(response) <= np.abs(neighbour))
+        before, after = _neighbours(response, axis)
+        crossing |= (response == 0) & (before * after < 0)
+    return crossing & (strength > choose_threshold(strength, config, floor))
+
+
+def canny(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
+    """Canny edges (Canny, 1986) by scikit-image: thin crests of the smoothed gradient, with hysteresis.
+
+    The rule gives the high threshold; the low one is ``config.hysteresis`` of it. The outermost pixels are
+    never edges. Parameters and returns as :func:`sobel`.
+    """
+    config = config or EdgeConfig()
+    smooth = gaussian(prepared, config.sigma, mode="reflect")
+    floor = config.least_step / (math.sqrt(2 * math.pi) * config.sigma)
+    high = choose_threshold(np.hypot(*_gradient(smooth)), config, floor)
+    # scikit-image compares with Sobel's unnormalised sums, 8 times the gradient
+    return feature.canny(prepared, config.sigma, 8 * config.hysteresis * high, 8 * high, mode="reflect")
+
+
+def choose_threshold(strength: np.ndarray, config: EdgeConfig | None = None, floor: float = 0.0) -> float:
+    """Threshold of a detector's strength by the rule of the configuration, at least `floor`.
+
+    ``noise``
+        The gradient of Gaussian noise has the Rayleigh distribution, ``P(r > t) = exp(-t**2 / (2 s**2))``,
+        with the median ``s sqrt(2 ln 2)``. So ``t = median sqrt(log2(1 / false_rate))``. Edges hardly move
+        the median while they cover less than half of the image.
+    ``otsu``
+        The cut that parts the strengths into the two most compact classes (Otsu, 1979).
+    ``percentile``
+        The cut that the share ``strongest`` of the pixels exceeds, whatever they show.
+
+    Parameters
+    ----------
+    strength : (H, W) float >= 0
+    config : EdgeConfig, optional
+    floor : float >= 0
+        In units of `strength`: what a sharp step of ``config.least_step`` gives. It keeps rounding errors of
+        images without noise from becoming edges.
+
+    Returns
+    -------
+    float
+    """
+    config = config or EdgeConfig()
+    if config.rule == "noise":
+        threshold = np.median(strength) * math.sqrt(math.log2(1 / config.false_rate))
+    elif config.rule == "otsu":
+        threshold = threshold_otsu(strength)
+    else:
+        threshold = np.percentile(strength, 100 * (1 - config.strongest))
+    return max(float(threshold), floor)
+
+
+def agreement(edges: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
+    """How many detectors see an edge here, within a tolerance.
+
+    Parameters
+    ----------
+    edges : (C, H, W)
+        Channels, 1 on edges and 0 elsewhere, as from :func:`fused_edges`.
+    tolerance : float >= 0
+        Distance in px at which edges of two detectors still agree; they place a line a pixel apart.
+
+    Returns
+    -------
+    uint8 (H, W): 0 where no detector has an edge, else the number of channels, 1..C, that have one within
+    `tolerance`.
+
+    Raises
+    ------
+    ValueError
+        If `edges` is not (C, H, W) of zeros and ones, or `tolerance` is negative.
+    """
+    edges = _checked_edges(edges)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be a number of pixels >= 0, got {tolerance}")
+    count = sum((_distance(channel) <= tolerance).astype(np.uint8) for channel in edges)
+    return np.where(edges.any(axis=0), count, 0).astype(np.uint8)
+
+
+def edge_probability(edges: np.ndarray, width: float = 1.0) -> np.ndarray:
+    """Boundary probability from edges: the mean over detectors of ``exp(-d**2 / (2 width**2))``.
+
+    Here d is the distance, px, to the detector's nearest edge. So 0.5 is reached on a line that two of three
+    detectors see, and 1/3, a faint boundary, where only one does.
+
+    Parameters
+    ----------
+    edges : (C, H, W)
+        As for :func:`agreement`.
+    width : float > 0
+        Uncertainty of an edge's place, px.
+
+    Returns
+    -------
+    float32 (H, W) in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `edges` is not (C, H, W) of zeros and ones, or `width` is not positive.
+    """
+    edges = _checked_edges(edges)
+    if not 0 < width < math.inf:
+        raise ValueError(f"width must be a positive number of pixels, got {width}")
+    near = [np.exp(-0.5 * (_distance(channel) / width) ** 2) for channel in edges]
+    return np.mean(near, axis=0).astype(np.float32)
+
+
+def edge_grains(image: np.ndarray, config: EdgeConfig | None = None, *, min_area: int = 30) -> np.ndarray:
+    """Grains without training: edges that agree, closed by the watershed.
+
+    :func:`fused_edges`, :func:`edge_probability`, then
+    :func:`microlab.segment.instances.watershed_grains`, which closes gaps and removes lines that less than
+    half of their length supports.
+
+    Parameters
+    ----------
+    image, config
+        As :func:`fused_edges`.
+    min_area : int >= 1
+        Smaller grains, px, are given to their neighbours.
+
+    Returns
+    -------
+    int32 (H, W), grains 1..n, no background.
+
+    Raises
+    ------
+    ValueError
+        As :func:`fused_edges`.
+    """
+    return watershed_grains(edge_probability(fused_edges(image, config)), min_area=min_area)
+
+
+def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sobel's derivatives along rows and columns, grey per pixel."""
+    return ndimage.sobel(image, axis=0) / 8, ndimage.sobel(image, axis=1) / 8
+
+
+def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values one pixel before and after along an axis; the frame repeats its own pixels."""
+    padded = np.pad(values, [(1, 1) if k == axis else (0, 0) for k in (0, 1)], mode="edge")
+    n = values.shape[axis]
+    return padded.take(range(n), axis), padded.take(range(2, n + 2), axis)
+
+
+def _distance(edges: np.ndarray) -> np.ndarray:
+    # without any edge scipy's transform measures to a place that does not exist
+    return ndimage.distance_transform_edt(~edges) if edges.any() else np.full(edges.shape, np.inf)
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[-1] in (3, 4):
+        raise ValueError(
+            f"image must be grey, (H, W), got {image.shape}, which looks like colour; average it"
+        )
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"image must be grey, (H, W), with at least one pixel, got {image.shape}")
+    image = image.astype(np.float64)
+    if not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinite values")
+    if np.ptp(image) <= 1e-9 * np.abs(image).max():
+        raise ValueError(f"image is constant ({image[0, 0]:g}): it has no edges to find")
+    return image
+
+
+def _checked_edges(edges: np.ndarray) -> np.ndarray:
+    edges = np.asarray(edges)
+    if edges.ndim != 3 or edges.size == 0:
+        raise ValueError(f"edges must be (C, H, W), got {edges.shape}")
+    if not np.isin(edges, (0, 1)).all():
+        raise ValueError("edges must be 0 or 1 everywhere")
+    return edges.astype(bool)
