@@ -1,0 +1,297 @@
+"""Train Net1, Net2 and the Bernoulli diffusion on images with known boundaries (chapter 14).
+
+    Net1: edges -> boundary        Net2: damaged boundary, edges -> boundary
+    Bernoulli: noised boundary, edges, time -> boundary
+
+All three see the same random crops in the eight orientations. Net2 is a denoiser: it sees the true boundary
+damaged at several strengths, which take the part of diffusion steps, or what Net1 made of the image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from microlab.segment.bernoulli import BernoulliNet, bernoulli_loss
+from microlab.segment.boundary_damage import Damage, corrupt
+from microlab.segment.edge_networks import EdgeNet, RefineNet
+from microlab.segment.refine import check_channels, check_map
+from microlab.segment.unet import boundary_loss
+from microlab.training import FitConfig, History, fit
+
+Pair = tuple[np.ndarray, np.ndarray]  # channels (C, H, W) float in [0, 1], boundary (H, W) bool
+
+
+@dataclass(frozen=True)
+class FirstConfig:
+    """Settings of :func:`train_first`. The defaults take minutes on one CPU core."""
+
+    crop: int = 96  # px, side; the height of the paper's strips
+    batch: int = 8
+    steps: int = 1000
+    lr: float = 2e-3  # lowered to zero along a cosine, after a rise over the first steps
+    warmup: int = 20
+    ema: float | None = 0.99  # decay of the running mean of the weights
+    precision: str = "auto"
+    checkpoint_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def fit(self) -> FitConfig:
+        """The part of the settings that the training loop reads."""
+        names = ("steps", "lr", "warmup", "ema", "precision", "checkpoint_every", "seed")
+        return FitConfig(clip=1.0, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class SecondConfig(FirstConfig):
+    """Settings of :func:`train_second`."""
+
+    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the damage, each as likely as any other
+    damage: Damage = field(default_factory=Damage)
+    soften: float = 1.0  # px, largest blur of a damaged map: a network's maps are not black and white
+    guessed: float = 0.5  # share of samples that start from a guess of Net1, if there are any
+    applications: int = 2  # in a row; each is judged, so Net2 learns from its own maps too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.strengths or not all(0 <= s <= 1 for s in self.strengths):
+            raise ValueError(f"strengths must hold numbers in [0, 1], got {self.strengths}")
+        if not self.soften >= 0:
+            raise ValueError(f"soften must not be negative, got {self.soften}")
+        if not 0 <= self.guessed <= 1:
+            raise ValueError(f"guessed is a share and must lie in [0, 1], got {self.guessed}")
+        if self.applications < 1:
+            raise ValueError(f"applications must be at least 1, got {self.applications}")
+
+
+@dataclass(frozen=True)
+class BernoulliConfig(FirstConfig):
+    """Settings of :func:`train_bernoulli`."""
+
+    diffusion_steps: int = 20
+
+
+def train_first(
+    pairs: Sequence[Pair],
+    config: FirstConfig | None = None,
+    *,
+    model: nn.Module | None = None,
+    **options: Any,
+) -> tuple[nn.Module, History]:
+    """Train Net1 to draw boundaries from edges.
+
+    Parameters
+    ----------
+    pairs : sequence of (channels, boundary)
+        channels (C, H, W) float in [0, 1], as :func:`microlab.segment.edges.fused_edges` makes them, with or
+        without the grey image as one more; boundary (H, W) bool. No side smaller than a crop.
+    config : FirstConfig, optional
+    model : Module, optional
+        A network to start from, which stays as it is: one to fine-tune, or another kind for comparison. It
+        maps (N, C, H, W) to (N, 1, H, W) logits. By default a new :class:`EdgeNet`.
+    **options
+        ``folder``, ``validate``, ``device``, ``progress``, ``resume`` and ``callback`` of
+        `microlab.training.fit`.
+
+    Returns
+    -------
+    model : Module
+    history : History
+
+    Raises
+    ------
+    ValueError
+        If there is no pair, or one is too small, differs in size or is out of range.
+    """
+    config = config or FirstConfig()
+    pairs = _checked(pairs, config.crop)
+    network = copy.deepcopy(model) if model else EdgeNet(len(pairs[0][0]), seed=config.seed)
+
+    def batches(step: int) -> Pair:
+        samples = [(channels, target) for channels, target, _ in _crops(pairs, None, config, step)]
+        return _stacked(samples)
+
+    history = fit(
+        network, batches, lambda net, batch: boundary_loss(net(batch[0]), batch[1]), config.fit(), **options
+    )
+    return network, history
+
+
+def train_second(
+    pairs: Sequence[Pair],
+    config: SecondConfig | None = None,
+    *,
+    guesses: Sequence[np.ndarray] | None = None,
+    model: nn.Module | None = None,
+    **options: Any,
+) -> tuple[nn.Module, History]:
+    """Train Net2 to mend boundary maps.
+
+    Parameters
+    ----------
+    pairs : sequence of (channels, boundary)
+        As :func:`train_first`.
+    config : SecondConfig, optional
+    guesses : sequence of (H, W) float in [0, 1], optional
+        Net1's map of each pair, on images that Net1 was not trained on: its mistakes are the ones to mend.
+    model : Module, optional
+        As :func:`train_first`, from (N, 1 + C, H, W), the map first. By default a new :class:`RefineNet`.
+    **options
+        As :func:`train_first`.
+
+    Returns
+    -------
+    model : Module
+    history : History
+
+    Raises
+    ------
+    ValueError
+        As :func:`train_first`, and if the guesses do not fit the pairs.
+    """
+    config = config or SecondConfig()
+    pairs = _checked(pairs, config.crop)
+    if guesses is not None:
+        if len(guesses) != len(pairs):
+            raise ValueError(f"guesses must hold one map for each pair: {len(guesses)} for {len(pairs)}")
+        guesses = [
+            check_map(guess, target.shape, f"guesses[{k}]")
+            for k, (guess, (_, target)) in enumerate(zip(guesses, pairs, strict=True))
+        ]
+    network = copy.deepcopy(model) if model else RefineNet(1 + len(pairs[0][0]), seed=config.seed)
+
+    def batches(step: int) -> Pair:
+        rng = np.random.default_rng([config.seed, step, 1])  # not the numbers that chose the crops
+        samples = []
+        for channels, target, guess in _crops(pairs, guesses, config, step):
+            if guess is None or rng.random() >= config.guessed:
+                guess = corrupt(target, rng.choice(config.strengths), damage=config.damage, seed=rng)
+                guess = ndimage.gaussian_filter(guess.astype(np.float32), rng.uniform(0, config.soften))
+            samples.append((np.concatenate([guess[None], channels]), target))
+        return _stacked(samples)
+
+    history = fit(
+        network,
+        batches,
+        lambda net, batch: mending_loss(net, *batch, config.applications),
+        config.fit(),
+        **options,
+    )
+    return network, history
+
+
+def mending_loss(network: nn.Module, x: Tensor, target: Tensor, applications: int) -> Tensor:
+    """Mean :func:`~microlab.segment.unet.boundary_loss` over applications in a row.
+
+    Each application starts from the result of the one before, which counts as given: no gradient flows back
+    through it.
+
+    Parameters
+    ----------
+    network : callable
+        As :class:`RefineNet`.
+    x : (N, 1 + C, H, W) float
+        The damaged map and the image's channels.
+    target : (N, 1, H, W) float of 0 and 1
+    applications : int >= 1
+    """
+    current, channels = x[:, :1], x[:, 1:]
+    losses = []
+    for _ in range(applications):
+        logits = network(torch.cat([current, channels], dim=1)).float()
+        losses.append(boundary_loss(logits, target))
+        current = torch.sigmoid(logits.detach())
+    return torch.stack(losses).mean()
+
+
+def train_bernoulli(
+    pairs: Sequence[Pair], config: BernoulliConfig | None = None, **options: Any
+) -> tuple[BernoulliNet, History]:
+    """Train the Bernoulli diffusion on the same crops.
+
+    Parameters
+    ----------
+    pairs, **options
+        As :func:`train_first`.
+    config : BernoulliConfig, optional
+
+    Returns
+    -------
+    model : BernoulliNet
+    history : History
+
+    Raises
+    ------
+    ValueError
+        As :func:`train_first`.
+    """
+    config = config or BernoulliConfig()
+    pairs = _checked(pairs, config.crop)
+    model = BernoulliNet(len(pairs[0][0]), config.diffusion_steps, seed=config.seed)
+    kept = model.kept
+
+    def batches(step: int) -> Pair:
+        return _stacked([(channels, target) for channels, target, _ in _crops(pairs, None, config, step)])
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return bernoulli_loss(network, kept, batch[1], batch[0])
+
+    return model, fit(model, batches, loss, config.fit(), **options)
+
+
+def _checked(pairs: Sequence[Pair], crop: int) -> list[Pair]:
+    if len(pairs) == 0:
+        raise ValueError("pairs must hold at least one (channels, boundary), got none")
+    checked = []
+    for k, (channels, target) in enumerate(pairs):
+        channels, target = check_channels(channels, f"pairs[{k}]: channels"), np.asarray(target)
+        if target.dtype != bool or target.shape != channels.shape[1:]:
+            raise ValueError(
+                f"pairs[{k}]: boundary must be bool of shape {channels.shape[1:]} as its channels, "
+                f"got {target.dtype} of shape {target.shape}"
+            )
+        if min(target.shape) < crop:
+            raise ValueError(f"pairs[{k}]: {target.shape} is smaller than a crop of {crop} px")
+        if checked and len(channels) != len(checked[0][0]):
+            raise ValueError(f"pairs[{k}] has {len(channels)} channels, pairs[0] has {len(checked[0][0])}")
+        checked.append((channels, target))
+    return checked
+
+
+def _crops(
+    pairs: list[Pair], guesses: Sequence[np.ndarray] | None, config: FirstConfig, step: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Channels, boundary and guess of a step's crops, each in one of eight orientations."""
+    rng = np.random.default_rng([config.seed, step])
+    samples = []
+    for _ in range(config.batch):
+        k = rng.integers(len(pairs))
+        channels, target = pairs[k]
+        y, x = rng.integers(0, np.array(target.shape) - config.crop + 1)
+        part = np.s_[..., y : y + config.crop, x : x + config.crop]
+        turns, flip = rng.integers(4), rng.choice([-1, 1])
+
+        def turned(
+            values: np.ndarray, part: tuple = part, turns: int = turns, flip: int = flip
+        ) -> np.ndarray:
+            return np.rot90(values[part], turns, (-2, -1))[..., ::flip]
+
+        samples.append((turned(channels), turned(target), turned(guesses[k]) if guesses else None))
+    return samples
+
+
+def _stacked(samples: Sequence[Pair]) -> Pair:
+    inputs, targets = zip(*samples, strict=True)
+    return np.stack(inputs), np.stack(targets)[:, None].astype(np.float32)
