@@ -117,7 +117,7 @@ def train_first(
     """
     config = config or FirstConfig()
     pairs = _checked(pairs, config.crop)
-    network = copy.deepcopy(model) if model else EdgeNet(len(pairs[0][0]), seed=config.seed)
+    network = copy.deepcopy(model) if model is not None else EdgeNet(len(pairs[0][0]), seed=config.seed)
 
     def batches(step: int) -> Pair:
         samples = [(channels, target) for channels, target, _ in _crops(pairs, None, config, step)]
@@ -170,7 +170,7 @@ def train_second(
             check_map(guess, target.shape, f"guesses[{k}]")
             for k, (guess, (_, target)) in enumerate(zip(guesses, pairs, strict=True))
         ]
-    network = copy.deepcopy(model) if model else RefineNet(1 + len(pairs[0][0]), seed=config.seed)
+    network = copy.deepcopy(model) if model is not None else RefineNet(1 + len(pairs[0][0]), seed=config.seed)
 
     def batches(step: int) -> Pair:
         rng = np.random.default_rng([config.seed, step, 1])  # not the numbers that chose the crops
