@@ -251,7 +251,9 @@ def test_strength_is_the_contrast_of_the_two_grains_that_meet():
         contrast = np.abs(pair.brightness[left] - pair.brightness[right])
         # Where nothing but these two grains is near, the strength must be theirs.
         alone = np.array([len(np.unique(pair.grains[1:4, x : x + 4])) == 2 for x in range(490)])
-        for x in np.flatnonzero(alone & (left != right)[2, 1:491]):
+        places = np.flatnonzero(alone & (left != right)[2, 1:491])
+        assert len(places) > 3
+        for x in places:
             assert pair.strength[2, x + 1] == pytest.approx(contrast[2, x + 1], abs=1e-6)
 
 
@@ -324,9 +326,7 @@ def test_an_inclined_boundary_is_a_ramp_that_meets_in_the_middle():
         np.testing.assert_allclose(ramp[:, [39, 40]], 0.6, atol=1e-6)
         np.testing.assert_allclose(ramp + ramp[:, ::-1], 1.2, atol=1e-6)
         assert (np.diff(ramp) >= -1e-6).all()
-        np.testing.assert_array_equal(
-            ramp[:, :27], np.float32(0.4).astype(float).round(7) * np.ones((10, 27))
-        )
+        assert (ramp[:, :27] == 0.4).all()
     assert np.ptp([(ramp != ramp[0, 0]).sum() for ramp in ramps]) > 0  # widths differ
 
 
