@@ -180,12 +180,10 @@ def record(
     table = phase_study.summary(scores)
     rows = {}
     for key in table.index:
-        spread = {
-            name: [round(float(table.loc[key, (m, part)]), 4) for part in ("mean", "sd")]
-            for m, name in names.items()
-        }
-        if len(grid.seeds) == 1:
-            spread = {name: mean for name, (mean, _) in spread.items()}
+        spread: dict[str, float | list[float]] = {}
+        for measure, name in names.items():
+            mean, sd = (round(float(table.loc[key, (measure, part)]), 4) for part in ("mean", "sd"))
+            spread[name] = mean if np.isnan(sd) else [mean, sd]  # one seed has no spread
         rows[_row_name(*key)] = {**spread, GAIN: _gain_text(scores, key)}
     knows_nothing = phase_study.trivial(data)
     rows["one class everywhere"] = {name: round(knows_nothing[m], 4) for m, name in names.items()}
