@@ -41,7 +41,7 @@ LARGEST = 3.0
 A lognormal law has a long tail, and one huge circle might not fit into the box.
 """
 MAX_CV = 0.5
-"""Largest coefficient of variation of :func:`radii_of`. The cut at ``LARGEST`` lowers it to 0.48 (gamma) and
+"""Largest coefficient of variation of :func:`radii_of`. The cut at ``LARGEST`` lowers it to 0.49 (gamma) and
 0.47 (lognormal), and wider laws by much more.
 """
 TOLERANCE = 0.05
