@@ -4,9 +4,9 @@
     python -m venv peer && peer/bin/pip install -e . pyvoro-mmalahe && peer/bin/python benchmarks/power.py
 
 The contenders take turns in one process, so that the ratios hold on a busy machine too. CPU time is what the
-work costs; wall time also counts the waiting for other programs. pyvoro (Voro++) returns polygons; "drawn" fills
-them, so that both have made the same thing, and the share of pixels on which they agree is printed. Without pyvoro
-its two lines are missing.
+work costs; wall time also counts the waiting for other programs. pyvoro (Voro++) returns polygons; "drawn"
+fills them, so that both have made the same thing, and the share of pixels on which they agree is printed.
+Without pyvoro its two lines are missing.
 """
 
 from __future__ import annotations
