@@ -11,7 +11,7 @@ from skimage.measure import label
 from skimage.morphology import convex_hull_image
 from skimage.segmentation import find_boundaries
 
-from microlab.render import tem_foil, tem_grains
+from microlab.render import tem, tem_foil, tem_grains
 from microlab.render.tem import CONCEPTS, TEMConfig, TEMPair, tem_pair, tem_pairs, weak_boundaries
 
 ALL = TEMConfig()
@@ -115,6 +115,12 @@ def test_without_packing_the_noise_contours_shading_and_target_rule_stay_as_they
     assert (packed.target != random.target).any()
     assert_same(packed, random, {"image", "clean"})
     np.testing.assert_array_equal(random.target, find_boundaries(random.grains, mode="thick"))
+
+
+def test_every_step_of_every_picture_has_random_numbers_of_its_own():
+    sequences = [np.random.SeedSequence(0), *np.random.SeedSequence(0).spawn(20)]
+    draws = {tem._stream(sequence, name).random() for sequence in sequences for name in tem.STREAMS}
+    assert len(draws) == 21 * len(tem.STREAMS)
 
 
 def test_every_concept_has_a_switch_that_changes_something():
