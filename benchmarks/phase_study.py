@@ -293,6 +293,7 @@ def _command(options: argparse.Namespace) -> str:
         if value is not None:
             values = value if isinstance(value, list) else [value]
             words.append(f"--{name} " + " ".join(f'"{v}"' if " " in str(v) else str(v) for v in values))
+    words += ["--no-control"] * options.no_control
     return " ".join([*words, "--record", options.record or ""]).rstrip()
 
 
@@ -309,6 +310,8 @@ def grid_of(options: argparse.Namespace, classes: int) -> Grid:
         value: Sequence | None = getattr(options, name)
         if value is not None:
             changes[name] = tuple(value)
+    if options.no_control:
+        changes["control"] = False
     if options.few is not None:
         changes |= {"few": options.few, "few_validation": min(grid.few_validation, options.few)}
     return replace(grid, **changes)
@@ -327,6 +330,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=int, help="%% synthetic")
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--few", type=int, help="patches of the few")
+    parser.add_argument("--no-control", action="store_true", help="without augmentation only")
     parser.add_argument("--steps", type=int, help="optimiser steps at most")
     parser.add_argument("--encoder", help="such as efficientnet-b3, with weights from ImageNet")
     parser.add_argument("--painter-steps", type=int, default=1000, help="of the diffusion model")

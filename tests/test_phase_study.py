@@ -442,7 +442,7 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
         size="smoke", target="uhcs", sources=None, bases=["few good"], shares=None, seeds=None, few=None
     )
     options = argparse.Namespace(
-        **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", record=""
+        **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", record="", no_control=False
     )
     made = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
     made = json.loads(json.dumps(made))
