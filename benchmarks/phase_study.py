@@ -360,7 +360,10 @@ def main() -> None:
 
     scores = phase_study.finished(study)  # also what earlier calls have left there
     grid = replace(
-        grid, **{f"{name}s": tuple(scores[name].unique()) for name in ("base", "seed")}, sources=tuple(pools)
+        grid,
+        bases=tuple(scores["base"].unique()),
+        seeds=tuple(int(seed) for seed in scores["seed"].unique()),
+        sources=tuple(pools),
     )
     made = record(scores, data, grid, options, pools, place)
     print("\n" + table_text(made))
