@@ -190,7 +190,7 @@ def record(
     settings = grid.training
     network = settings.encoder or f"width {settings.width}, depth {settings.depth}"
     return {
-        "title": f"Synthetic pairs added to real ones: {options.target}",
+        "title": f"Synthetic pairs added to real ones: {options.target}, {options.size} size, {grid.few} few",
         "data": (
             f"{len(data.test)} real patches of {SIDE} pixels from test fields of {options.target} that no "
             f"training has seen; mean and standard deviation over {_seeds(scores)} seeds."
