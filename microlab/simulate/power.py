@@ -240,7 +240,8 @@ def power_diagram(
     owner = np.arange(len(centres), dtype=np.int32)
     if periodic:
         centres, owner = _periodic_images(wrapped, shape, reach=np.array(shape) / 2)
-    height = np.sqrt(radii.max() ** 2 - radii**2)[owner]
+    # Not max**2 - r**2: two roundings of one square can differ, and make the largest circle's height NaN.
+    height = np.sqrt((radii.max() - radii) * (radii.max() + radii))[owner]
     block = int(np.clip(d0(len(radii), shape) / 5, 1, 32))
     return nearest_owner(np.column_stack([centres, height]), owner, shape, block)
 
