@@ -128,13 +128,14 @@ class TEMPair:
     overlapped: np.ndarray
 
 
-def tem_pair(seed: int | np.random.Generator, config: TEMConfig = TEMConfig()) -> TEMPair:
+def tem_pair(seed: int | np.random.Generator | np.random.SeedSequence, config: TEMConfig = TEMConfig()) -> TEMPair:
     """Draw one picture and its boundaries.
 
     Parameters
     ----------
-    seed : int or numpy.random.Generator
-        The same seed gives the same pair, whatever was drawn before.
+    seed : int, numpy.random.Generator or numpy.random.SeedSequence
+        The same seed gives the same pair, whatever was drawn before. Pair k of :func:`tem_pairs` is that of
+        ``numpy.random.SeedSequence(seed).spawn(n)[k]``.
     config : TEMConfig
 
     Returns
@@ -272,7 +273,9 @@ def _even_in_logarithm(bounds: Range, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def _sequence(seed: int | np.random.Generator) -> np.random.SeedSequence:
+def _sequence(seed: int | np.random.Generator | np.random.SeedSequence) -> np.random.SeedSequence:
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
     if isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
     return np.random.SeedSequence(seed)

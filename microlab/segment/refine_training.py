@@ -10,7 +10,7 @@ damaged at several strengths, which take the part of diffusion steps, or what Ne
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,6 +162,39 @@ def train_second(
         As :func:`train_first`, and if the guesses do not fit the pairs.
     """
     config = config or SecondConfig()
+    batches = mending_batches(pairs, config, guesses)
+    channels = len(pairs[0][0])
+    network = copy.deepcopy(model) if model is not None else RefineNet(1 + channels, seed=config.seed)
+    history = fit(
+        network,
+        batches,
+        lambda net, batch: mending_loss(net, *batch, config.applications),
+        config.fit(),
+        **options,
+    )
+    return network, history
+
+
+def mending_batches(
+    pairs: Sequence[Pair], config: SecondConfig, guesses: Sequence[np.ndarray] | None = None
+) -> Callable[[int], Pair]:
+    """What a network that mends maps is trained on: the batch of each step, for `microlab.training.fit`.
+
+    Parameters
+    ----------
+    pairs, config, guesses
+        As :func:`train_second`.
+
+    Returns
+    -------
+    callable
+        ``batches(step)`` is (N, 1 + C, H, W) float, the damaged map first, and (N, 1, H, W) float of 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        As :func:`train_second`.
+    """
     pairs = _checked(pairs, config.crop)
     if guesses is not None:
         if len(guesses) != len(pairs):
@@ -170,7 +203,6 @@ def train_second(
             check_map(guess, target.shape, f"guesses[{k}]")
             for k, (guess, (_, target)) in enumerate(zip(guesses, pairs, strict=True))
         ]
-    network = copy.deepcopy(model) if model is not None else RefineNet(1 + len(pairs[0][0]), seed=config.seed)
 
     def batches(step: int) -> Pair:
         rng = np.random.default_rng([config.seed, step, 1])  # not the numbers that chose the crops
@@ -182,14 +214,7 @@ def train_second(
             samples.append((np.concatenate([guess[None], channels]), target))
         return _stacked(samples)
 
-    history = fit(
-        network,
-        batches,
-        lambda net, batch: mending_loss(net, *batch, config.applications),
-        config.fit(),
-        **options,
-    )
-    return network, history
+    return batches
 
 
 def mending_loss(network: nn.Module, x: Tensor, target: Tensor, applications: int) -> Tensor:
