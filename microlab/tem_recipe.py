@@ -92,6 +92,7 @@ def train_networks(
     folder: str | Path | None = None,
     *,
     pairs: list[Pair] | None = None,
+    start: TEMRoute | None = None,
     jobs: int = 1,
     device: str | None = None,
     progress: bool = True,
@@ -104,7 +105,9 @@ def train_networks(
     folder : path, optional
         Keeps both trainings' checkpoints: killed and called again, they go on.
     pairs : list of Pair, optional
-        The pictures, if they are there already (`edge_pairs`).
+        The pictures, if they are there already (`edge_pairs`), or real ones with their boundaries.
+    start : TEMRoute, optional
+        Networks to train further; they stay as they are.
     jobs : int
         Processes that draw pictures.
     device : str, optional
@@ -122,10 +125,16 @@ def train_networks(
         )
     known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
     options: dict[str, Any] = {"device": device, "progress": progress}
-    net1, _ = train_first(known, recipe.first, folder=folder and folder / "first", **options)
+    before = (start.net1, start.net2) if start else (None, None)
+    net1, _ = train_first(known, recipe.first, model=before[0], folder=folder and folder / "first", **options)
     guesses = [first_guess(net1, channels, device=device) for channels, _ in unknown]
     net2, _ = train_second(
-        unknown, recipe.second, guesses=guesses, folder=folder and folder / "refine", **options
+        unknown,
+        recipe.second,
+        guesses=guesses,
+        model=before[1],
+        folder=folder and folder / "refine",
+        **options,
     )
     card = {"inputs": list(recipe.inputs), "grain_size_px": round(grain_size(pairs), 2)}
     return TEMRoute(net1.eval(), net2.eval(), card)
@@ -165,7 +174,8 @@ def save_networks(
         "minutes": round(minutes, 1),
         "date": date.today().isoformat(),
     }
-    use = {name: route.card[name] for name in ("inputs", "grain_size_px", "finish", "tolerance")}
+    names = ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations")
+    use = {name: route.card[name] for name in names}
     paths = []
     for part, network, config in (
         ("first", route.net1, recipe.first),

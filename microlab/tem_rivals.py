@@ -2,9 +2,9 @@
 
     conditional GAN:  mending loss + weight (D(map, edges) - 1)^2,    D: true map or mended one?
 
-Paper C compares its refinement with nothing. Here stand a conditional generative adversarial network (Isola et
-al., CVPR 2017, arXiv:1611.07004), a plain U-Net of equal size that sees the picture itself, and one more Net1.
-The rival that is a diffusion model is in microlab.segment.bernoulli.
+Paper C compares its refinement with nothing. In Net2's place stand here a conditional generative adversarial
+network (Isola et al., CVPR 2017, arXiv:1611.07004) and a plain U-Net of equal size; one more Net1 needs no
+code of its own, and the rival that is a diffusion model is in microlab.segment.bernoulli.
 """
 
 from __future__ import annotations
