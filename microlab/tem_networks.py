@@ -71,8 +71,9 @@ class TEMRoute:
         size = card["grain_size_px"]
         if size is not None and not 0 < size < np.inf:
             raise ValueError(f"card: grain_size_px must be a positive number of pixels, got {size}")
-        finish_settings(card["finish"])
-        object.__setattr__(self, "card", {**card, "inputs": list(inputs)})
+        method, settings = finish_settings(card["finish"])
+        card |= {"inputs": list(inputs), "finish": {"method": method, **settings}}
+        object.__setattr__(self, "card", card)
 
 
 def load_route(weights: str | os.PathLike = DEFAULT_WEIGHTS) -> TEMRoute:

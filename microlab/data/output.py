@@ -14,6 +14,8 @@ from PIL import Image
 
 from microlab.data.files import ImageError, atomic
 
+LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
+
 
 def write_image(
     path: str | os.PathLike, image: np.ndarray, *, pixel_size: float | None = None, bits: int = 8
@@ -128,6 +130,10 @@ def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float
 def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: bool = False) -> Path:
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
+    if pixel_size and path.suffix.lower() == ".png" and pixel_size < LEAST_PNG_PIXEL:
+        raise ImageError(
+            f"{path}: PNG holds no pixel size below {LEAST_PNG_PIXEL:.3g} um, got {pixel_size}; write .tif"
+        )
     try:
         with atomic(path) as partial:
             if path.suffix.lower() in (".tif", ".tiff"):
