@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from microlab.examples import Sample
 from microlab.measure import grains
 from microlab.pipeline import Network, Segmentation, mask_grains, segment_image
 from microlab.segment.instances import boundaries
+from microlab.segment.refine import CapReached
+from microlab.tem_route import TEMRoute, segment_tem
 
+DEFAULT_METHOD = "labour-free"  # of cards that name none
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -108,7 +113,9 @@ def result_folders(files: list[Path], out: Path) -> list[Path]:
     return folders
 
 
-def segment_file(path: Path, folder: Path, network: Network, options: Options = Options()) -> Segmented:
+def segment_file(
+    path: Path, folder: Path, network: Network | TEMRoute, options: Options = Options()
+) -> Segmented:
     """Segment one image file and write its results.
 
     Parameters
@@ -116,7 +123,8 @@ def segment_file(path: Path, folder: Path, network: Network, options: Options = 
     path : Path
     folder : Path
         Gets ``mask.png`` (255 on boundaries), ``labels.tif``, ``grains.csv``, ``overlay.png``, ``run.json``.
-    network : (model, card)
+    network : (model, card) or TEMRoute
+        The kind chooses the method: `pipeline.segment_image` or `tem_route.segment_tem`.
     options : Options
 
     Returns
@@ -128,24 +136,50 @@ def segment_file(path: Path, folder: Path, network: Network, options: Options = 
     ValueError, OSError
         With the name of the file and what is wrong.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        micrograph = images.read_image(path, pixel_size=options.pixel_size, data_bar=options.data_bar)
-        try:
-            segmentation = segment_image(
-                micrograph.pixels, network, scale=options.scale, device=options.device
-            )
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+    segment = segment_tem if isinstance(network, TEMRoute) else segment_image
+    with noted() as notes:
+        micrograph = read_micrograph(path, options, notes)
+        with naming(path):
+            segmentation = segment(micrograph.pixels, network, scale=options.scale, device=options.device)
         table = grains.grain_table(segmentation.labels, micrograph.pixel_size)
-    notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    if micrograph.data_bar_height:
-        notes.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
     result = Segmented(
         folder.name, str(path), micrograph.pixels, micrograph.pixel_size, segmentation, table, notes, folder
     )
-    write_result(result, network[1], options)
+    write_result(result, card_of(network), options)
     return result
+
+
+def card_of(network: Network | TEMRoute) -> dict:
+    """The card that describes a network, or both networks of a route."""
+    return network.card if isinstance(network, TEMRoute) else network[1]
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """A list that gets the warnings meant for the user as soon as the block has ended."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        for category in (UserWarning, CapReached):
+            warnings.simplefilter("always", category)
+        yield notes
+    notes[:0] = [str(w.message) for w in caught if issubclass(w.category, (UserWarning, CapReached))]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what a ValueError says."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_micrograph(path: Path, options: Options, notes: list[str]) -> images.Micrograph:
+    """The image of a file, its data bar cut off and said so in the notes."""
+    micrograph = images.read_image(path, pixel_size=options.pixel_size, data_bar=options.data_bar)
+    if micrograph.data_bar_height:
+        notes.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
+    return micrograph
 
 
 def segment_sample(sample: Sample, out: Path, network: Network, device: str | None = None) -> Segmented:
@@ -190,9 +224,12 @@ def measure_file(path: Path, pixel_size: float | None = None) -> Measured:
     return Measured(labels, boundary, pixel_size, grains.grain_table(labels, pixel_size))
 
 
-def write_result(result: Segmented, card: dict, options: Options = Options()) -> None:
-    """Write the files of one result into its folder, each whole or not at all."""
+def write_result(
+    result: Segmented, card: dict, options: Options = Options(), more: dict | None = None
+) -> None:
+    """Write the files of one result into its folder, each whole or not at all; `more` joins ``run.json``."""
     folder, segmentation = result.folder, result.segmentation
+    begin_result(folder)
     images.write_mask(folder / "mask.png", segmentation.boundary)
     images.write_labels(folder / "labels.tif", segmentation.labels, pixel_size=result.pixel_size)
     images.write_image(folder / "overlay.png", overlay(result.image, segmentation.labels))
@@ -202,15 +239,30 @@ def write_result(result: Segmented, card: dict, options: Options = Options()) ->
         "source": str(Path(result.source).resolve()),
         "sha256": sha256(result.source) if Path(result.source).is_file() else None,
         "microlab": __version__,
+        "method": card.get("method", DEFAULT_METHOD),
         "weights": card.get("name"),
+        "weights_sha256": weights_sha256(card),
         "pixel_size_um": result.pixel_size,
         "zoom": segmentation.zoom,
         "grains": int(segmentation.labels.max()),
         "options": asdict(options),
+        **(more or {}),
         "notes": result.notes,
     }
     with atomic(folder / "run.json") as partial:
         partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def begin_result(folder: Path) -> None:
+    """Take away the ``run.json`` of an earlier run: what is killed now must not look complete."""
+    (folder / "run.json").unlink(missing_ok=True)
+
+
+def weights_sha256(card: dict) -> str | dict[str, str | None] | None:
+    """Checksum of the weights, of each network by its part where a card describes two; None if unknown."""
+    if card.get("method") == "tem":
+        return {part: card.get(part, {}).get("sha256") for part in ("first", "refine")}
+    return card.get("sha256")
 
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:

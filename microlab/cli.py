@@ -1,4 +1,4 @@
-"""The command line: `microlab demo`, `segment`, `measure`, `adapt` and the others (chapter 00).
+"""The command line: `microlab demo`, `segment`, `refine`, `measure` and the others (chapter 00).
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 a mistake in the input (one line
 says which), 2 a wrong call. Libraries are imported inside the commands, so that `--help` answers at once.
@@ -12,15 +12,17 @@ from typing import Annotated
 
 import typer
 
-from microlab import cli_dream, cli_learn, mistakes
+from microlab import cli_dream, cli_learn, cli_refine, mistakes
 from microlab.cli_options import (
     DataBar,
     Device,
+    Method,
     PixelSize,
     Scale,
     Weights,
     data_bar_rows,
     network_of,
+    route_of,
     zoom_of,
 )
 from microlab.mistakes import MISTAKES, plain_errors, report_mistake
@@ -69,6 +71,7 @@ def segment(
         typer.Argument(metavar="IMAGE...", readable=False, help="Image files, or folders of them."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    method: Method = "labour-free",
     weights: Weights = None,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
@@ -79,13 +82,15 @@ def segment(
 
     For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv and
     overlay.png, and OUT/report.html shows them all. An image that fails is reported and the others are still
-    done; the exit code is then 1. Nothing is uploaded.
+    done; the exit code is then 1. Nothing is uploaded. With --method tem, --weights takes the folder of both
+    networks; `microlab refine` also keeps every map of the refinement.
 
     \b
     Examples:
       microlab segment field.tif -o results
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
+      microlab segment foil.tif -o results --method tem
     """
     rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
 
@@ -95,7 +100,7 @@ def segment(
 
     options = batch.Options(pixel_size, rows, zoom, device)
     files = batch.find_images(images)
-    network = network_of(weights, device)
+    network = (route_of if method == "tem" else network_of)(weights, device)
     out.mkdir(parents=True, exist_ok=True)
     sections, failures = [], []
     pairs = list(zip(files, batch.result_folders(files, out)))
@@ -110,7 +115,8 @@ def segment(
             tqdm.write(f"microlab: {file}: {note}", file=sys.stderr)
         tqdm.write(f"{file} -> {folder}: {report.one_line(result)}", file=sys.stdout)
     if sections:
-        page = report.write(out / "report.html", sections, network[1], failures=failures)
+        card = batch.card_of(network)
+        page = report.write(out / "report.html", sections, card, failures=failures)
         typer.echo(f"report: {page}")
     if failures:
         if len(files) > 1:
@@ -223,6 +229,7 @@ def measure(
 
 
 for _command in (
+    cli_refine.refine,
     cli_learn.simulate,
     cli_learn.train,
     cli_learn.adapt,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+METHODS = ("labour-free", "tem")
+
 
 def data_bar_rows(value: str) -> int | str:
     if value == "auto":
@@ -43,6 +45,20 @@ def network_of(weights: str | None, device: str | None) -> tuple:
     return pipeline.load_network(weights or pipeline.DEFAULT_WEIGHTS)
 
 
+def route_of(weights: str | None, device: str | None) -> object:
+    """The TEM route, as :func:`network_of` gives the network of the labour-free road."""
+    from microlab import tem_networks, training
+
+    training.device(device)
+    return tem_networks.load_route(weights or tem_networks.DEFAULT_WEIGHTS)
+
+
+def _method(value: str) -> str:
+    if value not in METHODS:
+        raise typer.BadParameter(f"expected {' or '.join(METHODS)}, got {value!r}")
+    return value
+
+
 PixelSize = Annotated[
     float | None,
     typer.Option(callback=_pixel_size, metavar="UM", help="Micrometres per pixel; overrides the file's own."),
@@ -64,4 +80,12 @@ DataBar = Annotated[
 Scale = Annotated[
     str,
     typer.Option(metavar="auto|X", help="Magnification before the network. auto: from the grain size."),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        callback=_method,
+        metavar="|".join(METHODS),
+        help="labour-free: one network, trained on virtual SEM. tem: refined edges, for TEM images.",
+    ),
 ]

@@ -21,9 +21,23 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
 from microlab import __version__, viz
-from microlab.batch import Measured, Segmented, overlay
+from microlab.batch import DEFAULT_METHOD, Measured, Segmented, overlay
 from microlab.data.files import atomic
 from microlab.measure import grains
+
+ABOUT_METHOD = {
+    "labour-free": (
+        "as a network segmented them; the card at the end says what it was trained on",
+        "The network",
+    ),
+    "tem": (
+        "as two networks segmented them: the first drew boundaries from detected edges, the second mended "
+        "its map until it stood still, or until a cap that the notes then tell of. The card at the end says "
+        "what both were trained on",
+        "The two networks",
+    ),
+}
+"""By a card's ``method``: what the numbers rest on, and the title above the card."""
 
 PICTURE_SIDE = 720  # px; larger pictures are shrunk for the page, the files keep their size
 
@@ -161,7 +175,7 @@ def write(
     sections : list of dict
         From `section`.
     card : dict
-        Of the network.
+        Of the network, or of the two networks of a `microlab.tem_route.TEMRoute`.
     failures : list of str, optional
         One line for every image that could not be segmented.
     title : str
@@ -182,6 +196,7 @@ def write(
             "rows": [s["overview"] for s in sections],
             "links": [s["anchor"] for s in sections],
         }
+    how, card_title = ABOUT_METHOD[card.get("method", DEFAULT_METHOD)]
     page = environment.get_template("report.html.j2").render(
         title=title,
         made=f"{datetime.date.today():%d %B %Y}",
@@ -190,6 +205,8 @@ def write(
         overview=overview,
         failures=failures or [],
         parts=parts or [],
+        how=how,
+        card_title=card_title,
         card={
             "caption": "Card of the weights",
             "columns": ["entry", "value"],

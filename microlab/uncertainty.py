@@ -9,6 +9,7 @@ views get wrong in the same way, no disagreement shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,28 +87,75 @@ def estimate_uncertainty(
     ----------
     Wang et al., Neurocomputing 338, 34 (2019): test-time augmentation as a measure of uncertainty.
     """
-    if not 2 <= views <= VIEWS:
-        raise ValueError(f"views must lie in 2..{VIEWS}, got {views}")
     image = pipeline.checked_image(image)
     model, card = network
-    seen = standardise(resize_by(image, zoom))
+
+    def grains_of_other(seen: np.ndarray) -> np.ndarray:
+        return pipeline.grains_of(predict(other[0], seen, device=device), other[1])
+
+    return compare_views(
+        standardise(resize_by(image, zoom)),
+        lambda seen: predict(model, seen, device=device),
+        lambda probability: pipeline.grains_of(probability, card),
+        views=views,
+        shape=image.shape,
+        other=grains_of_other if other else None,
+    )
+
+
+def compare_views(
+    seen: np.ndarray,
+    boundary_map: Callable[[np.ndarray], np.ndarray],
+    grains: Callable[[np.ndarray], np.ndarray],
+    *,
+    views: int = VIEWS,
+    shape: tuple[int, int] | None = None,
+    other: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Uncertainty:
+    """Disagreement of any method between views of an image: what :func:`estimate_uncertainty` rests on.
+
+    Parameters
+    ----------
+    seen : (h, w) float
+        The image as the method takes it.
+    boundary_map : callable
+        From an image to the probability of a boundary, float32 of the image's shape.
+    grains : callable
+        From that probability to labels, int of the same shape.
+    views : int in 2..8
+    shape : (H, W), optional
+        Size of the map that is handed back; that of `seen` by default.
+    other : callable, optional
+        From an image to the labels of another method, for `Uncertainty.models`.
+
+    Returns
+    -------
+    Uncertainty
+
+    Raises
+    ------
+    ValueError
+        If `views` is out of range.
+    """
+    if not 2 <= views <= VIEWS:
+        raise ValueError(f"views must lie in 2..{VIEWS}, got {views}")
+    shape = seen.shape if shape is None else tuple(shape)
     probabilities = np.stack(
-        [view_back(predict(model, view(seen, k), device=device), k) for k in range(views)]
+        [view_back(boundary_map(view(seen, k)), k) for k in range(views)]
     )  # (views, h, w)
-    mean = probabilities.mean(0)
-    labels = pipeline.grains_of(mean, card)
+    labels = grains(probabilities.mean(0))
     found = labels.max() > 1
 
-    def error(probability: np.ndarray, card: dict) -> float:
-        return float(metrics.adapted_rand_error(labels, pipeline.grains_of(probability, card)))
+    def error(predicted: np.ndarray) -> float:
+        return float(metrics.adapted_rand_error(labels, predicted))
 
-    disagreement = np.mean([error(p, card) for p in probabilities]) if found else np.nan
-    models = error(predict(other[0], seen, device=device), other[1]) if other and found else np.nan
+    disagreement = np.mean([error(grains(p)) for p in probabilities]) if found else np.nan
+    models = error(other(seen)) if other and found else np.nan
     spread = probabilities.std(0)
     near = (
         ndimage.binary_dilation(boundaries(labels), iterations=NEAR) if found else np.ones_like(labels, bool)
     )
-    deviation_map = resize(spread, image.shape, order=1) if spread.shape != image.shape else spread
+    deviation_map = resize(spread, shape, order=1) if spread.shape != shape else spread
     return Uncertainty(
         deviation_map.astype(np.float32), float(spread[near].mean()), float(disagreement), float(models)
     )

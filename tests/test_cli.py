@@ -24,7 +24,7 @@ from microlab import examples
 from microlab.cli import main
 from microlab.data import images
 
-COMMANDS = ["segment", "demo", "measure", "simulate", "train", "adapt", "dream", "train-pairs"]
+COMMANDS = ["segment", "refine", "demo", "measure", "simulate", "train", "adapt", "dream", "train-pairs"]
 
 
 def run(*arguments: object):

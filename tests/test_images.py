@@ -22,6 +22,7 @@ from microlab.data.images import (
     write_image,
     write_labels,
     write_mask,
+    write_stack,
 )
 
 
@@ -377,13 +378,48 @@ def test_permission_errors_of_the_system_become_one_line(tmp_path, monkeypatch):
 # --- writing ---------------------------------------------------------------------------------------------
 
 
+def test_a_pixel_too_small_for_png_is_refused_and_tiff_holds_it(tmp_path):
+    image = np.random.default_rng(0).random((16, 16))
+    with pytest.raises(ImageError, match=r"write \.tif"):
+        write_image(tmp_path / "a.png", image, pixel_size=1e-4)
+    assert not list(tmp_path.iterdir())
+    path = write_image(tmp_path / "a.tif", image, pixel_size=1e-4)
+    assert read_image(path, data_bar=0).pixel_size == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_a_stack_is_read_as_frames_of_one_size_with_the_unit_of_a_pixel(tmp_path):
+    stack = np.random.default_rng(0).random((3, 20, 30)).astype(np.float32)
+    path = write_stack(tmp_path / "a.tif", stack, pixel_size=0.002)
+    with tifffile.TiffFile(path) as tif:
+        assert len(tif.pages) == 3
+        assert tif.imagej_metadata["frames"] == 3
+        assert np.array_equal(tif.asarray(), stack)
+    second = read_image(path, data_bar=0, page=1)
+    assert np.array_equal(second.pixels, stack[1])
+    assert second.pixel_size == pytest.approx(0.002, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "stack", "words"),
+    [
+        ("a.png", np.zeros((2, 9, 9)), "needs .tif"),
+        ("a.tif", np.zeros((9, 9)), r"\(N, H, W\)"),
+        ("a.tif", np.full((2, 9, 9), 1.5), r"\[0, 1\]"),
+        ("a.tif", np.full((2, 9, 9), np.nan), "NaN"),
+    ],
+)
+def test_a_wrong_stack_is_refused(tmp_path, name, stack, words):
+    with pytest.raises(ImageError, match=words):
+        write_stack(tmp_path / name, stack)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     height=st.integers(16, 50),
     width=st.integers(16, 50),
     kind=st.sampled_from([("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("tif", 32)]),
-    pixel_size=st.one_of(st.none(), st.floats(1e-4, 9)),
+    pixel_size=st.one_of(st.none(), st.floats(2.5e-4, 9)),
 )
 def test_written_images_read_back_within_half_a_level(
     tmp_path_factory, seed, height, width, kind, pixel_size

@@ -20,7 +20,7 @@ from PIL import Image
 from microlab.data import scale
 from microlab.data.databar import find_data_bar
 from microlab.data.files import ImageError
-from microlab.data.output import write_image, write_labels, write_mask
+from microlab.data.output import write_image, write_labels, write_mask, write_stack
 
 __all__ = [
     "ImageError",
@@ -32,6 +32,7 @@ __all__ = [
     "write_image",
     "write_labels",
     "write_mask",
+    "write_stack",
 ]
 
 LEAST_SIDE = 16  # px; nothing can be segmented on less

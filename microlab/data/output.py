@@ -14,6 +14,8 @@ from PIL import Image
 
 from microlab.data.files import ImageError, atomic
 
+LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
+
 
 def write_image(
     path: str | os.PathLike, image: np.ndarray, *, pixel_size: float | None = None, bits: int = 8
@@ -99,13 +101,43 @@ def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: flo
     return _write(path, labels.astype(np.uint16 if labels.max() <= 65535 else np.int32), pixel_size)
 
 
-def _write(path: Path, stored: np.ndarray, pixel_size: float | None) -> Path:
+def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float | None = None) -> Path:
+    """Write grey maps of one size as the frames of one TIFF of float32, which Fiji opens as a stack.
+
+    Parameters
+    ----------
+    path : path
+        Has to end in ``.tif`` or ``.tiff``.
+    stack : (N, H, W) float in [0, 1]
+    pixel_size : float, optional
+        Micrometres per pixel.
+
+    Raises
+    ------
+    ImageError
+        If shape, values or suffix do not fit, or the file cannot be written.
+    """
+    path, stack = Path(path), np.asarray(stack)
+    if stack.ndim != 3 or stack.size == 0:
+        raise ImageError(f"{path}: stack must have shape (N, H, W), got {stack.shape}")
+    if not (np.isfinite(stack).all() and stack.min() >= 0 and stack.max() <= 1):
+        raise ImageError(f"{path}: stack must lie in [0, 1] without NaN")
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ImageError(f"{path}: a stack needs .tif, other formats hold one image")
+    return _write(path, stack.astype(np.float32), pixel_size, frames=True)
+
+
+def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: bool = False) -> Path:
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
+    if pixel_size and path.suffix.lower() == ".png" and pixel_size < LEAST_PNG_PIXEL:
+        raise ImageError(
+            f"{path}: PNG holds no pixel size below {LEAST_PNG_PIXEL:.3g} um, got {pixel_size}; write .tif"
+        )
     try:
         with atomic(path) as partial:
             if path.suffix.lower() in (".tif", ".tiff"):
-                _write_tiff(partial, stored, pixel_size)
+                _write_tiff(partial, stored, pixel_size, frames)
             else:
                 options = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
                 if pixel_size and not options:  # JPEG counts dots in 16 bits, too few for a microscope
@@ -118,12 +150,13 @@ def _write(path: Path, stored: np.ndarray, pixel_size: float | None) -> Path:
     return path
 
 
-def _write_tiff(path: Path, stored: np.ndarray, pixel_size: float | None) -> None:
-    if stored.ndim == 2 and stored.dtype != np.int32:
+def _write_tiff(path: Path, stored: np.ndarray, pixel_size: float | None, frames: bool) -> None:
+    if frames or (stored.ndim == 2 and stored.dtype != np.int32):
         # ImageJ's dialect keeps the unit. It knows 8 and 16 bits and float32, grey.
-        options = {"imagej": True, "metadata": {}}
+        options = {"imagej": True, "photometric": "minisblack", "metadata": {"axes": "TYX"} if frames else {}}
         if pixel_size:
-            options |= {"resolution": (1 / pixel_size,) * 2, "metadata": {"unit": "um"}}
+            options["resolution"] = (1 / pixel_size,) * 2
+            options["metadata"]["unit"] = "um"
     else:
         options = {"photometric": "minisblack" if stored.ndim == 2 else "rgb", "metadata": None}
         if pixel_size:

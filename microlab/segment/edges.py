@@ -131,7 +131,7 @@ def stretch(image: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarr
     ValueError
         If the image is not (H, W), is constant, or holds NaN, or a percentile is out of range.
     """
-    image = _checked(image)
+    image = check_image(image)
     if not 0 <= low < high <= 100:
         raise ValueError(f"need 0 <= low < high <= 100 percent, got {low} and {high}")
     black, white = np.percentile(image, [low, high])
@@ -317,6 +317,23 @@ def edge_grains(image: np.ndarray, config: EdgeConfig | None = None, *, min_area
     return watershed_grains(edge_probability(fused_edges(image, config)), min_area=min_area)
 
 
+def check_image(image: np.ndarray) -> np.ndarray:
+    """The image as (H, W) float64, or a ValueError that says why no edge can be found in it."""
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[-1] in (3, 4):
+        raise ValueError(
+            f"image must be grey, (H, W), got {image.shape}, which looks like colour; average it"
+        )
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"image must be grey, (H, W), with at least one pixel, got {image.shape}")
+    image = image.astype(np.float64)
+    if not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinite values; replace them first")
+    if np.ptp(image) <= 1e-9 * np.abs(image).max():
+        raise ValueError(f"image is constant ({image[0, 0]:g}): it has no edges to find; check the export")
+    return image
+
+
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sobel's derivatives along rows and columns, grey per pixel."""
     return ndimage.sobel(image, axis=0) / 8, ndimage.sobel(image, axis=1) / 8
@@ -332,22 +349,6 @@ def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 def _distance(edges: np.ndarray) -> np.ndarray:
     # without any edge scipy's transform measures to a place that does not exist
     return ndimage.distance_transform_edt(~edges) if edges.any() else np.full(edges.shape, np.inf)
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.ndim == 3 and image.shape[-1] in (3, 4):
-        raise ValueError(
-            f"image must be grey, (H, W), got {image.shape}, which looks like colour; average it"
-        )
-    if image.ndim != 2 or image.size == 0:
-        raise ValueError(f"image must be grey, (H, W), with at least one pixel, got {image.shape}")
-    image = image.astype(np.float64)
-    if not np.isfinite(image).all():
-        raise ValueError("image holds NaN or infinite values")
-    if np.ptp(image) <= 1e-9 * np.abs(image).max():
-        raise ValueError(f"image is constant ({image[0, 0]:g}): it has no edges to find")
-    return image
 
 
 def _checked_edges(edges: np.ndarray) -> np.ndarray:

@@ -23,7 +23,11 @@ from microlab.segment.edge_networks import EdgeNet, RefineNet
 from microlab.segment.instances import components
 from microlab.segment.unet import predict
 
-__all__ = ["EdgeNet", "RefineNet", "Refinement", "finish", "first_guess", "refine"]
+__all__ = ["CapReached", "EdgeNet", "RefineNet", "Refinement", "finish", "first_guess", "refine"]
+
+
+class CapReached(RuntimeWarning):
+    """The refinement was stopped before its map stood still."""
 
 
 def first_guess(
@@ -110,8 +114,8 @@ def refine(
 
     Warns
     -----
-    RuntimeWarning
-        If the cap is reached before the map stands still.
+    CapReached
+        A RuntimeWarning, if the cap is reached before the map stands still.
     """
     channels = check_channels(channels)
     current = check_map(first, channels.shape[1:], "first")
@@ -135,7 +139,7 @@ def refine(
     warnings.warn(
         f"refine reached its cap of {max_iterations} iterations: the last mean change was "
         f"{changes[-1]:.4f}, the tolerance is {tolerance}",
-        RuntimeWarning,
+        CapReached,
         stacklevel=2,
     )
     return Refinement(np.stack(maps), np.array(changes), False)
