@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from wrong_answers import Answers
 
+from microlab.render import sem
 from microlab.simulate import voronoi
 
 # ---- 00 ----
@@ -74,6 +77,46 @@ def padded(eta):
 
 def wrong_axes(eta):
     return no_twelfth(eta.transpose(2, 0, 1)).transpose(1, 2, 0) / 12
+
+
+# ---- 03 ----
+
+X = np.linspace(-8, 8, 641)
+PHI = 1 - 0.364 / np.cosh(X / 2) ** 2
+
+
+def one_column(pairs, n):
+    colours = np.full(n, -1)
+    for grain in range(n):
+        taken = set(colours[pairs[pairs[:, 1] == grain, 0]])
+        colours[grain] = next(c for c in range(n) if c not in taken)
+    return colours
+
+
+def from_behind(pairs, n):
+    colours = np.full(n, -1)
+    for grain in reversed(range(n)):
+        taken = set(colours[pairs[(pairs == grain).any(1)].ravel()])
+        colours[grain] = next(c for c in range(n) if c not in taken)
+    return colours
+
+
+# ---- 04 ----
+
+FLAT = np.full((64, 64), 0.6, np.float32)
+SHARP = sem.shot_noise(FLAT, electrons=50, seed=1)
+SMOOTH = sem.point_spread(sem.shot_noise(FLAT, electrons=4, seed=1), sigma=1.0)
+QUIET = sem.MicroscopeRanges(electrons=(1e6, 1e6), detector_noise=(1e-4, 1e-4), charging=(0.0, 0.0))
+
+
+def astigmatic(image, along, across, angle, margin=20, mode="reflect"):
+    """A Gaussian along the axes of the ellipse, by the spectrum."""
+    padded = np.pad(image, margin, mode=mode)
+    fy, fx = np.meshgrid(*(np.fft.fftfreq(n) for n in padded.shape), indexing="ij")
+    u, v = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
+    passed = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
+    blurred = np.fft.ifft2(np.fft.fft2(padded) * passed).real
+    return blurred[margin : blurred.shape[0] - margin, margin : blurred.shape[1] - margin]
 
 
 ANSWERS = {
@@ -158,5 +201,80 @@ ANSWERS = {
             (padded, "not the frame"),
             (wrong_axes, "axis 0 counts the grains"),
         ]
+    ),
+    "grain-growth-ex-half": Answers(
+        wrong=[
+            (lambda pixels, grains, k: pixels / k, "area of the sample"),
+            (lambda pixels, grains, k: (pixels / (grains / 2) - pixels / grains) / k / 2, "not by half"),
+            (lambda pixels, grains, k: np.log(2) / k, "exponential"),
+        ]
+    ),
+    "grain-growth-ex-threshold": Answers(
+        given=lambda: {"x": X, "phi": PHI},
+        solution=lambda: (np.interp(1.5, X, PHI),),
+        wrong=[
+            (np.interp(3.0, X, PHI), "line of 6 px"),
+            (PHI.min(), "infinitely thin"),
+            (0.75, "too small"),
+            (PHI, "a number is wanted"),
+        ],
+    ),
+    "grain-growth-ex-colour": Answers(
+        wrong=[
+            (lambda pairs, n: np.arange(n), "colour of its own"),
+            (one_column, "either column"),
+            (lambda pairs, n: from_behind(pairs, n), "in order"),
+            (lambda pairs, n: np.zeros(n + 1, int), "shape"),
+        ]
+    ),
+    "grain-growth-ex-sharper": Answers(
+        given=lambda: {"ours": 1.045},
+        solution=lambda: (1.01,),
+        wrong=[(1.045, "own slope"), (np.pi / 3, "not divided"), (1.2, "too large")],
+    ),
+    "microscope-ex-dose": Answers(
+        wrong=[
+            (lambda ratio, grey: ratio**2 + 0 * grey, "at full scale"),
+            (lambda ratio, grey: grey * ratio**2, "divide by the grey"),
+            (lambda ratio, grey: ratio / grey, "sqrt"),
+        ]
+    ),
+    "microscope-ex-order": Answers(
+        given=lambda: {"A": SHARP, "B": SMOOTH},
+        solution=lambda: ("A",),
+        wrong=[("B", "neighbouring pixels of B are alike"), ("C", '"A" or "B"'), (SHARP, "a letter")],
+    ),
+    "microscope-ex-pair": Answers(
+        wrong=[
+            (lambda a, b: (a.mean() + b.mean()) / 2 / np.var(a - b), "variances of two pictures add"),
+            (lambda a, b: np.mean(a) / np.std(a) ** 2, "mostly the scene"),
+            (lambda a, b: a.mean() / np.std(a - b), "not the standard deviation"),
+        ]
+    ),
+    "microscope-ex-astigmatism": Answers(
+        wrong=[
+            (lambda image, along, across, angle: astigmatic(image, across, along, angle), "exchanged"),
+            (lambda image, along, across, angle: astigmatic(image, along, across, -angle), "other way"),
+            (lambda image, along, across, angle: astigmatic(image, along, across, angle, 0), "leaks"),
+            (
+                lambda image, along, across, angle: astigmatic(image, along, across, np.radians(angle)),
+                "radians",
+            ),
+            (
+                lambda image, along, across, angle: astigmatic(image, along, across, angle, mode="constant"),
+                "dark at the frame",
+            ),
+            (lambda image, along, across, angle: 2 * astigmatic(image, along, across, angle), "makes none"),
+        ]
+    ),
+    "microscope-ex-ablation": Answers(
+        stub=lambda: (sem.MicroscopeRanges(),),
+        solution=lambda: (QUIET,),
+        wrong=[
+            (replace(QUIET, electrons=(1.0, 10.0)), "few electrons"),
+            (replace(QUIET, detector_noise=(0.002, 0.08)), "`detector_noise` still"),
+            (replace(QUIET, charging=(0.0, 0.08)), "`charging` still"),
+            (sem.Microscope(), "must be a `sem.MicroscopeRanges`"),
+        ],
     ),
 }

@@ -183,7 +183,7 @@ def _in_common(found: list, wanted: list) -> str | None:
 
 def compare(
     function: Callable,
-    reference: Callable,
+    reference: Callable | Sequence,
     cases: Iterable[tuple],
     mistakes: Mapping[str, Callable] | None = None,
     *,
@@ -195,6 +195,8 @@ def compare(
 
     Parameters
     ----------
+    reference : callable or sequence
+        Function that gives the right values, or the right values themselves.
     cases : iterable of tuple
         Arguments of each case.
     mistakes : mapping of str to callable
@@ -208,7 +210,7 @@ def compare(
         If the function is not right.
     """
     cases = list(cases)
-    wanted = [reference(*copy.deepcopy(case)) for case in cases]
+    wanted = [reference(*copy.deepcopy(case)) for case in cases] if callable(reference) else list(reference)
     found = [run(function, *case, like=value) for case, value in zip(cases, wanted, strict=True)]
     wrong = [k for k in range(len(cases)) if not agree(found[k], wanted[k], rtol, atol)]
     if not wrong:
@@ -231,6 +233,7 @@ def number(
     *,
     rtol: float = 0.01,
     atol: float = 0.0,
+    accept: Callable[[float], bool] | None = None,
     name: str = "your number",
 ) -> None:
     """Compare a number of the reader with the right one.
@@ -239,6 +242,8 @@ def number(
     ----------
     mistakes : mapping of str to float
         Hint, and the number that someone gives who makes the mistake.
+    accept : callable, optional
+        What is right, where that is more than the neighbourhood of `wanted`.
 
     Raises
     ------
@@ -257,7 +262,7 @@ def number(
     def near(value: float) -> bool:
         return abs(answer - value) <= max(rtol * abs(value), atol)
 
-    if near(wanted):
+    if accept(answer) if accept else near(wanted):
         return
     for hint, value in (mistakes or {}).items():
         if near(value):
