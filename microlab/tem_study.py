@@ -94,12 +94,12 @@ class TEMStudy:
 
     recipe: TEMRecipe = field(default_factory=TEMRecipe)
     mender_steps: int = 800  # of Net2 and each of its rivals
-    pictures: int = 200  # that train an ablation
-    first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=500, batch=4, lr=3e-3))
-    second: SecondConfig = field(default_factory=lambda: replace(TEMRecipe().second, steps=300, batch=4))
+    pictures: int = 160  # that train an ablation
+    first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
+    second: SecondConfig = field(default_factory=lambda: replace(TEMRecipe().second, steps=200, batch=4))
     seeds: tuple[int, ...] = (0, 1, 2)
     test: int = 60  # held-out pictures
-    ablation_test: int = 40  # the first of them, on which ablations are scored
+    ablation_test: int = 30  # the first of them, on which ablations are scored
     draws: int = 4  # of the Bernoulli diffusion, averaged
     draw_steps: int = 10
     max_iterations: int = 50
@@ -115,8 +115,8 @@ class TEMStudy:
     stressed: int = 20  # pictures per variance
 
     def cells(self) -> list[tuple[str, str, int]]:
-        """(kind, name, seed) of every training after Net1's: menders first."""
-        menders = [("mender", name, seed) for seed in self.seeds for name in MENDERS]
+        """(kind, name, seed) of every training after Net1's: Net2 first."""
+        menders = [("mender", name, seed) for name in MENDERS for seed in self.seeds]
         ablations = [("ablation", name, seed) for seed in self.seeds for name in VARIANTS]
         return menders + ablations
 
