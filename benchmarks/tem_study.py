@@ -245,7 +245,7 @@ def sized(route: TEMRoute, study: TEMStudy) -> TEMRoute:
 def ship(study: TEMStudy, folder: Path) -> None:
     """Write Net1 and the Net2 that is best on pictures of their own into the package.
 
-    The choice between the seeds is made on pictures that are neither trained on nor among those of the tables,
+    The choice between the seeds is made on pictures that nothing was trained on and no table holds,
     so that the scores on the card are not flattered by it.
     """
     choice = list(tem_pairs(study.stressed, study.recipe.seed + 2 * 10**6))
