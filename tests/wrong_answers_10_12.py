@@ -27,6 +27,11 @@ def bits(share):
     return -sum(p * np.log2(p) for p in share if p > 0)
 
 
+def zero_times_minus_infinity(share):
+    with np.errstate(all="ignore"):
+        return 2 ** -(share * np.log2(share)).sum()
+
+
 def raster(side, kind):
     """The mask, place after place."""
     mask = np.zeros((side, side))
@@ -134,7 +139,7 @@ ANSWERS = {
             ((6, lambda share: 2 ** bits(share)), "not equally often"),
             ((5.66, bits), "that is the entropy"),
             ((5.66, lambda share: np.exp(bits(share))), "base of the power"),
-            ((5.66, lambda share: 2 ** -(share * np.log2(share)).sum()), "NaN"),
+            ((5.66, zero_times_minus_infinity), "NaN"),
         ]
     ),
     "dual-ex-gradient": Answers(
