@@ -13,7 +13,36 @@ def near(edges, structure=SQUARE):
     return np.sum([binary_dilation(channel > 0, structure) for channel in edges], axis=0)
 
 
+def cells(power, order=slice(None)):
+    def diagram(centres, radii, shape):
+        y, x = np.indices(shape)
+        c = centres[:, order]
+        d2 = (y - c[:, 0, None, None]) ** 2 + (x - c[:, 1, None, None]) ** 2
+        return power(d2, radii[:, None, None]).argmin(0)
+
+    return diagram
+
+
 ANSWERS = {
+    # ---- 13 ----
+    "concepts-ex-swallowed": Answers(
+        [
+            (30.0, "touch the first centre"),
+            (4.0, "not where the circles touch"),
+            (256.0, "take the root"),
+            (np.hypot(34, 30), "other side"),
+        ],
+        solution=lambda: (16.0,),
+    ),
+    "concepts-ex-brute": Answers(
+        [
+            (cells(lambda d2, r: d2), "Voronoi"),
+            (cells(lambda d2, r: d2 - r), "not the radius"),
+            (cells(lambda d2, r: np.sqrt(d2) - r), "curved"),
+            (cells(lambda d2, r: d2 + r**2), "sign"),
+            (cells(lambda d2, r: d2 - r**2, slice(None, None, -1)), "y, x"),
+        ]
+    ),
     # ---- 14 ----
     "closed-ex-beyond": Answers(
         [
