@@ -1,4 +1,4 @@
-"""Make the assignments: a course folder for nbgrader, and in it the release for students (``make assignments``).
+"""Make the assignments: a course folder for nbgrader, with the release for students (``make assignments``).
 
     tutorials/assignments/NN_name/NN_name.md  ->  COURSE/source/   notebooks with solutions and hidden tests
                                               ->  COURSE/release/  notebooks to hand out
