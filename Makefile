@@ -2,13 +2,15 @@
 #
 #   PROFILE=smoke|laptop|paper   size of the runs in the book (make book)
 #   TORCH=cpu|gpu                which build of torch: gpu takes the one PyPI offers, with CUDA on Linux
+#   COURSE=folder                where assignments go; make clean empties the default, _build/assignments
 #   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book test demo lab notebooks clean
+.PHONY: help book test demo lab assignments notebooks clean
 
 PROFILE ?= laptop
+COURSE ?= _build/assignments
 TORCH ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -35,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	    $(BIN)/pip install -q --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) $$torch \
 	    || $(BIN)/pip install -q --no-deps $$torch; \
 	else $(BIN)/pip install -q --no-deps --force-reinstall $$torch; fi; \
-	$(BIN)/pip install -q $$pins -e '.[test,lab]'
+	$(BIN)/pip install -q $$pins -e '.[test,lab,teach]'
 	@rm -f .venv/ready-*
 	@touch $@
 	@echo "Installed: $$($(BIN)/python --version), torch $$($(BIN)/python -c 'import torch; print(torch.__version__)'), in .venv"
@@ -61,6 +63,9 @@ demo: $(READY)  ## segment a micrograph without any hand-drawn label and report 
 lab: $(READY)  ## open the chapters in JupyterLab
 	@echo "The chapters: tutorials/*.ipynb. Stop JupyterLab with Ctrl-C."
 	$(BIN)/jupyter lab tutorials
+
+assignments: $(READY)  ## make the assignments for students; COURSE=folder keeps a course outside of _build
+	$(BIN)/python tools/make_assignments.py "$(COURSE)"
 
 notebooks: $(READY)  ## after editing a chapter: write its notebook and the README's table again
 	$(BIN)/python tools/export_notebooks.py

@@ -51,7 +51,7 @@ def installed_by_make() -> list[Requirement]:
     extras = project()["optional-dependencies"]
     lines = [
         *project()["dependencies"],
-        *(line for name in ("book", "lab", "cluster", "test") for line in extras[name]),
+        *(line for name in ("book", "lab", "teach", "cluster", "test") for line in extras[name]),
     ]
     return [Requirement(line) for line in lines if not line.startswith("microlab")]
 

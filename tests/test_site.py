@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 import book_html  # noqa: E402
+import chapter_table  # noqa: E402
 import cost_card  # noqa: E402
 import run_records  # noqa: E402
 from check_site import MAX_KIB, check_site  # noqa: E402
@@ -102,6 +104,57 @@ def test_the_card_names_recorded_costs_of_other_profiles(tmp_path, monkeypatch):
     build = {"profile": "smoke", "machine": "2 CPU cores"}
     text = cost_card.card("tutorials/00_start", {"seconds": 5.0, "peak_mib": 300}, build).astext()
     assert "smoke 5 s, 300 MiB (2 CPU cores; this build); laptop 4.0 min, 900 MiB (8 CPU cores)." in text
+
+
+def test_the_instructors_table_has_the_outcome_and_the_measured_cost_of_every_chapter(tmp_path):
+    """A small book of this guide and empty chapters, in which one chapter was measured."""
+    (tmp_path / "conf.py").write_text(
+        "import sys\n"
+        f"sys.path[:0] = [{str(ROOT / 'book' / '_ext')!r}]\n"
+        "extensions = ['myst_nb', 'chapter_table']\n"
+        "myst_enable_extensions = ['smartquotes']\n"
+        "nb_execution_mode = 'off'\n"
+        "root_doc = 'book/instructor'\n"
+        "def setup(app):\n"
+        "    def measured(app, env):\n"
+        "        cost = {'seconds': 41.4, 'peak_mib': 812}\n"
+        "        app.microlab_costs['chapters']['tutorials/01_voronoi'] = cost\n"
+        "    app.connect('env-updated', measured)\n",
+        encoding="utf-8",
+    )
+    for _, document in chapter_table.chapters():
+        stub = tmp_path / f"{document}.md"
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text("---\norphan: true\n---\n\n# A chapter\n", encoding="utf-8")
+    (tmp_path / "book").mkdir()
+    guide = (ROOT / "book" / "instructor.md").read_text(encoding="utf-8")
+    (tmp_path / "book" / "instructor.md").write_text(guide, encoding="utf-8")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-b",
+            "html",
+            str(tmp_path),
+            str(tmp_path / "_build" / "html"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    html = (tmp_path / "_build" / "html" / "book" / "instructor.html").read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    assert re.search(
+        r" 01 draw polycrystals of any size .* 41 s, 812 MiB \(\d+ CPU cores.*?\) 01_voronoi ", text
+    )
+    assert re.search(r" 03 grow a polycrystal ", text)
+    assert len(re.findall(r"not measured in this build", text)) == len(chapter_table.chapters()) - 1
+
+
+def test_a_chapter_that_promises_nothing_is_named():
+    with pytest.raises(ValueError, match=r"x\.md"):
+        chapter_table.outcome("# Title\n\nText.\n\n", "x.md")
 
 
 RECORD = {
