@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book test demo lab assignments notebooks clean
+.PHONY: help book browse test demo lab assignments notebooks clean
 
 PROFILE ?= laptop
 COURSE ?= _build/assignments
@@ -48,9 +48,14 @@ book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
 
-test: $(READY)  ## check style and notebooks, then run all tests and all chapters
+browse: $(READY)  ## read the built book in a headless Chromium: errors, widths, controls, accessibility
+	$(BIN)/python tools/browse_site.py _build/html --shots _build/shots
+	@echo "Pictures of every page: _build/shots"
+
+test: $(READY)  ## check style, spelling and notebooks, then run all tests and all chapters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md book tutorials microlab tests tools benchmarks
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build

@@ -1,0 +1,1 @@
+"""The live grain-growth simulator: two files of JavaScript, and the widget of JupyterLab that runs them."""

@@ -1,0 +1,223 @@
+"""Read the built book in a headless Chromium, as its readers do, and list all that is wrong.
+
+Every page, light on a desktop and dark on a phone: no error in the console, no request that leaves the site,
+nothing wider than the window, no serious or critical finding of axe-core; sliders and simulator answer the
+keyboard. Launch buttons lead to notebooks of this repository, and the search finds a term.
+
+python tools/browse_site.py _build/html [--shots FOLDER]      (needs Chromium: apt-get install chromium)
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+MODES = {"light": (DESKTOP, PHONE), "dark": (PHONE, DESKTOP)}  # the first width is looked at in full
+TERM = "Voronoi"  # to search for
+
+# The document must not scroll sideways; a table or an equation may scroll inside itself.
+WIDER = """() => {
+  if (document.documentElement.scrollWidth <= innerWidth) return null;
+  const wide = [...document.querySelectorAll("main *")]
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1);
+  return (wide.at(-1) ?? document.body).outerHTML.slice(0, 90);
+}"""
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing; what fails is reported by the browser."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Address of a web server of `folder` while the block runs."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium that is installed on this machine.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, address: str, scheme: str, problems: list[str], **options) -> Iterator[Page]:
+    """A page, loaded and typeset; what it complains about goes to `problems`, also what happens later."""
+    page = browser.new_page(color_scheme=scheme, reduced_motion="reduce", **options)
+    home = re.match(r"\w+://[^/]+/", address)[0]
+
+    def route(handler) -> None:
+        url = handler.request.url
+        if url.startswith((home, "data:", "blob:")):
+            handler.continue_()
+        else:
+            problems.append(f"asks another site: {url[:90]}")
+            handler.abort()
+
+    page.route("**/*", route)
+    page.on("console", lambda m: problems.append(f"console: {m.text[:150]}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(f"error: {str(error)[:150]}"))
+    page.goto(address, wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    yield page
+    page.close()
+
+
+def check_controls(page: Page) -> list[str]:
+    """Sliders of `microlab.viz` and simulators of `microlab.viz_growth` that the keyboard does not move."""
+    problems = []
+    for figure in page.locator("figure.ml-frames").all():
+        image, slider = figure.locator("img"), figure.locator("input[type=range]")
+        name = slider.get_attribute("id")
+        before, said = image.get_attribute("src"), image.get_attribute("alt")
+        slider.press("ArrowRight")
+        if image.get_attribute("src") == before:
+            problems.append(f"slider does not change its picture: {name}")
+        if image.get_attribute("alt") == said:
+            problems.append(f"slider does not change its picture's words: {name}")
+    for figure in page.locator("figure.ml-growth").all():
+        canvas = figure.locator("canvas")
+        before, said = canvas.evaluate("c => c.toDataURL()"), canvas.get_attribute("aria-label")
+        figure.locator("[data-do=step]").press("Enter")
+        if canvas.evaluate("c => c.toDataURL()") == before or canvas.get_attribute("aria-label") == said:
+            problems.append(f"simulator does not move: {figure.get_attribute('id')}")
+    return problems
+
+
+def check_launch(page: Page, repository: Path) -> list[str]:
+    """Launch buttons that lead to no notebook of `repository`."""
+    links = page.locator("a[href*='colab.research'], a[href*='mybinder.org']")
+    hrefs = links.evaluate_all("links => links.map(a => a.href)")
+    named = {
+        href: re.search(r"(?:/blob/[^/]+/|lab(?:/|%2F)tree(?:/|%2F))(.+?)(?:$|[?#&])", href) for href in hrefs
+    }
+    return [
+        f"launch button leads to no notebook: {href}"
+        for href, path in named.items()
+        if not path
+        or not path[1].endswith(".ipynb")
+        or not (repository / path[1].replace("%2F", "/")).is_file()
+    ]
+
+
+def check_page(
+    browser: Browser, address: str, scheme: str, repository: Path, shot: Path | None = None
+) -> list[str]:
+    """All that is wrong with one page in one colour scheme."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    first, second = MODES[scheme]
+    problems: list[str] = []
+    with opened(browser, address, scheme, problems, viewport=first) as page:
+        if shot:
+            page.screenshot(path=shot, full_page=True)
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                nodes = violation["nodes"]
+                where = " ".join(nodes[0]["html"].split())[:110]
+                problems.append(f"axe {violation['id']}, {len(nodes)} times: {where}")
+        problems += check_launch(page, repository)
+        problems += check_controls(page)
+        for size in (first, second):
+            page.set_viewport_size(size)
+            if wide := page.evaluate(WIDER):
+                problems.append(f"wider than {size['width']} px: {wide}")
+    return problems
+
+
+def check_search(browser: Browser, home: str, term: str = TERM, patience: float = 20) -> list[str]:
+    """Whether the search page finds `term` within `patience` seconds."""
+    from playwright.sync_api import TimeoutError
+
+    problems: list[str] = []
+    with opened(browser, f"{home}search.html?q={term}", "light", problems, viewport=DESKTOP) as page:
+        try:
+            page.wait_for_selector("#search-results ul.search li a", timeout=1000 * patience)
+        except TimeoutError:
+            problems.append(f"search does not find {term}")
+    return problems
+
+
+def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> tuple[int, list[str]]:
+    """Number of pages under `folder`, and what is wrong with them, as ``page (scheme): problem``.
+
+    Raises
+    ------
+    ValueError
+        If there is no page.
+    """
+    folder = folder.resolve()
+    # The start page only leads on to the book's first page.
+    pages = [
+        p for p in sorted(folder.rglob("*.html")) if "_static" not in p.parts and p != folder / "index.html"
+    ]
+    if not pages:
+        raise ValueError(f"no page under {folder}; build the book first: make book")
+    problems = []
+    if shots:
+        shots.mkdir(parents=True, exist_ok=True)
+    with serve(folder) as home, chromium() as browser:
+        for path in pages:
+            name = path.relative_to(folder).as_posix()
+            for scheme in MODES:
+                shot = shots / f"{name.replace('/', '_')}_{scheme}.png" if shots else None
+                found = check_page(browser, home + name, scheme, repository, shot)
+                problems += [f"{name} ({scheme}): {problem}" for problem in dict.fromkeys(found)]
+        if (folder / "search.html").exists():
+            problems += [f"search.html: {problem}" for problem in check_search(browser, home)]
+    return len(pages), problems
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("site", type=Path)
+    parser.add_argument("--shots", type=Path, help="folder for a picture of every page")
+    arguments = parser.parse_args()
+    try:
+        count, problems = browse(arguments.site, shots=arguments.shots)
+    except (ValueError, FileNotFoundError) as error:
+        print(error)
+        return 2
+    print(*problems, f"{count} pages read in Chromium, {len(problems)} problems", sep="\n")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
