@@ -246,6 +246,13 @@ def test_the_widget_tells_python_and_listens(in_browser):
     assert (listeners, canvases) == (0, 0)
 
 
+def test_python_and_the_script_agree_on_the_limits():
+    low, high = viz_growth.KAPPA
+    assert f"const KAPPA = [{low:g}, {high:g}];" in viz_growth.script()
+    assert f"const MOST_GRAINS = {viz_growth.MOST_GRAINS};" in viz_growth.script()
+    Parameters(kappa=high, dt=0.1)  # raises if unstable
+
+
 def test_jupyterlab_runs_the_same_module():
     lab = pytest.importorskip("microlab.widgets.lab")
     widget = lab.GrainGrowthWidget(12, kappa=1.5)
