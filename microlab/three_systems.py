@@ -124,17 +124,14 @@ def run(
 
     Parameters
     ----------
-    target : Target
-    zoom : float
-        Magnification that brings the target's grains to the size that the U-Nets work at.
+    target, zoom, device, progress
+        As `microlab.training_sets.run`.
     folder : path
     size : Size
     seeds : sequence of int
         Of the patches, the initial weights, the crops and the dreams.
     names : sequence of str
         Keys of `TRAINED`.
-    device : str, optional
-    progress : bool
 
     Returns
     -------

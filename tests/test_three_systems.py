@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from edge_nets import save_route
 
-from microlab import three_systems
+from microlab import results, three_systems
 from microlab.data import weights
 from microlab.examples import Sample, Target, virtual_sample
 from microlab.pairs import labelled_pairs, labelled_patches
@@ -30,6 +34,13 @@ def target() -> Target:
         for part in (slice(64), slice(64, None))
     )
     return Target("stand-in", left.image, left.truth, right, virtual=True)
+
+
+def load_module(path: str):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def unscored(name: str, *_) -> three_systems.Row:
@@ -143,3 +154,37 @@ def test_the_cost_clock_does_not_run_while_the_processor_rests() -> None:
 def test_an_unknown_row_is_named(target, tmp_path) -> None:
     with pytest.raises(ValueError, match="names must be of"):
         three_systems.run(target, 1.0, tmp_path, SMOKE, names=["D"], **QUIET)
+
+
+def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(finished, target) -> None:
+    benchmark, run_records = (
+        load_module(p) for p in ("benchmarks/three_systems.py", "book/_ext/run_records.py")
+    )
+    folder, one = finished
+    other = one.assign(seed=1, **{benchmark.COMPARED: one[benchmark.COMPARED] + 0.1 * (one["name"] == BOTH)})
+    table = pd.concat([one, other], ignore_index=True)
+    options = argparse.Namespace(size="smoke", image="perovskite", note="A toy.")
+    rows = three_systems.untrained(target, device="cpu")
+    made = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
+    run_records.check(made, "toy")
+    page = run_records.markdown(made)
+    assert f"{NOTHING} (knows nothing)" in page
+    assert "System C's weights were not there" in page
+    assert set(made["sets"]) == set(made["scores"]) == {*TRAINED, *(row.name for row in rows)}
+    again = pd.DataFrame(made["rows"]["data"], columns=made["rows"]["columns"])
+    assert again["grain IoU"].to_numpy() == pytest.approx(table["grain IoU"].to_numpy(), abs=1e-4)
+    # Two seeds whose gains differ by 0.1: the t interval reaches 12.7 standard errors of 0.05 to each side.
+    base = one.set_index("name")[benchmark.COMPARED]
+    middle = base[BOTH] - base[REAL] + 0.05
+    expected = f"{middle:+.3f} ({middle - 0.6353:+.3f} to {middle + 0.6353:+.3f})"
+    assert made["scores"][BOTH][benchmark.GAIN] == expected
+    assert made["scores"][REAL][benchmark.GAIN] == ""
+
+
+def test_rows_of_the_stored_study_are_taken_from_it_and_say_so() -> None:
+    benchmark = load_module("benchmarks/three_systems.py")
+    stored = results.load("training_sets_perovskite")["scores"]
+    rows = benchmark.stored_rows("perovskite")
+    assert rows["oracle, stored"]["grain IoU"] == stored["oracle"]["grain IoU"]
+    assert "accuracy" not in rows["oracle, stored"]  # it was not kept
+    assert all("stored" in name for name in rows)
