@@ -62,10 +62,6 @@ class Size:
     dream: DreamConfig  # the models that dream
     dreamed: int  # pairs dreamed; each is augmented until there are ``study.images``
 
-    def __post_init__(self) -> None:
-        if self.dreamed < 1:
-            raise ValueError(f"dreamed must be at least 1, got {self.dreamed}")
-
 
 _SMALL = profile_config("smoke")
 SIZES = {
@@ -200,26 +196,17 @@ def dream_patches(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
     """Train a VQ-VAE and a prior on a few patches, and dream pairs of the same side.
 
-    Parameters
-    ----------
-    patches : sequence of (image (H, W) float in [0, 1], mask (H, W) bool)
-    folder : path
-        Receives the weights, and the dreamed pairs as a data set (`microlab.generate.pairs.write_pairs`).
-    size : Size
-    seed : int
-        Of the models and of what they dream.
-    device : str, optional
+    `folder` receives the weights, and the dreamed pairs as a data set (`generate.pair_files.write_pairs`).
 
     Returns
     -------
-    pairs : list of (image (H, W) float32, mask (H, W) bool)
+    pairs : list of (image (H, W) float32 in [0, 1], mask (H, W) bool)
     minutes : float
         Of training and dreaming, by `clock`.
     """
     place = Path(folder) / "dreams"
     if not (place / MANIFEST).exists():
-        now = clock(device)
-        start = now()
+        now, start = clock(device), clock(device)()
         dreamer = train_pairs(
             [(image, mask.astype(np.uint8)) for image, mask in patches],
             folder,
@@ -230,8 +217,7 @@ def dream_patches(
             progress=False,
             resume=False,  # of a training that goes on only the rest would be timed
         )
-        shape = patches[0][0].shape
-        made = dreamer.dream(size.dreamed, shape=shape, seed=seed, device=device)
+        made = dreamer.dream(size.dreamed, shape=patches[0][0].shape, seed=seed, device=device)
         about = {"minutes": (now() - start) / 60, "seed": seed}
         write_pairs(place, made, classes=len(CLASSES), about=about)
     about = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["about"]
@@ -270,8 +256,7 @@ def _trained_row(
     name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
 ) -> Row:
     pairs, generator_minutes = _pairs(name, seed, target, zoom, folder, size, device)
-    now = clock(device)
-    start = now()
+    now, start = clock(device), clock(device)()
     model = train_unet(pairs, size.study, seed, device=device, progress=False)
     minutes = generator_minutes + (now() - start) / 60
 
@@ -309,8 +294,7 @@ def _row(
     """Score an answer to the test image and time it, the second time round."""
     image = target.test.image
     answer(image)  # the first call also loads libraries and finds the fastest precision
-    now = clock(device)
-    start = now()
+    now, start = clock(device), clock(device)()
     boundary, labels = answer(image)
     seconds = now() - start
     return Row(name, None, score(target.test.truth, boundary, labels), minutes, seconds, size)
