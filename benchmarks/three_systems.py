@@ -40,8 +40,9 @@ MEASURES = (
     "count error",
     "adapted Rand error",
 )
+SEEDS = [0, 1, 2]
 COMPARED = "boundary F1, 3 px"
-GAIN = "its gain over the four patches"
+GAIN = f"{COMPARED}: gain over the four patches"
 STORED = {  # row -> set of chapter 07's study
     "A: CycleGAN, stored": "CycleGAN",
     "A: half CycleGAN, half virtual SEM, stored": "mixed",
@@ -197,14 +198,21 @@ def record(
             "dreamed pairs": size.dreamed,
         },
         "seed": sorted(int(seed) for seed in table["seed"].unique()),
-        "command": f"python benchmarks/three_systems.py FOLDER --image {options.image} --size {options.size} "
-        "--record",
+        "command": command(options),
         "hardware": hardware(str(training.device())),
         "seconds": round(60 * (float(table["minutes"].sum()) - twice), 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "rows": json.loads(table.round(4).to_json(orient="split", index=False)),
     }
+
+
+def command(options: argparse.Namespace) -> str:
+    """What prints the numbers again."""
+    words = f"python benchmarks/three_systems.py FOLDER --image {options.image} --size {options.size}"
+    if options.seeds != SEEDS:
+        words += " --seeds " + " ".join(map(str, options.seeds))
+    return words + (f" --tem {options.tem}" if options.tem != DEFAULT_WEIGHTS else "") + " --record"
 
 
 def main() -> None:
@@ -215,7 +223,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--image", choices=tuple(examples.REAL_SAMPLES), default="perovskite")
     parser.add_argument("--size", choices=tuple(three_systems.SIZES), default="laptop")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--tem", default=DEFAULT_WEIGHTS, help="weights of system C: shipped, or a folder")
     parser.add_argument("--note", default="", help="sentences for the record")
     parser.add_argument("--record", action="store_true")

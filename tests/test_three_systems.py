@@ -163,13 +163,14 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     folder, one = finished
     other = one.assign(seed=1, **{benchmark.COMPARED: one[benchmark.COMPARED] + 0.1 * (one["name"] == BOTH)})
     table = pd.concat([one, other], ignore_index=True)
-    options = argparse.Namespace(size="smoke", image="perovskite", note="A toy.")
+    options = argparse.Namespace(size="smoke", image="perovskite", seeds=[0, 1], tem="tem", note="A toy.")
     rows = three_systems.untrained(target, device="cpu")
     made = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
     run_records.check(made, "toy")
     page = run_records.markdown(made)
     assert f"{NOTHING} (knows nothing)" in page
     assert "System C's weights were not there" in page
+    assert "--size smoke --seeds 0 1 --record" in page
     assert set(made["sets"]) == set(made["scores"]) == {*TRAINED, *(row.name for row in rows)}
     again = pd.DataFrame(made["rows"]["data"], columns=made["rows"]["columns"])
     assert again["grain IoU"].to_numpy() == pytest.approx(table["grain IoU"].to_numpy(), abs=1e-4)
