@@ -128,9 +128,7 @@ class TEMPair:
     overlapped: np.ndarray
 
 
-def tem_pair(
-    seed: int | np.random.Generator | np.random.SeedSequence, config: TEMConfig = TEMConfig()
-) -> TEMPair:
+def tem_pair(seed: int | np.random.Generator | np.random.SeedSequence, config: TEMConfig = TEMConfig()) -> TEMPair:
     """Draw one picture and its boundaries.
 
     Parameters
