@@ -26,7 +26,6 @@ from microlab.segment.instances import boundaries
 from microlab.segment.refine import CapReached
 from microlab.tem_route import TEMRoute, segment_tem
 
-DEFAULT_METHOD = "labour-free"  # of cards that name none
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -239,7 +238,7 @@ def write_result(
         "source": str(Path(result.source).resolve()),
         "sha256": sha256(result.source) if Path(result.source).is_file() else None,
         "microlab": __version__,
-        "method": card.get("method", DEFAULT_METHOD),
+        "method": method_of(card),
         "weights": card.get("name"),
         "weights_sha256": weights_sha256(card),
         "pixel_size_um": result.pixel_size,
@@ -253,6 +252,11 @@ def write_result(
         partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
+def method_of(card: dict) -> str:
+    """The method of `microlab segment` that a card belongs to: only a `TEMRoute` says that it is one."""
+    return "tem" if card.get("method") == "tem" else "labour-free"
+
+
 def begin_result(folder: Path) -> None:
     """Take away the ``run.json`` of an earlier run: what is killed now must not look complete."""
     (folder / "run.json").unlink(missing_ok=True)
@@ -260,7 +264,7 @@ def begin_result(folder: Path) -> None:
 
 def weights_sha256(card: dict) -> str | dict[str, str | None] | None:
     """Checksum of the weights, of each network by its part where a card describes two; None if unknown."""
-    if card.get("method") == "tem":
+    if method_of(card) == "tem":
         return {part: card.get(part, {}).get("sha256") for part in ("first", "refine")}
     return card.get("sha256")
 

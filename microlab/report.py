@@ -21,7 +21,7 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
 from microlab import __version__, viz
-from microlab.batch import DEFAULT_METHOD, Measured, Segmented, overlay
+from microlab.batch import Measured, Segmented, method_of, overlay
 from microlab.data.files import atomic
 from microlab.measure import grains
 
@@ -37,7 +37,7 @@ ABOUT_METHOD = {
         "The two networks",
     ),
 }
-"""By a card's ``method``: what the numbers rest on, and the title above the card."""
+"""By method: what the numbers rest on, and the title above the card."""
 
 PICTURE_SIDE = 720  # px; larger pictures are shrunk for the page, the files keep their size
 
@@ -196,7 +196,7 @@ def write(
             "rows": [s["overview"] for s in sections],
             "links": [s["anchor"] for s in sections],
         }
-    how, card_title = ABOUT_METHOD[card.get("method", DEFAULT_METHOD)]
+    how, card_title = ABOUT_METHOD[method_of(card)]
     page = environment.get_template("report.html.j2").render(
         title=title,
         made=f"{datetime.date.today():%d %B %Y}",

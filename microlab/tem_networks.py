@@ -57,8 +57,8 @@ class TEMRoute:
 
     def __post_init__(self) -> None:
         defaults = {"inputs": list(DETECTORS), "grain_size_px": None, "tolerance": 0.003}
-        defaults |= {"max_iterations": 50, "finish": {"method": "paper"}, "method": "tem"}
-        card = {**defaults, **self.card}
+        defaults |= {"max_iterations": 50, "finish": {"method": "paper"}}
+        card = {**defaults, **self.card, "method": "tem"}
         inputs = _checked_inputs(card["inputs"])
         for name, network, more in (("net1", self.net1, 0), ("net2", self.net2, 1)):
             takes = getattr(network, "in_channels", len(inputs) + more)  # networks made by hand do not say

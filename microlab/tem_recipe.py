@@ -1,9 +1,10 @@
 """Train paper C's two networks on synthetic TEM: no label is drawn by anybody (chapter 14).
 
-    pictures -> edges;   Net1 learns from some pictures, Net2 from the others and from Net1's mistakes on them
+    pictures -> edges;   Net1 learns from some pictures, Net2 from the others
 
-Net2 must see mistakes as Net1 makes them on pictures it does not know. On the pictures that Net1 has learnt
-from it makes fewer, so those are kept apart.
+Net2 may be taught by Net1's own mistakes (`SecondConfig.guessed`), which must be those on pictures that Net1
+does not know; so these are kept apart. By default it learns from damage alone: taught by mistakes it learns
+that a faint boundary is often none, and leaves the gaps open (chapter 14).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class TEMRecipe:
     inputs: tuple[str, ...] = DETECTORS  # the paper's; "grey" may be one more
     concepts: TEMConfig = field(default_factory=TEMConfig)
     first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=8000, lr=3e-3))
-    second: SecondConfig = field(default_factory=lambda: SecondConfig(steps=2000))
+    second: SecondConfig = field(default_factory=lambda: SecondConfig(steps=2000, lr=3e-3, guessed=0.0))
     seed: int = 0  # of the pictures
 
     def __post_init__(self) -> None:

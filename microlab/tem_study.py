@@ -78,7 +78,14 @@ CONCEPT_VARIANTS = {
     },
 }
 VARIANTS = DETECTOR_VARIANTS | CONCEPT_VARIANTS
-MENDERS = ("Net2", "one more Net1", "conditional GAN", "plain U-Net", "Bernoulli diffusion")
+MENDERS = (
+    "Net2",
+    "Net2 taught by Net1's mistakes",
+    "one more Net1",
+    "conditional GAN",
+    "plain U-Net",
+    "Bernoulli diffusion",
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,13 @@ class TEMStudy:
     """Settings of the whole study."""
 
     recipe: TEMRecipe = field(default_factory=TEMRecipe)
-    mender_steps: int = 2000  # of Net2 and each of its rivals
-    pictures: int = 300  # that train an ablation
-    first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=600, batch=4, lr=3e-3))
-    second: SecondConfig = field(default_factory=lambda: SecondConfig(steps=400, batch=4, lr=3e-3))
+    mender_steps: int = 800  # of Net2 and each of its rivals
+    pictures: int = 160  # that train an ablation
+    first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
+    second: SecondConfig = field(default_factory=lambda: replace(TEMRecipe().second, steps=200, batch=4))
     seeds: tuple[int, ...] = (0, 1, 2)
-    test: int = 60
+    test: int = 60  # held-out pictures
+    ablation_test: int = 30  # the first of them, on which ablations are scored
     draws: int = 4  # of the Bernoulli diffusion, averaged
     draw_steps: int = 10
     max_iterations: int = 50
@@ -107,8 +115,8 @@ class TEMStudy:
     stressed: int = 20  # pictures per variance
 
     def cells(self) -> list[tuple[str, str, int]]:
-        """(kind, name, seed) of every training after Net1's: menders first."""
-        menders = [("mender", name, seed) for seed in self.seeds for name in MENDERS]
+        """(kind, name, seed) of every training after Net1's: Net2 first."""
+        menders = [("mender", name, seed) for name in MENDERS for seed in self.seeds]
         ablations = [("ablation", name, seed) for seed in self.seeds for name in VARIANTS]
         return menders + ablations
 
@@ -191,7 +199,7 @@ def finished(folder: str | Path) -> pd.DataFrame:
 
 def score_file(folder: Path, kind: str, name: str, seed: int) -> Path:
     """Where the scores of a cell lie."""
-    return folder / "scores" / f"{kind}_{name.replace(' ', '-')}_{seed}.json"
+    return folder / "scores" / f"{kind}_{_file(name)}_{seed}.json"
 
 
 def route_first(
@@ -238,8 +246,10 @@ def train_mender(
     seed: int,
     **options: Any,
 ) -> torch.nn.Module:
-    """Train one of `MENDERS` on Net1's guesses and on damaged boundaries."""
+    """Train one of `MENDERS`: on damaged boundaries, or half of the time on Net1's guesses."""
     config = replace(study.recipe.second, steps=study.mender_steps, seed=seed)
+    if name == "Net2 taught by Net1's mistakes":
+        config = replace(config, guessed=0.5)
     channels = len(pairs[0][0])
     if name == "Bernoulli diffusion":
         same = {f: getattr(config, f) for f in ("crop", "batch", "steps", "lr", "warmup", "ema", "seed")}
@@ -248,11 +258,11 @@ def train_mender(
         return tem_rivals.train_gan(pairs, config, guesses=guesses, **options)[0]
     size = tem_rivals.count_weights(RefineNet(1 + channels))
     models: dict[str, Callable[[], torch.nn.Module]] = {
-        "Net2": lambda: RefineNet(1 + channels, seed=seed),
         "one more Net1": lambda: EdgeNet(1 + channels, seed=seed),
         "plain U-Net": lambda: tem_rivals.unet_of_size(size, 1 + channels, seed=seed),
     }
-    return train_second(pairs, config, guesses=guesses, model=models[name](), **options)[0]
+    model = models[name]() if name in models else RefineNet(1 + channels, seed=seed)
+    return train_second(pairs, config, guesses=guesses, model=model, **options)[0]
 
 
 def mend(
@@ -293,9 +303,10 @@ def _mender_cell(
     study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
 ) -> list[dict[str, Any]]:
     net1, pairs, guesses = route_first(study, folder)
-    place = folder / "menders" / f"{name.replace(' ', '-')}_{seed}"
+    place = folder / "menders" / f"{_file(name)}_{seed}"
     network = train_mender(name, study, pairs, guesses, seed, folder=place, device=device, progress=False)
-    return _scored(study, net1, network, study.recipe.inputs)
+    pictures = held_out_pictures(study)
+    return _scored(study, net1, network, study.recipe.inputs, pictures, tuple(FINISHES))
 
 
 def _ablation_cell(
@@ -309,16 +320,21 @@ def _ablation_cell(
         second=replace(study.second, seed=seed),
     )
     pairs = edge_pairs(study.pictures, study.recipe.seed + 1, variant.concepts(), variant.inputs)
-    place = folder / "ablations" / f"{name.replace(' ', '-')}_{seed}"
+    place = folder / "ablations" / f"{_file(name)}_{seed}"
     route = train_networks(recipe, place, pairs=pairs, device=device, progress=False)
-    return _scored(study, route.net1, route.net2, variant.inputs)
+    pictures = held_out_pictures(study, study.ablation_test)
+    return _scored(study, route.net1, route.net2, variant.inputs, pictures, (FINISH,))
 
 
 def _scored(
-    study: TEMStudy, net1: EdgeNet, mender: torch.nn.Module, inputs: tuple[str, ...]
+    study: TEMStudy,
+    net1: EdgeNet,
+    mender: torch.nn.Module,
+    inputs: tuple[str, ...],
+    pictures: list[TEMPair],
+    finishes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """Scores of Net1 and of what the mender makes of its maps, with each way to finish."""
-    pictures = held_out_pictures(study)
     answers: dict[tuple[str, str], list] = {}
     iterations: dict[str, list[int]] = {}
     for k, pair in enumerate(pictures):
@@ -327,8 +343,9 @@ def _scored(
         maps = {"Net1": (first, 0)} | mend(mender, first, channels, study, seed=k)
         for stage, (probability, count) in maps.items():
             iterations.setdefault(stage, []).append(count)
-            for finish, settings in FINISHES.items():
-                answers.setdefault((stage, finish), []).append(grains_of(probability, {"finish": settings}))
+            for finish in finishes:
+                found = grains_of(probability, {"finish": FINISHES[finish]})
+                answers.setdefault((stage, finish), []).append(found)
     sizes = {"Net1": tem_rivals.count_weights(net1)}
     return [
         {
@@ -352,6 +369,10 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int) -> TEMRoute:
     net2 = RefineNet(1 + len(pairs[0][0]), seed=seed)
     load_weights(net2, folder / "menders" / f"Net2_{seed}" / "model.safetensors")
     return TEMRoute(net1, net2.eval(), {"inputs": list(study.recipe.inputs), "finish": FINISHES[FINISH]})
+
+
+def _file(name: str) -> str:
+    return name.replace(" ", "-").replace("'", "")
 
 
 def _comparable(study: TEMStudy) -> dict[str, Any]:

@@ -218,6 +218,11 @@ def test_segment_by_the_tem_method_gives_the_common_files_and_report(tmp_path, f
     np.testing.assert_array_equal(segmented, tifffile.imread(tmp_path / "refined" / "foil" / "labels.tif"))
 
 
+def test_a_method_on_another_network_s_card_is_not_taken_for_the_route():
+    assert batch.method_of({"method": "cyclegan", "sha256": "0"}) == "labour-free"
+    assert batch.weights_sha256({"method": "cyclegan", "sha256": "0"}) == "0"
+
+
 def test_the_report_tells_of_a_cap_that_was_reached(tmp_path, foil):
     hasty = save_route(tmp_path / "hasty", max_iterations=1, tolerance=1e-7)
     result = run("segment", foil, "-o", tmp_path / "out", "--method", "tem", "--weights", hasty)

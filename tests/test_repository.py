@@ -183,7 +183,7 @@ def test_every_exercise_has_a_folded_solution(chapter):
     text = chapter.read_text(encoding="utf-8")
     exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n:label: *(\S+)", text)
     solutions = re.findall(r"\{solution(?:-start)?\} *(\S+)\n((?::.*\n)*)", text)
-    assert len(exercises) >= 3
+    assert len(exercises) >= 4
     assert sorted(exercises) == sorted(name for name, _ in solutions)
     for name, options in solutions:
         assert re.search(r":class:.*\bdropdown\b", options), name
@@ -252,13 +252,22 @@ def test_markup_without_a_plain_form_is_an_error(tmp_path, myst, message):
         export_text(tmp_path, myst)
 
 
-def test_code_of_a_solution_is_folded_and_runs():
-    cells = export_notebooks.export(WRITTEN[-1]).cells
-    folded = [
-        cell for cell in cells if cell.cell_type == "code" and cell.source.startswith("# @title Solution")
-    ]
-    assert folded
-    assert all(cell.metadata["jupyter"]["source_hidden"] for cell in folded)
-    assert not any(
-        "source_hidden" in cell.metadata.get("jupyter", {}) for cell in cells if cell not in folded
-    )
+@pytest.mark.parametrize("chapter", WRITTEN, ids=lambda path: path.stem)
+def test_notebook_links_to_the_solutions_and_holds_none(chapter):
+    document = f"tutorials/{chapter.stem}"
+    cells = export_notebooks.export(chapter, document).cells
+    sources = "\n".join(cell.source for cell in cells)
+    text = chapter.read_text(encoding="utf-8")
+    hidden = re.findall(r"^```\{solution-start\}.*?^```\{solution-end\}", text, re.M | re.S)
+    code = [part for block in hidden for part in re.findall(r"```\{code-cell\}[^\n]*\n(.*?)```", block, re.S)]
+    assert code
+    for block in code:
+        assert block.strip() not in sources
+    solutions = re.findall(r"\{solution(?:-start)?\} *(\S+)(?:\n:label: *(\S+))?", text)
+    for exercise, label in solutions:
+        assert f"({addresses().page(document)}#{label or exercise})" in sources
+
+
+def test_a_solution_that_is_never_closed_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="solution of x is never closed"):
+        export_text(tmp_path, "```{solution-start} x\n:class: dropdown\n```\n\nText.")

@@ -3,7 +3,8 @@
     python tools/export_notebooks.py [--check] [chapter.md ...]
 
 A chapter is MyST Markdown. Its directives and roles mean nothing to a plain notebook, so each becomes plain
-Markdown here; one without a plain form is an error. ``--check`` writes nothing and fails on a stale notebook.
+Markdown here; one without a plain form is an error. Solutions stay in the book, and a link takes their place.
+``--check`` writes nothing and fails on a stale notebook.
 """
 
 from __future__ import annotations
@@ -123,15 +124,11 @@ def plain_directive(
         return [f"![{options.get('alt', '')}]({argument})", "", plain(body, numbers)]
     if kind == "table":
         return [f"**{plain_roles(argument, numbers)}**", "", plain(body, numbers)]
-    if kind == "solution-start":
-        return ["**Solution**", "", plain(body, numbers)]
     folded = kind == "dropdown" or "dropdown" in options.get("class", "").split()
     if kind in ("admonition", "dropdown"):
         title = plain_roles(argument, numbers)
     elif kind in NOTES:
         title, body = kind.capitalize(), f"{argument}\n{body}".strip()
-    elif kind == "solution":
-        title, folded = "Solution", True
     elif name.startswith("prf:") or kind in ("exercise", "exercise-start"):
         title = kind.removesuffix("-start").capitalize() + (
             f": {plain_roles(argument, numbers)}" if argument else ""
@@ -169,6 +166,28 @@ def plain(source: str, numbers: dict[str, str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
 
 
+def without_solutions(source: str, page: str) -> str:
+    """MyST source with a link to the book's page in place of each solution, its code included."""
+    out: list[str] = []
+    lines, i = source.split("\n"), 0
+    while i < len(lines):
+        opening = FENCE.match(lines[i])
+        kind = opening["name"].split(":")[-1] if opening else ""
+        if kind not in ("solution", "solution-start"):
+            out.append(lines[i])
+            i += 1
+            continue
+        _, exercise, options, _, after = read_directive(lines, i)
+        if kind == "solution-start":
+            ends = [k for k in range(after, len(lines)) if re.match(r"^`{3,}\{solution-end\}", lines[k])]
+            if not ends:
+                raise ValueError(f"the solution of {exercise} is never closed by solution-end")
+            *_, after = read_directive(lines, ends[0])
+        out.append(f"[Solution in the book]({page}#{options.get('label', exercise)})")
+        i = after
+    return "\n".join(out)
+
+
 def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
     """The notebook of a chapter.
 
@@ -186,21 +205,14 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
         nbformat.v4.new_markdown_cell(f"{read} · [open it in Colab]({where.colab(document)})"),
         nbformat.v4.new_code_cell(BOOTSTRAP.format(install=where.install).rstrip()),
     ]
-    source = jupytext.read(chapter)
-    numbers = number_labels(source)
-    solution = False
-    for cell in source.cells:
+    text = chapter.read_text(encoding="utf-8")
+    numbers = number_labels(jupytext.reads(text, fmt="md:myst"))  # those of the page
+    for cell in jupytext.reads(without_solutions(text, where.page(document)), fmt="md:myst").cells:
         if cell.cell_type == "markdown":
-            # A code cell of a solution lies between two Markdown cells that open and close it.
-            for mark in re.findall(r"\{solution-(start|end)\}", cell.source):
-                solution = mark == "start"
             cell.source = plain(cell.source, numbers)
             if cell.source:
                 cells.append(cell)
             continue
-        if solution:  # folded away in JupyterLab, and a form with a hidden source in Colab
-            cell.source = f"# @title Solution\n{cell.source}"
-            cell.metadata.update(jupyter={"source_hidden": True}, cellView="form")
         cells.append(cell)
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "caption" in figure:

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from microlab.render import tem_foil, tem_grains
 
 Range = tuple[float, float]
+Seed = int | np.random.Generator | np.random.SeedSequence
 CONCEPTS = ("packing", "target", "orientation", "similar", "bending", "overlap", "noise")
 """The switches of :class:`TEMConfig`, in the order of the chain."""
 STREAMS = ("packing", "orientation", "similar", "contours", "shading", "inclined", "second layer", "noise")
@@ -128,7 +129,7 @@ class TEMPair:
     overlapped: np.ndarray
 
 
-def tem_pair(seed: int | np.random.Generator | np.random.SeedSequence, config: TEMConfig = TEMConfig()) -> TEMPair:
+def tem_pair(seed: Seed, config: TEMConfig = TEMConfig()) -> TEMPair:
     """Draw one picture and its boundaries.
 
     Parameters
@@ -273,7 +274,7 @@ def _even_in_logarithm(bounds: Range, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def _sequence(seed: int | np.random.Generator | np.random.SeedSequence) -> np.random.SeedSequence:
+def _sequence(seed: Seed) -> np.random.SeedSequence:
     if isinstance(seed, np.random.SeedSequence):
         return seed
     if isinstance(seed, np.random.Generator):

@@ -1,0 +1,41 @@
+"""What readers hand in: typical wrong answers to every exercise with a check, and words of the hint for each.
+
+Stubs and solutions come from the chapters themselves; here they stand only where they need a chapter's data.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Answers:
+    """Answers to one exercise.
+
+    Attributes
+    ----------
+    wrong : list of (answer, str)
+        Answer (a tuple, or the one thing to hand in), and a pattern that its hint must match.
+    given : callable
+        Keyword arguments of the check, made anew for each call.
+    solution, stub : callable, optional
+        Answers made anew for each call; by default what the page's solution and stub define.
+    """
+
+    wrong: list[tuple[object, str]]
+    given: Callable[[], dict] = dict
+    solution: Callable[[], tuple] | None = None
+    stub: Callable[[], tuple] | None = None
+
+
+PARTS = ("00_04", "05_09", "10_12", "13_14")
+
+
+def all_answers() -> dict[str, Answers]:
+    """Answers by label."""
+    found: dict[str, Answers] = {}
+    for part in PARTS:
+        found |= importlib.import_module(f"wrong_answers_{part}").ANSWERS
+    return found
