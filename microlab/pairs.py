@@ -77,28 +77,79 @@ def labelled_pairs(
     ValueError
         If the half holds fewer such patches.
     """
-    image = resize_by(target.style, zoom)
-    mask = resize(target.labelled.astype(float), image.shape, order=1, anti_aliasing=zoom < 1) >= 0.5
+    rng = np.random.default_rng([seed, 71])
+    if patches is not None:
+        sources = labelled_patches(target, zoom, patches, side=side, seed=rng)
+    else:
+        sources = [_labelled_half(target, zoom)]
+    return augmented_pairs(sources, n, seed=rng)
+
+
+def labelled_patches(
+    target: Target, zoom: float, patches: int, *, side: int, seed: int | np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The few patches themselves, as they were labelled: what `labelled_pairs` augments.
+
+    Parameters
+    ----------
+    target, zoom, patches, side, seed
+        As `labelled_pairs`: the same int seed gives the same patches.
+
+    Returns
+    -------
+    list of (image (side, side) float32 in [0, 1], mask (side, side) bool)
+
+    Raises
+    ------
+    ValueError
+        If the half holds fewer such patches.
+    """
+    rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng([seed, 71])
+    image, mask = _labelled_half(target, zoom)
     corners = [
         (y, x)
         for y in range(0, image.shape[0] - side + 1, side)
         for x in range(0, image.shape[1] - side + 1, side)
     ]
-    rng = np.random.default_rng([seed, 71])
-    if patches is not None:
-        if patches > len(corners):
-            raise ValueError(
-                f"{target.name} holds {len(corners)} patches of {side} pixels, {patches} were asked for"
-            )
-        chosen = rng.permutation(len(corners))[:patches]
-        sources = [
-            (image[y : y + side, x : x + side], mask[y : y + side, x : x + side])
-            for y, x in (corners[c] for c in chosen)
-        ]
-    else:
-        sources = [(image, mask)]
+    if patches > len(corners):
+        raise ValueError(
+            f"{target.name} holds {len(corners)} patches of {side} pixels, {patches} were asked for"
+        )
+    chosen = rng.permutation(len(corners))[:patches]
+    return [
+        (image[y : y + side, x : x + side], mask[y : y + side, x : x + side])
+        for y, x in (corners[c] for c in chosen)
+    ]
+
+
+def augmented_pairs(
+    sources: Sequence[tuple[np.ndarray, np.ndarray]],
+    n: int,
+    *,
+    seed: int | Sequence[int] | np.random.Generator,
+) -> list[Pair]:
+    """`n` random views of some pairs, gone round in their order (`microlab.render.prepare.augment`).
+
+    Parameters
+    ----------
+    sources : sequence of (image (H, W) float in [0, 1], mask (H, W) bool)
+    n : int
+    seed : int, sequence of int or numpy.random.Generator
+
+    Returns
+    -------
+    list of (image (H, W) uint8, mask (H, W) bool)
+    """
+    rng = np.random.default_rng(seed)
     pairs = []
     for k in range(n):
         view, truth = augment(*sources[k % len(sources)], seed=rng)
         pairs.append(((view * 255).round().astype(np.uint8), truth))
     return pairs
+
+
+def _labelled_half(target: Target, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Image and expert mask of the target's labelled half, at the network's magnification."""
+    image = resize_by(target.style, zoom)
+    mask = resize(target.labelled.astype(float), image.shape, order=1, anti_aliasing=zoom < 1) >= 0.5
+    return image, mask
