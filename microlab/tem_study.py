@@ -368,7 +368,8 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int) -> TEMRoute:
     net1, pairs, _ = route_first(study, folder)
     net2 = RefineNet(1 + len(pairs[0][0]), seed=seed)
     load_weights(net2, folder / "menders" / f"Net2_{seed}" / "model.safetensors")
-    return TEMRoute(net1, net2.eval(), {"inputs": list(study.recipe.inputs), "finish": FINISHES[FINISH]})
+    card = {"inputs": list(study.recipe.inputs), "finish": FINISHES[FINISH]}
+    return TEMRoute(net1, net2.eval(), {**card, "max_iterations": study.max_iterations})
 
 
 def _file(name: str) -> str:
