@@ -115,7 +115,9 @@ def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int
     every = range(found["iteration"].max() + 1)  # the same for all seeds, so that means are over all of them
     parts = []
     for _, part in found.groupby(["seed", "picture"]):
-        part = part.set_index("iteration").reindex(every, method="ffill").rename_axis("iteration").reset_index()
+        part = (
+            part.set_index("iteration").reindex(every, method="ffill").rename_axis("iteration").reset_index()
+        )
         part.loc[part["iteration"] > part["iterations"], "change"] = np.nan
         parts.append(part)
     return pd.concat(parts).sort_values(["seed", "picture", "iteration"], ignore_index=True)

@@ -130,7 +130,9 @@ def train_networks(
             recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
         )
     if len(pairs) != recipe.pictures:
-        raise ValueError(f"pairs must be as many as the recipe's pictures, {recipe.pictures}, got {len(pairs)}")
+        raise ValueError(
+            f"pairs must be as many as the recipe's pictures, {recipe.pictures}, got {len(pairs)}"
+        )
     card = {"inputs": list(recipe.inputs), "grain_size_px": round(grain_size(pairs), 2)}
     known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
     options: dict[str, Any] = {"device": device, "progress": progress}

@@ -16,7 +16,14 @@ from microlab.segment.refine import first_guess, refine
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from microlab.segment.scale import mean_intercept
 from microlab.tem_networks import channels_of, load_route
-from microlab.tem_recipe import TEMRecipe, edge_pairs, grain_size, save_networks, timed_training, train_networks
+from microlab.tem_recipe import (
+    TEMRecipe,
+    edge_pairs,
+    grain_size,
+    save_networks,
+    timed_training,
+    train_networks,
+)
 
 SMALL = TEMConfig(shape=(48, 64), grain_area=(200.0, 400.0))
 SHORT = {"crop": 32, "batch": 2, "steps": 3, "warmup": 1, "precision": "float32"}
@@ -106,14 +113,16 @@ def test_net2_learns_from_pictures_that_net1_has_not_seen_and_from_its_guesses_o
 
 
 @pytest.mark.parametrize(
-    ("pictures", "share", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3), (10, 0.99, 9), (10, 0.01, 1)]
+    ("pictures", "share", "expected"),
+    [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3), (10, 0.99, 9), (10, 0.01, 1)],
 )
 def test_both_networks_have_a_picture_whatever_the_share(pictures, share, expected):
     assert TEMRecipe(pictures=pictures, held_back=share).for_second == expected
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"), [({"pictures": 1}, "pictures"), ({"held_back": 0}, "held_back"), ({"held_back": 1}, "1")]
+    ("setting", "message"),
+    [({"pictures": 1}, "pictures"), ({"held_back": 0}, "held_back"), ({"held_back": 1}, "1")],
 )
 def test_recipes_that_leave_a_network_without_pictures_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
@@ -148,7 +157,9 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, 
     monkeypatch.setattr(
         refine_training,
         "_crops",
-        lambda pairs, guesses, config, step: steps.append(type(config)) or crops(pairs, guesses, config, step),
+        lambda pairs, guesses, config, step: (
+            steps.append(type(config)) or crops(pairs, guesses, config, step)
+        ),
     )
     assert equal(weights(train_networks(RECIPE, tmp_path, pairs=pairs, **QUIET)), weights(route))
     assert steps == [SecondConfig] * RECIPE.second.steps
