@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from edge_nets import save_route
 from scipy import ndimage, stats
+from skimage.morphology import skeletonize
 
 from microlab import results, tem_limits, tem_study, tem_tables
 from microlab.render.tem import TEMConfig, tem_pair
@@ -200,17 +201,11 @@ def test_recall_of_facets_adds_up_to_the_recall_of_the_map():
     pd.testing.assert_frame_equal(table[:half], table[half:].reset_index(drop=True))
     assert table["recall"].between(0, 1).all()
     boundary, _ = tem_limits.grains_of(tem_limits.run_maps(route, pair.image)[1].result, route.card)
-    near = ndimage.distance_transform_edt(~tem_limits_skeleton(boundary)) <= 2
+    near = ndimage.distance_transform_edt(~skeletonize(boundary)) <= 2
     share = table["pixels"].sum() / 2 / pair.target.sum()
     weighted = np.average(table["recall"], weights=table["pixels"])
     # The few pixels of facets too short to be seen are in the map's recall only.
     assert weighted == pytest.approx(near[pair.target].mean(), abs=1 - share + 1e-9)
-
-
-def tem_limits_skeleton(boundary: np.ndarray) -> np.ndarray:
-    from skimage.morphology import skeletonize
-
-    return skeletonize(boundary)
 
 
 def test_easier_pictures_lack_what_their_name_says():
@@ -371,7 +366,7 @@ def test_the_table_by_visibility_shares_out_the_whole_boundary_and_keeps_the_rec
     assert shares.sum() == pytest.approx(1, abs=1e-3)
     expected = (visible["recall"] * visible["pixels"]).sum() / visible["pixels"].sum()
     assert (recalls * shares).sum() == pytest.approx(expected, abs=1e-3)
-    assert list(rows)[0] == "visibility 0 to 3" and list(rows)[-1] == "visibility above 24"
+    assert list(rows)[:: len(rows) - 1] == ["visibility 0 to 3", "visibility above 24"]
 
 
 def test_the_table_of_real_images_is_a_record_without_the_scores_that_do_not_exist():

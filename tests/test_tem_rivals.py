@@ -99,7 +99,8 @@ def test_the_trained_generator_mends_alone_and_the_same_seed_gives_it_again():
     pairs, config = [lines(k) for k in range(2)], SecondConfig(**SHORT)
     guesses = [np.full((48, 48), 0.25, np.float32)] * 2
     trained, history = train_gan(pairs, config, guesses=guesses, **QUIET)
-    assert isinstance(trained, RefineNet) and not trained.training
+    assert isinstance(trained, RefineNet)
+    assert not trained.training
     assert {"loss", "mending", "adversarial", "discriminator"} <= set(history.table().columns)
     start = RefineNet(2, seed=config.seed)
     assert not torch.equal(next(start.parameters()), next(trained.parameters()))
