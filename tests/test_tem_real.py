@@ -154,6 +154,8 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
     again = membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=1)
     assert len(begun) == 4  # what is finished is read
     assert again.equals(table)
+    with pytest.raises(ValueError, match="other settings"):
+        membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=2)
     for path in tmp_path.rglob("scores.json"):
         assert json.loads(path.read_text())["accuracy"] <= 1
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import json
 from dataclasses import asdict, fields, replace
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from microlab import tem_study
+from microlab import tem_limits, tem_study
 from microlab.render.tem import CONCEPTS, TEMConfig
 from microlab.segment import refine_training
 from microlab.segment.bernoulli import BernoulliNet
@@ -17,7 +22,7 @@ from microlab.segment.edge_networks import EdgeNet, RefineNet
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from microlab.segment.unet import UNet
-from microlab.tem_limits import run_maps
+from microlab.tem_limits import NOTHING, run_maps
 from microlab.tem_networks import grains_of
 from microlab.tem_recipe import TEMRecipe, edge_pairs
 from microlab.tem_rivals import count_weights
@@ -260,3 +265,64 @@ def test_only_the_mender_that_says_so_learns_from_net1_s_mistakes(material, monk
     assert shares.pop("Net2 taught by Net1's mistakes") == 0.5
     assert set(shares.values()) == {0.0}
     assert len(shares) == 4
+
+
+# ---- the benchmark ---------------------------------------------------------------------------------------
+
+
+def load_module(path: str) -> ModuleType:
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location(f"loaded_{Path(path).stem}", root / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options() -> argparse.Namespace:
+    return argparse.Namespace(kinds=["mender"], jobs=1, device="cpu", size="smoke")
+
+
+@pytest.fixture
+def benchmark(monkeypatch) -> ModuleType:
+    monkeypatch.setattr(tem_limits, "TEMConfig", partial(TEMConfig, **SMALL))
+    return load_module("benchmarks/tem_study.py")
+
+
+def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_finished, benchmark, options):
+    folder, *_ = killed_and_finished
+    study = replace(STUDY, variances=(0.01, 0.08), stressed=1)
+    made = dict(benchmark.synthetic_records(study, folder, options))
+    names = ("methods", "detectors", "concepts", "noise", "iterations", "limits", "visibility")
+    assert list(made) == [f"tem_{name}" for name in names]
+    pages = load_module("book/_ext/run_records.py")
+    for name, record in made.items():
+        record = json.loads(json.dumps(record, allow_nan=False))
+        pages.check(record, name)
+        assert "nan" not in pages.markdown(record).lower()
+    # The predictor that knows nothing is scored on the pictures of its table: the first one of the two here.
+    pictures = tem_study.held_out_pictures(STUDY)
+    shares = [1 - pair.target.mean() for pair in pictures]
+    for name, expected in (("methods", np.mean(shares)), ("detectors", shares[0]), ("iterations", shares[0])):
+        assert made[f"tem_{name}"]["scores"][NOTHING]["accuracy"] == pytest.approx(expected, abs=1e-4)
+        assert made[f"tem_{name}"]["data"].startswith("2 " if name == "methods" else "1 ")
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    assert list(dict(benchmark.synthetic_records(study, folder, options))) == list(made)
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+def test_tables_without_net2_are_not_begun(benchmark, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(tem_study, "run", lambda *args, **kwargs: None)
+    with pytest.raises(SystemExit, match="need Net2 of every seed"):
+        benchmark.synthetic_records(STUDY, tmp_path, options)
+
+
+def test_the_sizes_of_the_benchmark_differ_in_size_alone(benchmark):
+    sizes = benchmark.SIZES
+    assert sizes["laptop"] == TEMStudy()
+    assert {len(study.recipe.inputs) for study in sizes.values()} == {len(DETECTORS)}
+    assert {study.recipe.concepts for study in sizes.values()} == {TEMConfig()}
+    for study in sizes.values():
+        assert study.second.guessed == study.recipe.second.guessed == 0
+        assert study.ablation_test <= study.test
+        assert 0.01 in study.variances  # the training's largest, to which the stress is compared
