@@ -146,13 +146,16 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
         by_seed = curves[curves["iteration"] == k].groupby("seed").mean(numeric_only=True)
         rows["Net1's map" if k == 0 else f"iteration {k}"] = spread(by_seed, (*MEASURES, "change"))
     counts = curves[curves["iteration"] == 0].groupby(["seed", "picture"])["iterations"].first()
-    rand, rand_p = tem_limits.iterations_and_error(curves)
-    f1, f1_p = tem_limits.iterations_and_error(curves, "boundary F1, 2 px")
+
+    def correlation(measure: str) -> str:
+        value, p = tem_limits.iterations_and_error(curves, measure)
+        return "undefined, as one of them does not vary" if np.isnan(value) else f"{value:+.2f} (p = {p:.2g})"
+
     sentence = (
         f"Iterations until the map stands still: median {counts.median():g}, {counts.min():g} to "
         f"{counts.max():g}; the paper: 7 to 28. Spearman's correlation over pictures of the number of "
-        f"iterations with the adapted Rand error {rand:+.2f} (p = {rand_p:.2g}), with boundary F1 {f1:+.2f} "
-        f"(p = {f1_p:.2g})."
+        f"iterations with the adapted Rand error: {correlation('adapted Rand error')}; with boundary F1: "
+        f"{correlation('boundary F1, 2 px')}."
     )
     return rows, sentence
 

@@ -335,6 +335,12 @@ def test_the_table_of_iterations_is_a_record_whose_changes_are_shown(curves):
     assert list(made["scores"]) == ["Net1's map", *(f"iteration {k}" for k in range(1, 6)), NOTHING]
     assert "change" in results.table_text(made)
     assert "median 3.5, 2 to 5" in sentence  # the caps of both seeds on both pictures
+    assert sentence.count("undefined") == 2  # for every picture has as many iterations as the other
+    rng = np.random.default_rng(0)
+    varied = pd.concat([curves.assign(picture=p, iterations=rng.integers(9)) for p in range(5)])
+    for measure in ("adapted Rand error", "boundary F1, 2 px"):
+        varied[measure] = varied["picture"] * 0.1
+        assert f"{iterations_and_error(varied, measure)[0]:+.2f} (p = " in tem_tables.iterations(varied)[1]
     last = curves[curves["iteration"] == 5].groupby("seed")["accuracy"].mean()
     assert made["scores"]["iteration 5"]["accuracy"][0] == pytest.approx(last.mean(), abs=1e-4)
 
