@@ -88,6 +88,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             tem_study.route_of(study, folder, study.seeds[0]), tem_study.held_out_pictures(study)
         ),
     }
+    forget_outdated(study, folder / "tables")
     tables, seconds = {}, {}
     for name, make in made.items():
         tables[name], seconds[name] = timed_table(folder, name, make)
@@ -272,6 +273,17 @@ def ship(study: TEMStudy, folder: Path, records: dict[str, dict[str, Any]]) -> N
         None, TEMRoute(route.net1, route.net2, card), study.recipe, held_out, minutes
     )
     print("shipped:", ", ".join(path.name for path in paths))
+
+
+def forget_outdated(study: TEMStudy, tables: Path) -> None:
+    """Remove tables of other seeds or pictures; they are made again from the networks, which stay."""
+    path = tables / "settings.json"
+    settings = {"seeds": [*study.seeds], "variances": [*study.variances], "stressed": study.stressed}
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        for old in (*tables.glob("*.csv"), *tables.glob("*.seconds")):
+            old.unlink()
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def timed_table(folder: Path, name: str, make: Callable[[], pd.DataFrame]) -> tuple[pd.DataFrame, float]:

@@ -192,7 +192,7 @@ def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs
     channels = pairs[-1][0]
     first = first_guess(route.net1, channels, device="cpu")
     second = refine(route.net2, first, channels, tolerance=1, device="cpu").result
-    # The weights are kept in half precision: each is off by up to 5e-4 of itself, so a map keeps its contrast.
+    # The weights are kept in half precision: each is off by up to 5e-4 of itself; a map keeps its contrast.
     maps = (
         (first, first_guess(again.net1, channels, device="cpu")),
         (second, refine(again.net2, first, channels, tolerance=1, device="cpu").result),

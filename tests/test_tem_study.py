@@ -306,9 +306,18 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
     for name, expected in (("methods", np.mean(shares)), ("detectors", shares[0]), ("iterations", shares[0])):
         assert made[f"tem_{name}"]["scores"][NOTHING]["accuracy"] == pytest.approx(expected, abs=1e-4)
         assert made[f"tem_{name}"]["data"].startswith("2 " if name == "methods" else "1 ")
-    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+    def stamps() -> dict[Path, int]:
+        files = (*folder.rglob("*.csv"), *folder.rglob("*.safetensors"))  # tables, histories, networks
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = stamps()
+    assert len(before) > len(names)
     assert list(dict(benchmark.synthetic_records(study, folder, options))) == list(made)
-    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    assert stamps() == before
+    fewer = replace(study, variances=(0.01,))
+    noise = dict(benchmark.synthetic_records(fewer, folder, options))["tem_noise"]
+    assert {name.split(":")[0] for name in noise["scores"]} == {"variance 0.01"}
 
 
 def test_tables_without_net2_are_not_begun(benchmark, options, tmp_path, monkeypatch):
