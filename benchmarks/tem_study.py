@@ -30,7 +30,7 @@ from microlab.render.tem import tem_pairs
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from microlab.tem_networks import TEMRoute, grains_of
 from microlab.tem_recipe import TEMRecipe
-from microlab.tem_scores import score_answers
+from microlab.tem_scores import nothing, score_answers
 from microlab.tem_study import FINISH, TEMStudy
 
 SMOKE = TEMStudy(
@@ -73,7 +73,10 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     """The six tables on synthetic pictures."""
     kinds = [cell for cell in study.cells() if not options.kinds or cell[0] in options.kinds]
     scores = tem_study.run(study, folder, cells=kinds, jobs=options.jobs, device=options.device)
+    if any(not tem_study.score_file(folder, "mender", "Net2", seed).exists() for seed in study.seeds):
+        raise SystemExit("The tables need Net2 of every seed: call again without --kinds, or with mender.")
     made = {
+        "nothing": lambda: knowing_nothing(study),
         "classical": lambda: (
             tem_limits.without_training(tem_study.held_out_pictures(study), options.jobs)
             .rename_axis("method")
@@ -86,16 +89,20 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             tem_study.route_of(study, folder, study.seeds[0]), tem_study.held_out_pictures(study)
         ),
     }
+    forget_outdated(study, folder / "tables")
     tables, seconds = {}, {}
     for name, make in made.items():
         tables[name], seconds[name] = timed_table(folder, name, make)
     classical = tables["classical"].set_index("method")
-    background = tem_tables.real(tables["classical"].assign(seed=0))[tem_limits.NOTHING]
+    number = dict.fromkeys(("detectors", "concepts"), study.ablation_test)
+    number |= dict.fromkeys(("noise", "iterations", "limits"), study.stressed)
 
     def record(name: str, title: str, rows: tem_tables.Rows, spent: float, **more: Any) -> Record:
-        about = f"{study.test if name != 'noise' else study.stressed} {tem_tables.TEST}; {more.pop('what')}"
+        n = number.get(name, study.test)
+        about = f"{n} {tem_tables.TEST}; {more.pop('what')}"
         if not any(row.endswith(tem_limits.NOTHING) for row in rows):
-            rows[tem_limits.NOTHING] = background if name != "visibility" else {"recall": 0.0}
+            same = tables["nothing"][tables["nothing"]["pictures"] == n]
+            rows[tem_limits.NOTHING] = tem_tables.spread(same) if name != "visibility" else {"recall": 0.0}
         made_by = command(options)
         return f"tem_{name}", tem_tables.record(title, about, rows, study, made_by, spent, **more)
 
@@ -150,7 +157,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "TEM: iteration by iteration",
             iteration_rows,
             seconds["iterations"],
-            what=f"the first {study.stressed} of them; {seeds} of Net2.",
+            what=f"{seeds} of Net2.",
             note=relation,
         ),
         record(
@@ -158,7 +165,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "TEM: pictures without what hides boundaries",
             tem_tables.what_limits(tables["easier"]),
             seconds["easier"],
-            what=f"{study.stressed} of each kind; {seeds} of Net2.",
+            what=f"in the other rows as many without what the row says; {seeds} of Net2.",
         ),
         record(
             "visibility",
@@ -175,6 +182,14 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     ]
     missing = {"detectors", "concepts"} if scores[scores["kind"] == "ablation"].empty else set()
     return [(name, found) for name, found in records if name.removeprefix("tem_") not in missing]
+
+
+def knowing_nothing(study: TEMStudy) -> pd.DataFrame:
+    """Mean scores of "all background" on the first of the held-out pictures, by their number."""
+    pictures = tem_study.held_out_pictures(study, max(study.test, study.ablation_test, study.stressed))
+    each = score_answers(pictures, map(nothing, pictures))
+    numbers = sorted({study.test, study.ablation_test, study.stressed})
+    return pd.DataFrame([{"pictures": n, **each[:n].mean()} for n in numbers])
 
 
 def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> list[Record]:
@@ -270,6 +285,17 @@ def ship(study: TEMStudy, folder: Path) -> None:
     recipe = replace(study.recipe, second=second)
     paths = tem_recipe.save_networks(None, route, recipe, held_out, minutes)
     print("shipped:", ", ".join(path.name for path in paths))
+
+
+def forget_outdated(study: TEMStudy, tables: Path) -> None:
+    """Remove tables of other seeds or pictures; they are made again from the networks, which stay."""
+    path = tables / "settings.json"
+    settings = {"seeds": [*study.seeds], "variances": [*study.variances], "stressed": study.stressed}
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        for old in (*tables.glob("*.csv"), *tables.glob("*.seconds")):
+            old.unlink()
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def timed_table(folder: Path, name: str, make: Callable[[], pd.DataFrame]) -> tuple[pd.DataFrame, float]:

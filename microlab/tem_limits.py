@@ -111,8 +111,16 @@ def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int
         step that led here), and the scores. A map that stands still keeps its scores to the last iteration.
     """
     tasks = [(study, str(folder), seed, n) for seed in study.seeds]
-    found = pd.concat(each_done(_iterated, tasks, jobs))
-    return found.sort_values(["seed", "picture", "iteration"], ignore_index=True)
+    found = pd.concat(each_done(_iterated, tasks, jobs), ignore_index=True)
+    every = range(found["iteration"].max() + 1)  # the same for all seeds, so that means are over all of them
+    parts = []
+    for _, part in found.groupby(["seed", "picture"]):
+        part = (
+            part.set_index("iteration").reindex(every, method="ffill").rename_axis("iteration").reset_index()
+        )
+        part.loc[part["iteration"] > part["iterations"], "change"] = np.nan
+        parts.append(part)
+    return pd.concat(parts).sort_values(["seed", "picture", "iteration"], ignore_index=True)
 
 
 def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand error") -> tuple[float, float]:
@@ -123,9 +131,16 @@ def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand erro
     curves : DataFrame
         From :func:`iteration_scores`. A picture counts once: its mean over the seeds.
     measure : str
+
+    Returns
+    -------
+    (float, float)
+        NaN where all pictures agree in one of the two, or there are fewer than three.
     """
     last = curves[curves["iteration"] == curves["iteration"].max()]
-    mean = last.groupby("picture")[["iterations", measure]].mean()
+    mean = last.groupby("picture")[["iterations", measure]].mean().dropna()
+    if len(mean) < 3 or (mean.nunique() == 1).any():
+        return float("nan"), float("nan")
     result = stats.spearmanr(mean["iterations"], mean[measure])
     return float(result.statistic), float(result.pvalue)
 
@@ -224,14 +239,11 @@ def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
     route, rows = route_of(study, folder, seed), []
     pictures = held_out_pictures(study, n)
     done = [run_maps(route, pair.image)[1] for pair in pictures]
-    longest = max(refinement.iterations for refinement in done)
     for picture, (pair, refinement) in enumerate(zip(pictures, done, strict=True)):
-        scores = [score_answer(pair, *grains_of(m, route.card)) for m in refinement.maps]
-        for k in range(longest + 1):
-            at = min(k, refinement.iterations)
-            change = refinement.changes[k - 1] if 0 < k <= refinement.iterations else np.nan
+        for k, probability in enumerate(refinement.maps):
             about = {"seed": seed, "picture": picture, "iteration": k, "iterations": refinement.iterations}
-            rows.append({**about, "change": change, **scores[at]})
+            about["change"] = refinement.changes[k - 1] if k else np.nan
+            rows.append({**about, **score_answer(pair, *grains_of(probability, route.card))})
     return pd.DataFrame(rows)
 
 

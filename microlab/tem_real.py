@@ -29,6 +29,7 @@ from microlab.tem_networks import TEMRoute, channels_of
 from microlab.tem_recipe import TEMRecipe, train_networks
 from microlab.tem_route import run_route
 from microlab.tem_scores import Answer
+from microlab.training_sets import same_settings
 
 TILES = 5  # that may train
 SYNTHETIC, TUNED, ALONE = "synthetic TEM only", "then fine-tuned on 5 tiles", "5 tiles alone"
@@ -110,8 +111,14 @@ def membrane_scores(
     -------
     DataFrame
         Columns method, seed and the mean scores over the tiles that nothing was trained on.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds trainings on other tiles or of other lengths.
     """
     folder = Path(folder).absolute()
+    same_settings(folder / "settings.json", {"steps": steps, "samples": [sample.name for sample in samples]})
     before = list(each_done(_answer_scores, [(sample, route) for sample in samples], jobs))
     before = {sample.name: rows for sample, rows in zip(samples, _in_order(before, samples), strict=True)}
     tasks = [
@@ -120,6 +127,7 @@ def membrane_scores(
         for start in (TUNED, ALONE)
     ]
     rows = [row for found in each_done(_trained, tasks, jobs) for row in found]
+    rows.sort(key=lambda row: (row["seed"], row["method"] == ALONE))  # they come as they are done
     for seed in seeds:
         tests = [sample.name for sample in split(samples, seed)[1]]
         means = pd.concat([before[name] for name in tests]).groupby(level=0, sort=False).mean()

@@ -118,12 +118,22 @@ def train_networks(
     -------
     TEMRoute
         With a card that says what the networks take.
+
+    Raises
+    ------
+    ValueError
+        If `pairs` are not as many as the recipe says, or none of them shows two grains.
     """
     folder = Path(folder) if folder is not None else None
     if pairs is None:
         pairs = edge_pairs(
             recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
         )
+    if len(pairs) != recipe.pictures:
+        raise ValueError(
+            f"pairs must be as many as the recipe's pictures, {recipe.pictures}, got {len(pairs)}"
+        )
+    card = {"inputs": list(recipe.inputs), "grain_size_px": round(grain_size(pairs), 2)}
     known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
     options: dict[str, Any] = {"device": device, "progress": progress}
     before = (start.net1, start.net2) if start else (None, None)
@@ -137,13 +147,19 @@ def train_networks(
         folder=folder and folder / "refine",
         **options,
     )
-    card = {"inputs": list(recipe.inputs), "grain_size_px": round(grain_size(pairs), 2)}
     return TEMRoute(net1.eval(), net2.eval(), card)
 
 
 def grain_size(pairs: list[Pair]) -> float:
-    """Mean linear intercept of the true grains of some pictures, px; what a user's image is scaled to."""
-    return float(np.mean([mean_intercept(components(target, fill=True)) for _, target in pairs[:200]]))
+    """Mean linear intercept of the true grains of some pictures, px; what a user's image is scaled to.
+
+    Pictures of a single grain have none and are left out; ValueError if there is no other.
+    """
+    found = [mean_intercept(components(target, fill=True)) for _, target in pairs[:200]]
+    finite = [intercept for intercept in found if np.isfinite(intercept)]
+    if not finite:
+        raise ValueError("pairs must hold a boundary between two grains, got none")
+    return float(np.mean(finite))
 
 
 def save_networks(

@@ -10,6 +10,7 @@ code of its own, and the rival that is a diffusion model is in microlab.segment.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class ConditionalGAN(nn.Module):
     width : int >= 1
         Of the discriminator, which judges patches of 34 x 34 pixels.
     weight : float >= 0
-        Of the adversarial loss; 0 leaves Net2's own training.
+        Of the adversarial loss; with 0 the mender's gradient is that of Net2's own training.
     applications : int >= 1
         As in :func:`~microlab.segment.refine_training.mending_loss`.
     seed : int
@@ -141,13 +142,15 @@ def unet_of_size(weights: int, in_channels: int = 1, depth: int = 4, seed: int =
     in_channels, depth, seed
         As :class:`~microlab.segment.unet.UNet`.
     """
-    sizes = {
-        width: count_weights(UNet(in_channels, width=width, depth=depth, seed=seed)) for width in range(1, 65)
-    }
-    width = min(sizes, key=lambda width: abs(sizes[width] - weights))
-    return UNet(in_channels, width=width, depth=depth, seed=seed)
+    best, gap = None, float("inf")
+    for width in count(1):  # the number of weights rises with the width: the first step away ends the search
+        network = UNet(in_channels, width=width, depth=depth, seed=seed)
+        off = abs(count_weights(network) - weights)
+        if off >= gap:
+            return best
+        best, gap = network, off
 
 
 def count_weights(*networks: nn.Module) -> int:
-    """Number of trainable weights of some networks together."""
+    """Number of weights of some networks together."""
     return sum(p.numel() for network in networks for p in network.parameters())

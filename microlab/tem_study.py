@@ -214,10 +214,8 @@ def route_first(
     guesses : list of (H, W) float32
     """
     from microlab.segment.refine_training import train_first
-    from microlab.training import load_weights
 
     recipe, path = study.recipe, folder / "held_back.npz"
-    net1 = EdgeNet(len(recipe.inputs), seed=recipe.first.seed)
     if not path.exists():
         pairs = edge_pairs(
             recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
@@ -232,10 +230,9 @@ def route_first(
                 targets=np.array([t for _, t in unknown]),
                 guesses=np.array(guesses, np.float32),
             )
-    load_weights(net1, folder / "first" / "model.safetensors")
     with np.load(path, allow_pickle=False) as file:
         unknown = list(zip(file["channels"], file["targets"], strict=True))
-        return net1.eval(), unknown, list(file["guesses"])
+        return _trained_first(study, folder), unknown, list(file["guesses"])
 
 
 def train_mender(
@@ -364,11 +361,20 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int) -> TEMRoute:
     """Net1 of the recipe with the Net2 of a seed, as trained by :func:`run`."""
     from microlab.training import load_weights
 
-    folder = Path(folder)
-    net1, pairs, _ = route_first(study, folder)
-    net2 = RefineNet(1 + len(pairs[0][0]), seed=seed)
+    folder, inputs = Path(folder), study.recipe.inputs
+    net1, net2 = _trained_first(study, folder), RefineNet(1 + len(inputs), seed=seed)
     load_weights(net2, folder / "menders" / f"Net2_{seed}" / "model.safetensors")
-    return TEMRoute(net1, net2.eval(), {"inputs": list(study.recipe.inputs), "finish": FINISHES[FINISH]})
+    card = {"inputs": list(inputs), "finish": FINISHES[FINISH]}
+    return TEMRoute(net1, net2.eval(), {**card, "max_iterations": study.max_iterations})
+
+
+def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:
+    """The recipe's Net1, once it is trained."""
+    from microlab.training import load_weights
+
+    net1 = EdgeNet(len(study.recipe.inputs), seed=study.recipe.first.seed)
+    load_weights(net1, folder / "first" / "model.safetensors")
+    return net1.eval()
 
 
 def _file(name: str) -> str:

@@ -125,10 +125,11 @@ def failure_sentence(stress: pd.DataFrame) -> str:
     found = failures(stress)
 
     def between(values: pd.Series) -> str:
-        if np.isinf(values).any():
-            return f"above {stress['variance'].max():g}"
-        low, high = values.min(), values.max()
-        return f"{low:.3g} to {high:.3g}" if high - low > 1e-9 else f"{low:.3g}"
+        low, high = (
+            f"above {stress['variance'].max():g}" if np.isinf(value) else f"{value:.3g}"
+            for value in (values.min(), values.max())
+        )
+        return low if low == high else f"{low} to {high}"
 
     return (
         "Failure, by seed: the accuracy falls below that of answering no boundary at a variance of "
@@ -145,13 +146,16 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
         by_seed = curves[curves["iteration"] == k].groupby("seed").mean(numeric_only=True)
         rows["Net1's map" if k == 0 else f"iteration {k}"] = spread(by_seed, (*MEASURES, "change"))
     counts = curves[curves["iteration"] == 0].groupby(["seed", "picture"])["iterations"].first()
-    rand, rand_p = tem_limits.iterations_and_error(curves)
-    f1, f1_p = tem_limits.iterations_and_error(curves, "boundary F1, 2 px")
+
+    def correlation(measure: str) -> str:
+        value, p = tem_limits.iterations_and_error(curves, measure)
+        return "undefined, as one of them does not vary" if np.isnan(value) else f"{value:+.2f} (p = {p:.2g})"
+
     sentence = (
         f"Iterations until the map stands still: median {counts.median():g}, {counts.min():g} to "
         f"{counts.max():g}; the paper: 7 to 28. Spearman's correlation over pictures of the number of "
-        f"iterations with the adapted Rand error {rand:+.2f} (p = {rand_p:.2g}), with boundary F1 {f1:+.2f} "
-        f"(p = {f1_p:.2g})."
+        f"iterations with the adapted Rand error: {correlation('adapted Rand error')}; with boundary F1: "
+        f"{correlation('boundary F1, 2 px')}."
     )
     return rows, sentence
 
@@ -168,7 +172,8 @@ def by_visibility(visible: pd.DataFrame) -> Rows:
     """Recall by how plainly a boundary shows (`microlab.tem_limits.recall_by_visibility`)."""
     rows: Rows = {}
     for low, high in pairwise((0, 3, 6, 12, 24, np.inf)):
-        part = visible[(visible["visibility"] > low) & (visible["visibility"] <= high)]
+        here = visible["visibility"].between(low, high, inclusive="right" if low else "both")
+        part = visible[here]
         if len(part):
             rows[f"visibility {low} to {high}" if np.isfinite(high) else f"visibility above {low}"] = {
                 "recall": round(float(np.average(part["recall"], weights=part["pixels"])), 4),
@@ -200,6 +205,9 @@ def record(
 ) -> dict[str, Any]:
     """Rows as a record of `microlab.results`; one of them must be the predictor that knows nothing."""
     trivial = next(name for name in rows if name.endswith(NOTHING))
+    first = next(iter(rows))  # its measures are the columns of the printed table
+    measures = dict.fromkeys(measure for row in rows.values() for measure in row)
+    rows = {**rows, first: {measure: rows[first].get(measure) for measure in measures}}
     recipe = study.recipe
     found = {
         "title": title,

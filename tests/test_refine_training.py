@@ -16,6 +16,7 @@ from microlab.segment.refine_training import (
     BernoulliConfig,
     FirstConfig,
     SecondConfig,
+    mending_batches,
     mending_loss,
     train_bernoulli,
     train_first,
@@ -149,6 +150,31 @@ def test_guesses_take_their_share_of_the_samples(spy):
         train_second(pairs, config, guesses=[guess], model=spy, **QUIET)
         starts = torch.cat(Spy.inputs)[:, 0]
         assert low <= (starts == 0.25).all((1, 2)).float().mean() <= high
+
+
+def test_the_batch_of_a_step_is_the_same_whatever_was_asked_for_before():
+    pairs, config = [noisy(k) for k in range(2)], SecondConfig(**SHORT)
+    batches = mending_batches(pairs, config)
+    third = batches(3)
+    batches(0)
+    for x, again, fresh in zip(third, batches(3), mending_batches(pairs, config)(3), strict=True):
+        np.testing.assert_array_equal(x, again)
+        np.testing.assert_array_equal(x, fresh)
+    assert not np.array_equal(third[0], batches(4)[0])
+    x, target = third
+    assert (x.shape, target.shape) == ((4, 3, 16, 16), (4, 1, 16, 16))
+    assert 0 <= x.min() <= x.max() <= 1
+    assert set(np.unique(target)) == {0.0, 1.0}
+
+
+def test_net2_is_trained_on_the_mending_batches_and_nothing_else(spy):
+    pairs, guesses = [noisy(k) for k in range(2)], [np.full((64, 64), 0.25, np.float32)] * 2
+    config = SecondConfig(steps=3, applications=1, **SHORT)
+    train_second(pairs, config, guesses=guesses, model=spy, **QUIET)
+    batches = mending_batches(pairs, config, guesses)
+    for step, seen in enumerate(Spy.inputs):
+        np.testing.assert_array_equal(seen.numpy(), batches(step)[0])
+    assert len(Spy.inputs) == 3
 
 
 def test_every_application_starts_from_the_one_before_and_is_judged():

@@ -413,6 +413,20 @@ def test_many_pairs_depend_neither_on_their_number_nor_on_the_processes():
     assert (more[2].image != more[3].image).any()
 
 
+def test_a_pair_of_many_is_that_of_its_own_seed_sequence():
+    config = TEMConfig(shape=(32, 48), grain_area=(200.0, 400.0))
+    sequences = np.random.SeedSequence(5).spawn(3)
+    for sequence, pair in zip(sequences, tem_pairs(3, 5, config), strict=True):
+        alone = tem_pair(sequence, config)
+        sequence.spawn(2)  # children that somebody else took change nothing
+        for drawn in (alone, tem_pair(sequence, config)):
+            np.testing.assert_array_equal(drawn.image, pair.image)
+            np.testing.assert_array_equal(drawn.target, pair.target)
+    whole = tem_pair(np.random.SeedSequence(5), config)
+    np.testing.assert_array_equal(whole.image, tem_pair(5, config).image)
+    assert not np.array_equal(whole.image, tem_pair(sequences[0], config).image)
+
+
 def test_other_sizes_work_down_to_large_grains_in_a_small_frame():
     for shape in ((16, 16), (17, 300), (64, 64)):
         assert tem_pair(0, replace(ALL, shape=shape)).image.shape == shape
