@@ -38,7 +38,7 @@ def shown(value: object) -> str:
         return type(value).__name__
     if array.ndim == 0:
         return f"{array.item():.6g}" if array.dtype.kind in "iuf" else str(array.item())
-    if array.size > 12:
+    if array.size > 6:
         return f"an array {array.shape}"
     return np.array2string(array, precision=4, separator=", ", suppress_small=True)
 
@@ -143,7 +143,7 @@ def run(function: Callable, *arguments: object, like: object = None) -> object:
         raise Mistake(f"{call} raises {name}{_where(function, error)}. It says: {error}") from error
     if _is_empty(value):
         raise NotYet(
-            f"{call} gives nothing. Write the body in place of `...`, and let every way end with `return`"
+            "the function gives nothing. Write its body in place of `...`, and end every way with `return`"
         )
     for number, (before, after) in enumerate(zip(arguments, handed, strict=True), start=1):
         if not _same(before, after):
