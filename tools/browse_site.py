@@ -29,6 +29,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = {"light": (DESKTOP, PHONE), "dark": (PHONE, DESKTOP)}  # the first width is looked at in full
 TERM = "Voronoi"  # to search for
+PATIENCE = 120  # seconds until something counts as missing: machines that build books are often busy
 
 # The document must not scroll sideways; a table or an equation may scroll inside itself.
 WIDER = """() => {
@@ -78,6 +79,7 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, address: str, scheme: str, problems: list[str], **options) -> Iterator[Page]:
     """A page, loaded and typeset; what it complains about goes to `problems`, also what happens later."""
     page = browser.new_page(color_scheme=scheme, reduced_motion="reduce", **options)
+    page.set_default_timeout(1000 * PATIENCE)
     home = re.match(r"\w+://[^/]+/", address)[0]
 
     def route(handler) -> None:
@@ -88,8 +90,13 @@ def opened(browser: Browser, address: str, scheme: str, problems: list[str], **o
             problems.append(f"asks another site: {url[:90]}")
             handler.abort()
 
+    def said(message) -> None:
+        if message.type == "error":
+            where = message.location["url"].removeprefix(home)
+            problems.append(f"console: {message.text[:150]} ({where[:90]})")
+
     page.route("**/*", route)
-    page.on("console", lambda m: problems.append(f"console: {m.text[:150]}") if m.type == "error" else None)
+    page.on("console", said)
     page.on("pageerror", lambda error: problems.append(f"error: {str(error)[:150]}"))
     page.goto(address, wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
@@ -145,7 +152,10 @@ def check_page(
     with opened(browser, address, scheme, problems, viewport=first) as page:
         if shot:
             page.screenshot(path=shot, full_page=True)
-        for violation in Axe().run(page).response["violations"]:
+        # Its preloading asks for imported style sheets at wrong addresses, which would look like our error.
+        for violation in (
+            Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+        ):
             if violation["impact"] in ("serious", "critical"):
                 nodes = violation["nodes"]
                 where = " ".join(nodes[0]["html"].split())[:110]
@@ -159,7 +169,7 @@ def check_page(
     return problems
 
 
-def check_search(browser: Browser, home: str, term: str = TERM, patience: float = 20) -> list[str]:
+def check_search(browser: Browser, home: str, term: str = TERM, patience: float = PATIENCE) -> list[str]:
     """Whether the search page finds `term` within `patience` seconds."""
     from playwright.sync_api import TimeoutError
 
