@@ -199,12 +199,14 @@ def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.Data
     Returns
     -------
     DataFrame
-        Columns pictures, seed and the mean scores; the same grains in each, as far as the concepts allow.
+        Columns pictures, mender (Net2, or one more Net1 in its place), seed and the mean scores; the same
+        grains in each, as far as the concepts allow.
     """
     tasks = [(study, str(folder), name) for name in easier()]
     found = pd.concat(each_done(_easier, tasks, jobs))
     order = {name: k for k, name in enumerate(easier())}
-    return found.sort_values(["pictures", "seed"], key=lambda c: c.map(order) if c.name == "pictures" else c)
+    by = ["mender", "pictures", "seed"]
+    return found.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
 
 
 def _classical_scores(pair: TEMPair) -> pd.DataFrame:
@@ -249,10 +251,12 @@ def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
 
 def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
     pictures, rows = held_out_pictures(study, study.stressed, easier()[name]), []
-    for seed in study.seeds:
-        route = route_of(study, folder, seed)
-        answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
-        scores = score_answers(pictures, answers).mean().to_dict()
-        background = float(np.mean([1 - pair.target.mean() for pair in pictures]))
-        rows.append({"pictures": name, "seed": seed, **scores, "accuracy of all background": background})
+    background = float(np.mean([1 - pair.target.mean() for pair in pictures]))
+    for mender in ("Net2", "one more Net1"):
+        for seed in study.seeds:
+            route = route_of(study, folder, seed, mender)
+            answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
+            about = {"pictures": name, "mender": mender, "seed": seed}
+            scores = score_answers(pictures, answers).mean().to_dict()
+            rows.append({**about, **scores, "accuracy of all background": background})
     return pd.DataFrame(rows)

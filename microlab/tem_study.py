@@ -42,6 +42,7 @@ from microlab.simulate.library import each_done
 from microlab.tem_networks import TEMRoute, channels_of, grains_of
 from microlab.tem_recipe import TEMRecipe, edge_pairs, train_networks
 from microlab.tem_scores import score_answers
+from microlab.training import load_weights
 from microlab.training_sets import same_settings
 
 FINISHES = {"paper's finish": {"method": "paper"}, "watershed": {"method": "watershed"}}
@@ -357,21 +358,17 @@ def _scored(
     ]
 
 
-def route_of(study: TEMStudy, folder: str | Path, seed: int) -> TEMRoute:
-    """Net1 of the recipe with the Net2 of a seed, as trained by :func:`run`."""
-    from microlab.training import load_weights
-
+def route_of(study: TEMStudy, folder: str | Path, seed: int, mender: str = MENDERS[0]) -> TEMRoute:
+    """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
     folder, inputs = Path(folder), study.recipe.inputs
-    net1, net2 = _trained_first(study, folder), RefineNet(1 + len(inputs), seed=seed)
-    load_weights(net2, folder / "menders" / f"Net2_{seed}" / "model.safetensors")
-    card = {"inputs": list(inputs), "finish": FINISHES[FINISH]}
-    return TEMRoute(net1, net2.eval(), {**card, "max_iterations": study.max_iterations})
+    network = {"Net2": RefineNet, "one more Net1": EdgeNet}[mender](1 + len(inputs), seed=seed)
+    load_weights(network, folder / "menders" / f"{_file(mender)}_{seed}" / "model.safetensors")
+    card = {"inputs": list(inputs), "finish": FINISHES[FINISH], "max_iterations": study.max_iterations}
+    return TEMRoute(_trained_first(study, folder), network.eval(), card)
 
 
 def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:
     """The recipe's Net1, once it is trained."""
-    from microlab.training import load_weights
-
     net1 = EdgeNet(len(study.recipe.inputs), seed=study.recipe.first.seed)
     load_weights(net1, folder / "first" / "model.safetensors")
     return net1.eval()

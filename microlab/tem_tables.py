@@ -163,8 +163,8 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
 def what_limits(easier: pd.DataFrame) -> Rows:
     """Scores on pictures without what hides boundaries (`microlab.tem_limits.easier_scores`)."""
     return {
-        name: spread(part, (*MEASURES, "accuracy of all background"))
-        for name, part in easier.groupby("pictures", sort=False)
+        f"{pictures}; {mender}": spread(part, (*MEASURES, "accuracy of all background"))
+        for (mender, pictures), part in easier.groupby(["mender", "pictures"], sort=False)
     }
 
 

@@ -48,7 +48,7 @@ def small_study(tmp_path_factory):
     """Small pictures, and networks made by hand in place of trained ones."""
     made = load_route(save_route(tmp_path_factory.mktemp("route")))
 
-    def route_of(study, folder, seed):
+    def route_of(study, folder, seed, mender="Net2"):
         card = {"inputs": made.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
         return TEMRoute(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
 
@@ -347,13 +347,21 @@ def test_the_table_of_iterations_is_a_record_whose_changes_are_shown(curves):
 
 def test_the_tables_of_limits_are_records():
     rows = [
-        {"pictures": name, "seed": seed, **dict.fromkeys(MEASURES, 0.5), "accuracy of all background": 0.95}
+        {
+            "pictures": name,
+            "mender": mender,
+            "seed": seed,
+            **dict.fromkeys(MEASURES, 0.5),
+            "accuracy of all background": 0.95,
+        }
+        for mender in ("Net2", "one more Net1")
         for name in easier()
         for seed in (0, 1)
     ]
     made = checked(tem_tables.what_limits(pd.DataFrame(rows)))
-    assert list(made["scores"])[:-1] == list(easier())
-    assert made["scores"]["no overlap"]["accuracy of all background"] == [0.95, 0.0]
+    names = [f"{name}; {mender}" for mender in ("Net2", "one more Net1") for name in easier()]
+    assert list(made["scores"])[:-1] == names
+    assert made["scores"]["no overlap; Net2"]["accuracy of all background"] == [0.95, 0.0]
 
 
 def test_the_table_by_visibility_shares_out_the_whole_boundary_and_keeps_the_recall():
