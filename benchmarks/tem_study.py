@@ -133,14 +133,14 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         record(
             "detectors",
             "TEM: each edge detector taken out, or alone",
-            tem_tables.ablation(scores, tem_tables.detector_names()),
+            tem_tables.ablation(scores, tem_tables.detector_names(), "all three detectors"),
             ablations,
             what=f"Net1 and Net2 trained briefly on {study.pictures} pictures; {seeds}.",
         ),
         record(
             "concepts",
             "TEM: each concept taken out of the training pictures",
-            tem_tables.ablation(scores, tem_tables.concept_names()),
+            tem_tables.ablation(scores, tem_tables.concept_names(), "all concepts"),
             ablations,
             what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without one concept; {seeds}.",
         ),

@@ -67,15 +67,15 @@ def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
     return rows
 
 
-def ablation(scores: pd.DataFrame, variants: Sequence[str], stage: str = ITERATED) -> Rows:
-    """Trainings with something taken out; the first row is the whole."""
+def ablation(scores: pd.DataFrame, variants: Sequence[str], whole: str, stage: str = ITERATED) -> Rows:
+    """Trainings with something taken out; the first row, named `whole`, lacks nothing."""
     mine = scores[(scores["kind"] == "ablation") & (scores["finish"] == FINISH)]
     rows: Rows = {}
     for name in variants:
         table = mine[mine["name"] == name]
         if table.empty:
             continue
-        rows["all concepts and detectors" if name == BASE else name] = {
+        rows[whole if name == BASE else name] = {
             **spread(table[table["stage"] == stage]),
             "F1 of Net1 alone": spread(table[table["stage"] == "Net1"], MEASURES[1:2])[MEASURES[1]],
         }

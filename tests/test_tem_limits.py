@@ -296,15 +296,15 @@ def test_the_table_of_methods_is_a_record(seeds):
 @pytest.mark.parametrize("names", [tem_tables.detector_names(), tem_tables.concept_names()])
 def test_the_tables_of_ablations_are_records_that_begin_with_the_whole(names):
     scores = made_up_scores()
-    made = checked(tem_tables.ablation(scores, names))
+    made = checked(tem_tables.ablation(scores, names, "all concepts"))
     whole, *others, trivial = made["scores"]
-    assert whole == "all concepts and detectors"
+    assert whole == "all concepts"
     assert others == names[1:]
     assert trivial == NOTHING
     mine = scores[(scores["kind"] == "ablation") & (scores["name"] == names[1])]
     net1 = mine[mine["stage"] == "Net1"]["boundary F1, 2 px"]
     assert made["scores"][names[1]]["F1 of Net1 alone"][0] == pytest.approx(net1.mean(), abs=1e-4)
-    assert tem_tables.ablation(scores[scores["kind"] == "mender"], names) == {}
+    assert tem_tables.ablation(scores[scores["kind"] == "mender"], names, "all concepts") == {}
 
 
 def test_the_table_of_noise_is_a_record_that_says_where_the_route_fails():
