@@ -106,6 +106,11 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         made_by = command(options)
         return f"tem_{name}", tem_tables.record(title, about, rows, study, made_by, spent, **more)
 
+    brief = (
+        "The scores are Net1's; the last two columns are those of its maps after Net2, which in "
+        f"{study.second.steps} steps learns too little to be relied on. Rows compare with each other, not with "
+        "other tables. Spread is missing where one seed is finished."
+    )
     stress_rows, failure = tem_tables.noise(tables["stress"])
     iteration_rows, relation = tem_tables.iterations(tables["iterations"])
     menders = tem_tables.folder_seconds(scores, "mender")
@@ -136,6 +141,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             tem_tables.ablation(scores, tem_tables.detector_names(), "all three detectors"),
             ablations,
             what=f"Net1 and Net2 trained briefly on {study.pictures} pictures; {seeds}.",
+            note=brief,
         ),
         record(
             "concepts",
@@ -143,6 +149,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             tem_tables.ablation(scores, tem_tables.concept_names(), "all concepts"),
             ablations,
             what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without one concept; {seeds}.",
+            note=brief,
         ),
         record(
             "noise",
