@@ -108,8 +108,8 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
 
     brief = (
         "The scores are Net1's; the last two columns are those of its maps after Net2, which in "
-        f"{study.second.steps} steps learns too little to be relied on. Rows compare with each other, not with "
-        "other tables. Spread is missing where one seed is finished."
+        f"{study.second.steps} steps learns too little to be relied on. Compare rows with each other, not "
+        "with other tables. Spread is missing where one seed is finished."
     )
     stress_rows, failure = tem_tables.noise(tables["stress"])
     iteration_rows, relation = tem_tables.iterations(tables["iterations"])
