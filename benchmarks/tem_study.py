@@ -106,6 +106,8 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         made_by = command(options)
         return f"tem_{name}", tem_tables.record(title, about, rows, study, made_by, spent, **more)
 
+    per_variant = scores[scores["kind"] == "ablation"].groupby("name")["seed"].nunique()
+    ablated = f"mean and standard deviation over {per_variant.min() if len(per_variant) else 0} seeds or more"
     brief = (
         "The scores are Net1's; the last two columns are those of its maps after Net2, which in "
         f"{study.second.steps} steps learns too little to be relied on. Compare rows with each other, not "
@@ -140,7 +142,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "TEM: each edge detector taken out, or alone",
             tem_tables.ablation(scores, tem_tables.detector_names(), "all three detectors"),
             ablations,
-            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures; {seeds}.",
+            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures; {ablated}.",
             note=brief,
         ),
         record(
@@ -148,7 +150,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "TEM: each concept taken out of the training pictures",
             tem_tables.ablation(scores, tem_tables.concept_names(), "all concepts"),
             ablations,
-            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without one concept; {seeds}.",
+            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without one concept; {ablated}.",
             note=brief,
         ),
         record(
