@@ -150,7 +150,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "TEM: each concept taken out of the training pictures",
             tem_tables.ablation(scores, tem_tables.concept_names(), "all concepts"),
             ablations,
-            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without one concept; {ablated}.",
+            what=f"Net1 and Net2 trained briefly on {study.pictures} pictures without it; {ablated}.",
             note=brief,
         ),
         record(
