@@ -104,7 +104,11 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             same = tables["nothing"][tables["nothing"]["pictures"] == n]
             rows[tem_limits.NOTHING] = tem_tables.spread(same) if name != "visibility" else {"recall": 0.0}
         made_by = command(options)
-        return f"tem_{name}", tem_tables.record(title, about, rows, study, made_by, spent, **more)
+        found = tem_tables.record(title, about, rows, study, made_by, spent, **more)
+        if name in ("detectors", "concepts"):  # those that are finished
+            ablated = scores[scores["kind"] == "ablation"]
+            found["seed"] = sorted(int(seed) for seed in ablated["seed"].unique())
+        return f"tem_{name}", found
 
     per_variant = scores[scores["kind"] == "ablation"].groupby("name")["seed"].nunique()
     ablated = f"mean and standard deviation over {per_variant.min() if len(per_variant) else 0} seeds or more"
