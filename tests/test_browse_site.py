@@ -67,7 +67,7 @@ def test_a_sound_page_passes_and_each_fault_is_found(tmp_path):
     for i, (body, message) in enumerate(FAULTS.items()):
         mine = [p for p in problems if p.startswith(f"fault{i}.html (")]
         assert any(message in p for p in mine), f"{body} passed, or gave only {mine}"
-    assert len(list((tmp_path / "shots").glob("*.png"))) == 2 * count
+    assert len(list((tmp_path / "shots").glob("*.jpg"))) == 2 * count
     assert all(re.match(r"\S+\.html \((light|dark)\): ", p) for p in problems)
 
 

@@ -21,6 +21,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm.auto import tqdm
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -35,8 +37,27 @@ PATIENCE = 120  # seconds until something counts as missing: machines that build
 WIDER = """() => {
   if (document.documentElement.scrollWidth <= innerWidth) return null;
   const wide = [...document.querySelectorAll("main *")]
-    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1);
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+    .filter((e) => !e.closest("table, pre, .bd-sidebar-secondary"));
   return (wide.at(-1) ?? document.body).outerHTML.slice(0, 90);
+}"""
+
+# The contrast of a text follows from its colour, size, weight and ground, and axe-core takes a minute for a
+# page of tables: so one text of each look is judged. The first run of axe-core has left `axe` in the page.
+CONTRAST = """async () => {
+  const ground = (e) => {
+    while (e && /^rgba\\(.*, 0\\)$/.test(getComputedStyle(e).backgroundColor)) e = e.parentElement;
+    return e && getComputedStyle(e).backgroundColor;
+  };
+  const looks = new Map();
+  for (const e of document.querySelectorAll("body *")) {
+    if (![...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim())) continue;
+    if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const {color, fontSize, fontWeight, opacity, backgroundImage} = getComputedStyle(e);
+    looks.set([color, fontSize, fontWeight, opacity, backgroundImage, ground(e)].join(), e);
+  }
+  const options = {runOnly: ["color-contrast"], preload: false, resultTypes: ["violations"]};
+  return looks.size ? (await axe.run({include: [...looks.values()]}, options)).violations : [];
 }"""
 
 
@@ -125,6 +146,25 @@ def check_controls(page: Page) -> list[str]:
     return problems
 
 
+def check_accessibility(page: Page) -> list[str]:
+    """Serious and critical findings of axe-core."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # Its preloading asks for imported style sheets at wrong addresses, which would look like our error.
+    options = {
+        "preload": False,
+        "resultTypes": ["violations"],
+        "rules": {"color-contrast": {"enabled": False}},
+    }
+    violations = Axe().run(page, options=options).response["violations"] + page.evaluate(CONTRAST)
+    return [
+        f"axe {violation['id']}, {len(violation['nodes'])} times: "
+        + " ".join(violation["nodes"][0]["html"].split())[:110]
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
 def check_launch(page: Page, repository: Path) -> list[str]:
     """Launch buttons that lead to no notebook of `repository`."""
     links = page.locator("a[href*='colab.research'], a[href*='mybinder.org']")
@@ -145,21 +185,12 @@ def check_page(
     browser: Browser, address: str, scheme: str, repository: Path, shot: Path | None = None
 ) -> list[str]:
     """All that is wrong with one page in one colour scheme."""
-    from axe_playwright_python.sync_playwright import Axe
-
     first, second = MODES[scheme]
     problems: list[str] = []
     with opened(browser, address, scheme, problems, viewport=first) as page:
         if shot:
-            page.screenshot(path=shot, full_page=True)
-        # Its preloading asks for imported style sheets at wrong addresses, which would look like our error.
-        for violation in (
-            Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
-        ):
-            if violation["impact"] in ("serious", "critical"):
-                nodes = violation["nodes"]
-                where = " ".join(nodes[0]["html"].split())[:110]
-                problems.append(f"axe {violation['id']}, {len(nodes)} times: {where}")
+            page.screenshot(path=shot, full_page=True, type="jpeg", quality=70)
+        problems += check_accessibility(page)
         problems += check_launch(page, repository)
         problems += check_controls(page)
         for size in (first, second):
@@ -201,12 +232,15 @@ def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> 
     if shots:
         shots.mkdir(parents=True, exist_ok=True)
     with serve(folder) as home, chromium() as browser:
-        for path in pages:
+        for path in (bar := tqdm(pages, unit="page")):
             name = path.relative_to(folder).as_posix()
             for scheme in MODES:
-                shot = shots / f"{name.replace('/', '_')}_{scheme}.png" if shots else None
+                bar.set_postfix_str(f"{name} ({scheme})")
+                shot = shots / f"{name.replace('/', '_')}_{scheme}.jpg" if shots else None
                 found = check_page(browser, home + name, scheme, repository, shot)
-                problems += [f"{name} ({scheme}): {problem}" for problem in dict.fromkeys(found)]
+                for problem in dict.fromkeys(found):
+                    problems.append(f"{name} ({scheme}): {problem}")
+                    bar.write(problems[-1], file=sys.stderr)  # who reads along need not wait for the end
         if (folder / "search.html").exists():
             problems += [f"search.html: {problem}" for problem in check_search(browser, home)]
     return len(pages), problems
