@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -205,8 +206,20 @@ def test_an_incomplete_record_is_refused(change, message):
         run_records.check(RECORD | change, "x.json")
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "book" / "results").glob("*.json")), ids=lambda path: path.stem
-)
-def test_stored_records_are_complete(path):
-    run_records.check(json.loads(path.read_text(encoding="utf-8")), path.name)
+STORED = run_records.records(ROOT / "book")
+RESULTS_PAGE = (ROOT / "book" / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(STORED))
+def test_stored_records_are_complete_and_shown_once(name):
+    run_records.load(STORED[name])
+    blocks = re.findall(r"```\{run-records\}\n(.*?)```", RESULTS_PAGE, re.S)
+    assert sum(fnmatch(name, pattern) for block in blocks for pattern in block.split()) == 1
+
+
+def test_scores_at_a_glance_are_those_of_the_records():
+    named = re.findall(r"\{score\}`([^`]+)`", RESULTS_PAGE)
+    assert named
+    for text in named:
+        record, method, measure = text.split(" :: ")
+        assert measure in run_records.load(STORED[record])["scores"][method], text

@@ -1,19 +1,21 @@
 """The results page: tables written from run records, never typed.
 
-A record is one file ``book/results/<name>.json``. The directive ``{run-records}`` turns each into a section:
-the paper's figure, the bar we set ourselves, ours, and what stands beside them, with the settings they came
-from. A record that lacks a field, or has a score without its trivial predictor, stops the build.
+A record is one file, ``book/results/<name>.json`` or among the package's own. The directive ``{run-records}``
+turns those it names into sections: the paper's figure, the bar we set ourselves, ours, and what stands beside
+them, with the settings they came from. The role ``{score}`` writes one number of a record into a sentence. A
+record that lacks a field, or has a score without its trivial predictor, stops the build.
 """
 
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from microlab import results
 
@@ -76,7 +78,7 @@ def markdown(record: dict) -> str:
     seeds = ", ".join(map(str, record["seed"])) if isinstance(record["seed"], list) else record["seed"]
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     lines = [
-        f"## {record['title']}",
+        f"### {record['title']}",
         "",
         f"{'Measured on **virtual** images. ' if record['virtual'] else ''}{record['data']}",
         "",
@@ -92,19 +94,36 @@ def markdown(record: dict) -> str:
     return "\n".join(lines)
 
 
+def records(book: Path) -> dict[str, Path]:
+    """Files of all records, by name: the package's and those of the folder `book`."""
+    return {
+        path.stem: path for folder in (results.FOLDER, book / "results") for path in folder.glob("*.json")
+    }
+
+
+def load(path: Path) -> dict:
+    """A record, checked."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    check(record, path.name)
+    return record
+
+
 class RunRecords(SphinxDirective):
-    """``{run-records}``: every record of the package and of ``book/results``, in the order of their names."""
+    """``{run-records}``: the records that its lines name, in their order; a line may be a pattern, tem_*."""
+
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         """Parse the tables as part of the page."""
-        folders = [results.FOLDER, Path(self.env.srcdir) / "book" / "results"]
+        known = records(Path(self.env.srcdir) / "book")
         text = []
-        for folder in folders:
-            self.env.note_dependency(str(folder))
-        for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            check(record, path.name)
-            text.append(markdown(record))
+        for pattern in self.content:
+            names = sorted(name for name in known if fnmatch(name, pattern.strip()))
+            if not names:
+                raise self.error(f"no record {pattern!r}; there are {sorted(known)}")
+            for name in names:
+                self.env.note_dependency(str(known[name]))
+                text.append(markdown(load(known[name])))
         parent = nodes.Element()
         parent.document = self.state.document
         self.state.nested_parse(
@@ -116,7 +135,23 @@ class RunRecords(SphinxDirective):
         return parent.children
 
 
+class Score(SphinxRole):
+    """``{score}`record :: method :: measure```: one number of a record, as its table shows it."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Look it up; what is not there stops the build."""
+        name, method, measure = (part.strip() for part in self.text.split("::"))
+        try:
+            path = records(Path(self.env.srcdir) / "book")[name]
+            value = load(path)["scores"][method][measure]
+        except KeyError as error:
+            raise ValueError(f"{self.text}: there is no {error}") from None
+        self.env.note_dependency(str(path))
+        return [nodes.inline("", results.cell(value))], []
+
+
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
     app.add_directive("run-records", RunRecords)
+    app.add_role("score", Score())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
