@@ -178,6 +178,31 @@ def test_chapter_says_what_for_lets_predict_and_ends_in_a_check(chapter):
     assert re.search(r"^\s*assert ", check, re.M), "the check asserts nothing"
 
 
+def unanswered(text: str) -> list[str]:
+    """Questions of the predictions that no folded answer follows before the next prediction or the check."""
+    parts = re.split(r"^(?=```+\{admonition\} Before you run$)|^(?=## Check$)", text, flags=re.M)
+    return [
+        found[1]
+        for part in parts
+        if (found := re.match(r"```+\{admonition\} Before you run\n(?::.*\n)*([\s\S]*?)\n```", part))
+        and not re.search(r"^```+\{admonition\} Answer\n(?::.*\n)*:class:.*\bdropdown\b", part, re.M)
+    ]
+
+
+@pytest.mark.parametrize("chapter", WRITTEN, ids=lambda path: path.stem)
+def test_every_prediction_is_answered_before_the_next(chapter):
+    assert not (left := unanswered(chapter.read_text(encoding="utf-8"))), (chapter.stem, left)
+
+
+def test_an_answer_that_is_open_or_late_is_none():
+    ask = "```{{admonition}} Before you run\n:class: tip\n{}\n```\n\n".format
+    answer = "```{admonition} Answer\n:class: dropdown\nNo.\n```\n\n"
+    assert unanswered(ask("Will it?") + answer + ask("And now?") + answer) == []
+    assert unanswered(ask("Will it?") + ask("And now?") + answer) == ["Will it?"]
+    assert unanswered(ask("Will it?") + "## Check\n\n" + answer) == ["Will it?"]
+    assert unanswered(ask("Will\nit?") + answer.replace("dropdown", "tip")) == ["Will\nit?"]
+
+
 @pytest.mark.parametrize("chapter", WRITTEN, ids=lambda path: path.stem)
 def test_every_exercise_has_a_folded_solution(chapter):
     text = chapter.read_text(encoding="utf-8")
