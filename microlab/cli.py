@@ -19,10 +19,10 @@ from microlab.cli_options import (
     Method,
     PixelSize,
     Scale,
+    Scheduler,
     Weights,
     data_bar_rows,
     network_of,
-    route_of,
     zoom_of,
 )
 from microlab.mistakes import MISTAKES, plain_errors, report_mistake
@@ -77,13 +77,16 @@ def segment(
     data_bar: DataBar = "auto",
     scale: Scale = "auto",
     device: Device = None,
+    jobs: Annotated[int, typer.Option(help="Processes, with one thread each; -1 takes every core.")] = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Segment micrographs and measure their grains.
 
     For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv and
     overlay.png, and OUT/report.html shows them all. An image that fails is reported and the others are still
     done; the exit code is then 1. Nothing is uploaded. With --method tem, --weights takes the folder of both
-    networks; `microlab refine` also keeps every map of the refinement.
+    networks; `microlab refine` also keeps every map of the refinement. With --scheduler the workers of a Dask
+    cluster segment the images; they must see images, weights and OUT under the same paths.
 
     \b
     Examples:
@@ -91,36 +94,43 @@ def segment(
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
       microlab segment foil.tif -o results --method tem
+      microlab segment fields/ -o results --scheduler tcp://192.168.0.7:8786
     """
     rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
 
     from tqdm.auto import tqdm
 
-    from microlab import batch, report
+    from microlab import batch, many
 
     options = batch.Options(pixel_size, rows, zoom, device)
-    files = batch.find_images(images)
-    network = (route_of if method == "tem" else network_of)(weights, device)
-    out.mkdir(parents=True, exist_ok=True)
-    sections, failures = [], []
-    pairs = list(zip(files, batch.result_folders(files, out)))
-    for file, folder in tqdm(pairs, unit="image", desc="segment", disable=None):
-        try:
-            result = batch.segment_file(file, folder, network, options)
-            sections.append(report.section(result))
-        except MISTAKES as error:
-            failures.append(report_mistake(error))
-            continue
-        for note in result.notes:
-            tqdm.write(f"microlab: {file}: {note}", file=sys.stderr)
-        tqdm.write(f"{file} -> {folder}: {report.one_line(result)}", file=sys.stdout)
-    if sections:
-        card = batch.card_of(network)
-        page = report.write(out / "report.html", sections, card, failures=failures)
-        typer.echo(f"report: {page}")
-    if failures:
-        if len(files) > 1:
-            typer.echo(f"microlab: {len(failures)} of {len(files)} images failed", err=True)
+    bar = tqdm(unit="image", desc="segment", disable=None)
+
+    def tell(outcome: many.Outcome, number: int) -> None:
+        bar.total = number
+        bar.update()
+        if outcome.error is not None:
+            report_mistake(outcome.error)
+            return
+        for note in outcome.notes:
+            tqdm.write(f"microlab: {outcome.file}: {note}", file=sys.stderr)
+        tqdm.write(f"{outcome.file} -> {outcome.folder}: {outcome.line}", file=sys.stdout)
+
+    with bar:
+        found = many.segment(
+            images,
+            out,
+            method=method,
+            weights=weights,
+            options=options,
+            jobs=jobs,
+            scheduler=scheduler,
+            tell=tell,
+        )
+    if found.report is not None:
+        typer.echo(f"report: {found.report}")
+    if found.failures:
+        if len(found.outcomes) > 1:
+            typer.echo(f"microlab: {len(found.failures)} of {len(found.outcomes)} images failed", err=True)
         raise typer.Exit(1)
 
 

@@ -5,12 +5,13 @@ Registered in :mod:`microlab.cli`. Libraries are imported inside the commands, s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from microlab.cli_options import DataBar, Device, PixelSize, Scale, data_bar_rows, zoom_of
+from microlab.cli_options import DataBar, Device, PixelSize, Scale, Scheduler, data_bar_rows, zoom_of
 
 
 def simulate(
@@ -24,10 +25,7 @@ def simulate(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
-    ] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Build a library of simulated structures.
 
@@ -63,10 +61,12 @@ def train(
     """Train a U-Net without a hand-drawn mask.
 
     It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
+    Under torchrun, several processes (one for each GPU) share every batch of 8.
 
     \b
     Examples:
       microlab train run
+      torchrun --nproc-per-node 2 -m microlab train run
       microlab train quick --structures 10 --images 40 --steps 300
       microlab segment field.tif -o results --weights run/labour-free.safetensors
     """
@@ -81,7 +81,8 @@ def train(
         seed=seed,
     )
     weights = recipe.train(folder, settings, library_folder=library, device=device, resume=resume)
-    typer.echo(f"weights: {weights}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote them
+        typer.echo(f"weights: {weights}")
 
 
 def adapt(

@@ -89,3 +89,7 @@ Method = Annotated[
         help="labour-free: one network, trained on virtual SEM. tem: refined edges, for TEM images.",
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
+]

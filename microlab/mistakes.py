@@ -35,7 +35,7 @@ def report_mistake(error: BaseException) -> str:
     from tqdm.auto import tqdm
 
     if show_traceback:
-        traceback.print_exc()
+        traceback.print_exception(error)
     line = one_line(error)
     tqdm.write(f"microlab: {line}", file=sys.stderr)
     return line

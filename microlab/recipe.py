@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from microlab import pipeline
 from microlab.data import weights
-from microlab.devices import hardware
+from microlab.devices import from_first_process, hardware, join_processes
 from microlab.render.prepare import standardise
 from microlab.render.sem import MicroscopeRanges, draw_microscope, render
 from microlab.segment.scale import mean_intercept
@@ -197,7 +197,8 @@ def train(
     """Train the labour-free U-Net, from the first simulation to weights with a card.
 
     Every stage resumes: structures that are complete are not simulated again, and training goes on from its
-    last checkpoint.
+    last checkpoint. Started by ``torchrun``, the first process makes the library and the card, and all train
+    together (`microlab.training.fit`).
 
     Parameters
     ----------
@@ -225,16 +226,14 @@ def train(
         If `library_folder` holds fewer structures than the recipe needs.
     """
     folder, recipe = Path(folder), recipe or Recipe()
+    rank, world = join_processes(device)
+    progress = progress and rank == 0
     if library_folder is None:
         library_folder = folder / "library"
-        library.build(
-            library_folder,
-            recipe.structures,
-            seed=recipe.seed,
-            ranges=STRUCTURES,
-            jobs=jobs,
-            progress=progress,
-        )
+        if rank == 0:  # a library is built from one place at a time
+            same = {"seed": recipe.seed, "ranges": STRUCTURES}
+            library.build(library_folder, recipe.structures, **same, jobs=jobs, progress=progress)
+        from_first_process(None, world)  # the others wait for it
     found = library.read_manifest(library_folder)["index"]
     if len(found) < recipe.structures:
         raise ValueError(
@@ -258,6 +257,9 @@ def train(
         resume=resume,
         progress=progress,
     )
+    path = folder / "labour-free.safetensors"
+    if rank > 0:
+        return path
     virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
     scores = validate(model, virtual, device=device)
     card = {
@@ -274,7 +276,7 @@ def train(
         "date": date.today().isoformat(),
         "seed": recipe.seed,
     }
-    return weights.save(folder / "labour-free.safetensors", model, card, half=True)
+    return weights.save(path, model, card, half=True)
 
 
 def validate(model: torch.nn.Module, pairs: list[Pair], *, device: str | None = None) -> dict[str, float]:

@@ -286,7 +286,12 @@ def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
 
 
 def each_done(
-    function: Callable[..., T], tasks: Sequence[tuple], jobs: int = -1, scheduler: str | None = None
+    function: Callable[..., T],
+    tasks: Sequence[tuple],
+    jobs: int = -1,
+    scheduler: str | None = None,
+    *,
+    lost: Callable[..., T] | None = None,
 ) -> Iterator[T]:
     """Call a function on each task, here or on a cluster, and yield the results as they come.
 
@@ -300,6 +305,9 @@ def each_done(
         Processes on this machine; -1 for one per core.
     scheduler : str, optional
         Address of a Dask scheduler whose workers make the calls instead.
+    lost : callable, optional
+        ``lost(*task)`` is the result of a task that killed every Dask worker it was given to. By default that
+        is an error.
 
     Raises
     ------
@@ -314,7 +322,7 @@ def each_done(
         )
         return
     try:
-        from dask.distributed import Client, as_completed
+        from dask.distributed import Client, KilledWorker, as_completed
     except ImportError as error:
         raise ValueError("scheduler needs Dask: pip install 'microlab[cluster]'") from error
     try:
@@ -322,9 +330,12 @@ def each_done(
     except (OSError, ValueError) as error:
         raise ValueError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
     with client:
-        futures = [client.submit(function, *task, pure=False) for task in tasks]
+        futures = {client.submit(function, *task, pure=False): task for task in tasks}
         for future in as_completed(futures):
-            yield future.result()
+            if lost is not None and isinstance(future.exception(), KilledWorker):
+                yield lost(*futures[future])
+            else:
+                yield future.result()
 
 
 def _make(folder: Path, parameters: StructureParameters) -> int:

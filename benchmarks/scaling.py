@@ -1,0 +1,149 @@
+"""How long many micrographs take with one worker and with two, side by side in one run (chapter 16).
+
+    python benchmarks/scaling.py            prints the table
+    python benchmarks/scaling.py --record   also stores it (microlab/data/results/scaling.json)
+
+Every way segments the same files, in rounds, so that what else runs on the machine meets all of them; workers
+are started and have loaded torch before the clock runs. The median over the rounds of the ratio within a
+round is the speed-up. The run fails if two ways write different labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from distributed import LocalCluster
+
+import microlab
+from microlab import examples, many, results
+from microlab.data import images
+from microlab.data.files import atomic
+from microlab.simulate.library import each_done
+
+RESULT = results.FOLDER / "scaling.json"
+BASE, OURS, TRIVIAL = "one process, one thread", "two processes", "two processes, empty task"
+NAMES = {OURS: "ours"}
+SIDE = 256  # px
+
+
+def write_folder(folder: Path, number: int) -> None:
+    """Virtual micrographs, one file each."""
+    folder.mkdir()
+    for k in range(number):
+        image = examples.virtual_sample(100 + k, size=SIDE, grains=SIDE**2 // 2300).image
+        images.write_image(folder / f"field{k:02d}.tif", image, pixel_size=0.02)
+
+
+def nothing(k: int) -> int:
+    """What remains of the time when there is nothing to do: sending, waiting, collecting."""
+    return k
+
+
+def segment(folder: Path, out: Path, threads: int = 1, **how: object) -> dict[str, bytes]:
+    """Segment the folder, and give the labels as they were written."""
+    torch.set_num_threads(threads)  # of this process; workers always take one
+    found = many.segment([folder], out, **how)
+    assert not found.failures, found.failures
+    return {outcome.file.name: (outcome.folder / "labels.tif").read_bytes() for outcome in found.outcomes}
+
+
+def main() -> None:
+    """Print, and store if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--images", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    begin, load = time.perf_counter(), os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        place = Path(temporary)
+        write_folder(place / "one", 1)
+        write_folder(place / "images", options.images)
+        start = time.perf_counter()
+        clusters = [
+            stack.enter_context(
+                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0", protocol="tcp")
+            )
+            for n in (1, 2)
+        ]
+        started = time.perf_counter() - start
+        call = partial(segment, out=place / "out")
+        ways: dict[str, Callable] = {
+            BASE: call,
+            "one process, two threads": partial(call, threads=2),
+            OURS: partial(call, jobs=2),
+            "one Dask worker": partial(call, scheduler=clusters[0].scheduler_address),
+            "two Dask workers": partial(call, scheduler=clusters[1].scheduler_address),
+            TRIVIAL: lambda folder: list(each_done(nothing, [(k,) for k in range(options.images)], 2)),
+        }
+        for way in ways.values():  # workers load torch and the weights
+            for _ in range(2):
+                way(place / "one")
+        labels: dict[str, bytes] | None = None
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(options.rounds):
+            names = list(ways)[:: 1 if turn % 2 == 0 else -1]  # there and back: a drift meets both ends
+            for name in names:
+                start = time.perf_counter()
+                found = ways[name](place / "images")
+                seconds[name].append(time.perf_counter() - start)
+                if name != TRIVIAL:
+                    labels = labels or found
+                    assert found == labels, f"{name}: other labels than {BASE}"
+    table = {name: np.array(values) for name, values in seconds.items()}
+    scores = {
+        NAMES.get(name, name): {
+            "seconds, median": round(float(np.median(values)), 3),
+            "times as fast": round(float(np.median(table[BASE] / values)), 2) if name != TRIVIAL else None,
+            "least": round(float((table[BASE] / values).min()), 2) if name != TRIVIAL else None,
+            "most": round(float((table[BASE] / values).max()), 2) if name != TRIVIAL else None,
+        }
+        for name, values in table.items()
+    }
+    made = {
+        "title": "Scaling out: a folder of micrographs with one worker and with two",
+        "data": f"{options.images} virtual micrographs of {SIDE} x {SIDE} pixels, zoom estimated in each. "
+        f"Ours: {OURS}, one thread each. 'Times as fast' is against {BASE}: median, least, most.",
+        "virtual": True,
+        "scores": dict(sorted(scores.items(), key=lambda item: item[0] != "ours")),
+        "trivial": TRIVIAL,
+        "settings": {
+            "images": options.images,
+            "rounds": options.rounds,
+            "load average at the start": f"{load:.1f}",
+            "start of three Dask workers, not counted": f"{started:.1f} s",
+            "labels": "the same bytes whoever segments",
+        },
+        "seed": 100,
+        "command": "python benchmarks/scaling.py --record",
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "seconds": round(time.perf_counter() - begin, 1),
+        "date": date.today().isoformat(),
+        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "note": "The load average says what else ran: ratios within a round are fair, seconds are not "
+        "those of an idle machine.",
+    }
+    for name, row in made["scores"].items():
+        print(f"{name:28s}", "   ".join(f"{measure} {value}" for measure, value in row.items()))
+    print("\n".join(f"{name}: {value}" for name, value in made["settings"].items()))
+    if options.record:
+        with atomic(RESULT) as partial_file:
+            partial_file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":  # the workers import this file again
+    main()

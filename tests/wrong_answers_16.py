@@ -1,0 +1,53 @@
+"""Typical wrong answers to the exercises of chapter 16."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from wrong_answers import Answers
+
+ANSWERS = {
+    "yours-ex-pixel": Answers(
+        [
+            (lambda b, n, shrink: n / b * shrink, "pixels per micrometre"),
+            (lambda b, n, shrink: shrink * b / n, "larger pixels"),
+            (lambda b, n, shrink: b * n**-1, "before the image was shrunk"),
+            (lambda b, n, shrink: b / (n * shrink * shrink), "not squared"),
+        ]
+    ),
+    "yours-ex-three": Answers(
+        [
+            (lambda n: 3.0 / n, "rule of three"),
+            (lambda n: 1 - math.exp(math.log(0.95) / n), "0.95 where 0.05"),
+            (lambda n: math.exp(math.log(0.05) / n), "share that is right"),
+            (lambda n: (1 - 0.05) ** n, "solve for the share"),
+            (lambda n: n**-1.0, "least share"),
+        ]
+    ),
+    "yours-ex-crossings": Answers(
+        [
+            (lambda path: int((np.diff(path) != 0).sum()), "two changes, and one crossing"),
+            (lambda path: len(set(path.tolist()) - {0}) - 1, "count changes"),
+            (lambda path: int((np.diff(path[path > 0]) != 0).sum()) + 1, "pieces of grain"),
+            (
+                lambda path: sum(a != b for a, b in itertools.pairwise(path) if a and b),
+                "0 between them",
+            ),
+            (
+                lambda path: int((path == 0)[0]) + int((np.diff((path == 0).astype(int)) == 1).sum()),
+                "without a 0 between",
+            ),
+        ]
+    ),
+    "yours-ex-workers": Answers(
+        [
+            (lambda n, t, s, w: s + t * n / w, "not divided among workers"),
+            (lambda n, t, s, w: s + t * math.floor(n / w), "not down"),
+            (lambda n, t, s, w: w * s + t * math.ceil(n / w), "counts once"),
+            (lambda n, t, s, w: t * math.ceil(n / w), "without the start"),
+            (lambda n, t, s, w: s / w + math.ceil(n / w) * t, "needs all of it"),
+        ]
+    ),
+}
