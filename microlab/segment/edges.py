@@ -70,7 +70,7 @@ class EdgeConfig:
 
     @property
     def least_side(self) -> int:
-        """Smallest side of an image, px: the largest filter's window must fit into it."""
+        """Smallest side of an image in px. The largest filter's window must fit into it."""
         return max(self.median, 2 * math.ceil(4 * self.sigma) + 1)
 
 

@@ -216,7 +216,7 @@ def predict(
     batch : int >= 1
         Tiles that go through the network at once.
     device : str or torch.device, optional
-        Default: :func:`microlab.training.device`.
+        Default: :func:`microlab.devices.device`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         ``auto`` takes what a probe finds fastest on this machine.
     prepare : callable, optional
