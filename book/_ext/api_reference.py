@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 from addresses import chapters  # noqa: E402  (needs the line above)
 
-EQUATION = re.compile(r"eq\. (\d+) of\s+chapter (\d\d)\s+\(([\w-]+)\)")
-CHAPTERS = re.compile(r"\bchapters? \d\d(?:(?:, | and | to )(?:chapter )?\d\d)*")
+EQUATION = re.compile(r"eq\.\s+(\d+)\s+of\s+chapter\s+(\d\d)\s+\(([\w-]+)\)")
+CHAPTERS = re.compile(r"\bchapters?\s\d\d(?:(?:,\s| and\s| to\s)(?:chapter\s)?\d\d)*")
 
 
 def linked(text: str) -> str:
@@ -96,9 +96,7 @@ class Api(SphinxDirective):
             ]
         parent = nodes.Element()
         parent.document = self.state.document
-        self.state.nested_parse(
-            StringList(text, source="api"), self.content_offset, parent, match_titles=1
-        )
+        self.state.nested_parse(StringList(text, source="api"), self.content_offset, parent, match_titles=1)
         return parent.children
 
 

@@ -203,6 +203,8 @@ def canny(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
 def choose_threshold(strength: np.ndarray, config: EdgeConfig | None = None, floor: float = 0.0) -> float:
     """Threshold of a detector's strength by the rule of the configuration, at least `floor`.
 
+    The rule ``noise`` is eq. 1 of chapter 14 (closed-threshold).
+
     ``noise``
         The gradient of Gaussian noise has the Rayleigh distribution, ``P(r > t) = exp(-t**2 / (2 s**2))``,
         with the median ``s sqrt(2 ln 2)``. So ``t = median sqrt(log2(1 / false_rate))``. Edges hardly move

@@ -83,6 +83,8 @@ def refine(
 ) -> Refinement:
     """Apply Net2 to its own result until the map stands still.
 
+    The iteration is eq. 2 of chapter 14 (closed-iterate).
+
     Parameters
     ----------
     net2 : Module
