@@ -76,6 +76,16 @@ def equations() -> dict[str, tuple[int, str]]:
     return found
 
 
+@functools.cache
+def reference_pages() -> dict[str, str]:
+    """Page of the book (its path without ending) that documents a module, by module."""
+    found = {}
+    for page in sorted((ROOT / "book" / "api").glob("*.md")):
+        for block in re.findall(r"^```\{api\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            found |= dict.fromkeys(block.split(), f"book/api/{page.stem}")
+    return found
+
+
 def plain_roles(text: str, numbers: dict[str, str]) -> str:
     """Replace the MyST roles of a line by plain Markdown."""
 
@@ -98,6 +108,17 @@ def plain_roles(text: str, numbers: dict[str, str]) -> str:
         number, path = equations()[match[1]]
         return f"[({number}) of chapter {Path(path).name[:2]}]({addresses().page(path)}#equation-{match[1]})"
 
+    def code(match: re.Match) -> str:
+        short, name = match[1], match[2]
+        modules = [m for m in reference_pages() if name == m or (name.startswith(f"{m}.") and m != "microlab")]
+        module = max(modules, key=len, default=None)
+        if module is None:
+            raise ValueError(f"{name} is in no page of book/api")
+        shown = name.rsplit(".", 1)[-1] if short else name
+        anchor = f"module-{name}" if name == module else name
+        return f"[`{shown}`]({addresses().page(reference_pages()[module])}#{anchor})"
+
+    text = re.sub(r"\{py:\w+\}`(~?)([\w.]+)`", code, text)
     text = re.sub(r"\{cite(:\w+)?\}`([^`]+)`", cite, text)
     text = re.sub(r"\{doc\}`(?:([^`<]+)<([^`>]+)>|([^`]+))`", document, text)
     text = re.sub(r"\{eq\}`([^`]+)`", equation, text)
