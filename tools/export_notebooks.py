@@ -110,7 +110,9 @@ def plain_roles(text: str, numbers: dict[str, str]) -> str:
 
     def code(match: re.Match) -> str:
         short, name = match[1], match[2]
-        modules = [m for m in reference_pages() if name == m or (name.startswith(f"{m}.") and m != "microlab")]
+        modules = [
+            m for m in reference_pages() if name == m or (name.startswith(f"{m}.") and m != "microlab")
+        ]
         module = max(modules, key=len, default=None)
         if module is None:
             raise ValueError(f"{name} is in no page of book/api")
