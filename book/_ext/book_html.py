@@ -22,7 +22,8 @@ def mend(text: str) -> str:
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     text = text.replace(
-        '<summary><span class="toctree-toggle"', '<summary aria-label="More pages"><span class="toctree-toggle"'
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="More pages"><span class="toctree-toggle"',
     )
     text = re.sub(r'(<button class="[^"]*search-button[^"]*"[^>]*?) aria-label="Search"', r"\1", text)
     text = re.sub(
