@@ -1,6 +1,6 @@
 """Commands that make pairs of image and mask: `dream`, `train-pairs` (chapters 11, 12).
 
-Registered in :mod:`microlab.cli`. Libraries are imported inside the commands, so that `--help` is quick.
+Registered in `microlab.cli`. Libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Commands that make something to learn from, and learn: `simulate`, `train`, `adapt` (chapters 03, 07).
 
-Registered in :mod:`microlab.cli`. Libraries are imported inside the commands, so that `--help` is quick.
+Registered in `microlab.cli`. Libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations

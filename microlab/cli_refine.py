@@ -1,6 +1,6 @@
 """The command that draws and refines boundaries from edges: `refine` (chapter 14).
 
-Registered in :mod:`microlab.cli`. Libraries are imported inside the command, so that `--help` is quick.
+Registered in `microlab.cli`. Libraries are imported inside the command, so that `--help` is quick.
 """
 
 from __future__ import annotations

@@ -111,6 +111,8 @@ def gain(
 ) -> Gain:
     """Paired difference to the same base with nothing synthetic.
 
+    With its interval it is eq. 1 of chapter 12 (dose-gain).
+
     A base without real pairs is compared with the base whose validation it shares.
 
     Parameters
@@ -147,8 +149,9 @@ def gain(
     low = high = np.nan
     bootstrap = (np.nan, np.nan)
     if n > 1:
-        half = stats.t.ppf((1 + level) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-        low, high = mean - float(half), mean + float(half)
+        quantile, deviation = stats.t.ppf((1 + level) / 2, n - 1), differences.std(ddof=1)
+        half = float(quantile * deviation / np.sqrt(n))
+        low, high = mean - half, mean + half
         drawn = np.random.default_rng(seed).choice(differences, (resamples, n)).mean(1)
         bootstrap = tuple(float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
     return Gain(mean, low, high, bootstrap, n)

@@ -103,7 +103,7 @@ def run(
     scheduler : str, optional
         Address of a Dask scheduler whose workers train instead. They must see `folder` under the same path.
     device : str, optional
-        Default: :func:`microlab.training.device`.
+        Default: :func:`microlab.devices.device`.
     progress : bool
 
     Returns

@@ -37,7 +37,7 @@ ABOUT_METHOD = {
         "The two networks",
     ),
 }
-"""By method: what the numbers rest on, and the title above the card."""
+"""What, by method, the numbers rest on, and the title above the card."""
 
 PICTURE_SIDE = 720  # px; larger pictures are shrunk for the page, the files keep their size
 

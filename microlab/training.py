@@ -169,7 +169,7 @@ def fit(
     progress : bool
         Show a progress bar.
     device : str or torch.device, optional
-        Default: :func:`device`.
+        Default: :func:`microlab.devices.device`.
     resume : bool
         Go on from the checkpoint in `folder` if there is one; False starts anew.
     callback : callable, optional

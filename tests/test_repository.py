@@ -248,6 +248,15 @@ def export_text(tmp_path: Path, text: str) -> str:
         ("{cite:t}`mullins1956`", "[Mullins 1956](https://doi.org/10.1063/1.1722511)"),
         ("{cite:p}`mullins1956`", "([Mullins 1956](https://doi.org/10.1063/1.1722511))"),
         ("$$\na = b\n$$ (eq-x)\n\nby {eq}`eq-x`", "$$\na = b\n\\tag{1}\n$$\n\nby (1)"),
+        (
+            "as in {eq}`phase-limit`",
+            f"as in [(5) of chapter 02]({addresses().page('tutorials/02_phase_field')}#equation-phase-limit)",
+        ),
+        (
+            "{py:func}`~microlab.measure.pixel.iou` of {py:mod}`microlab.results`",
+            f"[`iou`]({addresses().page('book/api/measure')}#microlab.measure.pixel.iou) of "
+            f"[`microlab.results`]({addresses().page('book/api/training')}#module-microlab.results)",
+        ),
         ("```{note}\nLook.\n```", "> **Note**\n>\n> Look."),
         (":::{tip}\nLook.\n:::", "> **Tip**\n>\n> Look."),
         ("(here)=\n## Title", "## Title"),
@@ -270,6 +279,8 @@ def test_markup_becomes_plain_markdown(tmp_path, myst, plain):
         ("```{tab-set}\nx\n```", "tab-set"),
         ("```{note}\nx", "never closed"),
         ("{cite:t}`nobody1900`", "nobody1900"),
+        ("{eq}`nowhere`", "nowhere"),
+        ("{py:func}`microlab.nothing`", "microlab.nothing"),
     ],
 )
 def test_markup_without_a_plain_form_is_an_error(tmp_path, myst, message):

@@ -86,6 +86,11 @@ def test_doubled_ids_keep_their_first_place_and_scripts_are_left_alone():
     )
 
 
+def test_the_arrow_that_unfolds_the_side_bar_has_a_name():
+    arrow = '<summary><span class="toctree-toggle" role="presentation"><i></i></span></summary>'
+    assert book_html.mend(arrow).startswith('<summary aria-label="More pages"><span')
+
+
 def test_the_title_that_is_repeated_for_print_is_no_second_heading():
     text = '<div id="jb-print-docs-body" class="onlyprint">\n <h1>T</h1></div><h1>T</h1>'
     assert book_html.mend(text).count("<h1") == 1

@@ -65,6 +65,27 @@ def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
     return numbers | {label: f"Figure {k}" for k, label in enumerate(figures, start=1)}
 
 
+@functools.cache
+def equations() -> dict[str, tuple[int, str]]:
+    """Number and chapter (its path in the book without ending) of every labelled equation, by label."""
+    found = {}
+    for chapter in sorted((ROOT / "tutorials").glob("[0-9]*.md")):
+        numbers = number_labels(jupytext.read(chapter))
+        document = f"tutorials/{chapter.stem}"
+        found |= {label: (int(number), document) for label, number in numbers.items() if number.isdigit()}
+    return found
+
+
+@functools.cache
+def reference_pages() -> dict[str, str]:
+    """Page of the book (its path without ending) that documents a module, by module."""
+    found = {}
+    for page in sorted((ROOT / "book" / "api").glob("*.md")):
+        for block in re.findall(r"^```\{api\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            found |= dict.fromkeys(block.split(), f"book/api/{page.stem}")
+    return found
+
+
 def plain_roles(text: str, numbers: dict[str, str]) -> str:
     """Replace the MyST roles of a line by plain Markdown."""
 
@@ -79,9 +100,30 @@ def plain_roles(text: str, numbers: dict[str, str]) -> str:
         title, path = match[1] or match[3].rsplit("/", 1)[-1], (match[2] or match[3]).strip("/")
         return f"[{title.strip()}]({addresses().page(path)})"
 
+    def equation(match: re.Match) -> str:
+        if match[1] in numbers:
+            return f"({numbers[match[1]]})"
+        if match[1] not in equations():
+            raise ValueError(f"no equation of a chapter has the label {match[1]!r}")
+        number, path = equations()[match[1]]
+        return f"[({number}) of chapter {Path(path).name[:2]}]({addresses().page(path)}#equation-{match[1]})"
+
+    def code(match: re.Match) -> str:
+        short, name = match[1], match[2]
+        modules = [
+            m for m in reference_pages() if name == m or (name.startswith(f"{m}.") and m != "microlab")
+        ]
+        module = max(modules, key=len, default=None)
+        if module is None:
+            raise ValueError(f"{name} is in no page of book/api")
+        shown = name.rsplit(".", 1)[-1] if short else name
+        anchor = f"module-{name}" if name == module else name
+        return f"[`{shown}`]({addresses().page(reference_pages()[module])}#{anchor})"
+
+    text = re.sub(r"\{py:\w+\}`(~?)([\w.]+)`", code, text)
     text = re.sub(r"\{cite(:\w+)?\}`([^`]+)`", cite, text)
     text = re.sub(r"\{doc\}`(?:([^`<]+)<([^`>]+)>|([^`]+))`", document, text)
-    text = re.sub(r"\{eq\}`([^`]+)`", lambda m: f"({numbers[m[1]]})" if m[1] in numbers else m[1], text)
+    text = re.sub(r"\{eq\}`([^`]+)`", equation, text)
     text = re.sub(r"\{numref\}`([^`<]+)`", lambda m: numbers.get(m[1], m[1]), text)
     text = re.sub(r"\{term\}`(?:([^`<]+?)\s*<[^`>]+>|([^`]+))`", lambda m: f"*{m[1] or m[2]}*", text)
     text = re.sub(r"\{(?:sub|sup)\}`([^`]+)`", r"\1", text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 
-import yaml
+import citation
 from addresses import ROOT, addresses, chapters
 from export_notebooks import plain_roles
 
@@ -40,21 +40,9 @@ def table() -> str:
 
 
 def cite() -> str:
-    """A BibTeX entry made of CITATION.cff."""
-    record = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    return "\n".join(
-        [
-            "```bibtex",
-            "@software{microlab,",
-            f"  author = {{{{{record['authors'][0]['name']}}}}},",
-            f"  title = {{{record['title']}}},",
-            f"  version = {{{record['version']}}},",
-            f"  year = {{{record['date-released'].year}}},",
-            f"  url = {{{record['repository-code']}}}",
-            "}",
-            "```",
-        ]
-    )
+    """The line and the BibTeX entry that CITATION.cff gives."""
+    record = citation.read()
+    return f"{citation.sentence(record)}\n\n```bibtex\n{citation.bibtex(record)}\n```"
 
 
 def updated(readme: str) -> str:

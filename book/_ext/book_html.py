@@ -13,6 +13,7 @@ def mend(text: str) -> str:
 
     - a bibliography entry needs a list as parent, or the plain role of a list item;
     - a ``<summary>`` and the search button have visible words, which the label must not hide;
+    - the arrow that unfolds pages in the side bar needs a name;
     - the side bar is a landmark, and needs a name as one;
     - the theme repeats the title as a second top heading, for print only;
     - an exercise carries its id twice (its own, and its target's): the later one goes;
@@ -20,6 +21,10 @@ def mend(text: str) -> str:
     """
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    text = text.replace(
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="More pages"><span class="toctree-toggle"',
+    )
     text = re.sub(r'(<button class="[^"]*search-button[^"]*"[^>]*?) aria-label="Search"', r"\1", text)
     text = re.sub(
         r'(id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', r'\1<p class="h1">\2</p>', text, flags=re.S

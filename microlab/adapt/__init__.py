@@ -2,7 +2,7 @@
 
     images -> grain scale -> simulated library -> style -> pairs -> U-Net -> realism, grains, uncertainty
 
-No label enters anywhere. `microlab adapt` on the command line is :func:`adapt` here.
+No label enters anywhere. `microlab adapt` on the command line is :func:`microlab.adapt.stages.adapt`.
 """
 
 from microlab.adapt.settings import DEFAULT_STYLE, STYLES, AdaptSettings, profile_settings

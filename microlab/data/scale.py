@@ -5,24 +5,24 @@
 Every maker stores it elsewhere. The readers below are tried in this order, the most specific first:
 
 ========================  ==============================================================================
-FEI, Thermo Fisher        TIFF tags 34680 and 34682, ``[Scan] PixelWidth`` in metres [1]_ [2]_
+FEI, Thermo Fisher        TIFF tags 34680 and 34682, ``[Scan] PixelWidth`` in metres (1) (2)
 Zeiss SmartSEM            TIFF tag 34118, ``AP_IMAGE_PIXEL_SIZE``; older files only have a header whose
-                          fourth number is the pixel size in metres on a display 1024 wide [1]_ [2]_
-OME-TIFF                  ``PhysicalSizeX`` of the OME-XML, micrometres unless said [3]_
-ImageJ, Fiji              ``unit=`` in the description with the TIFF resolution in pixels per unit [4]_
+                          fourth number is the pixel size in metres on a display 1024 wide (1) (2)
+OME-TIFF                  ``PhysicalSizeX`` of the OME-XML, micrometres unless said (3)
+ImageJ, Fiji              ``unit=`` in the description with the TIFF resolution in pixels per unit (4)
 any TIFF, PNG             resolution tags in pixels per inch, centimetre or metre
 JEOL                      ``<image>.txt`` beside the image: ``$$SM_MICRON_BAR`` pixels are
-                          ``$$SM_MICRON_MARKER`` long [5]_
-Hitachi                   ``<image>.txt`` beside the image: ``PixelSize=`` in nanometres [5]_
+                          ``$$SM_MICRON_MARKER`` long (5)
+Hitachi                   ``<image>.txt`` beside the image: ``PixelSize=`` in nanometres (5)
 ========================  ==============================================================================
 
 References
 ----------
-.. [1] tifffile, C. Gohlke, https://github.com/cgohlke/tifffile (layout of the private tags).
-.. [2] HyperSpy and RosettaSciIO, https://hyperspy.org/rosettasciio (which entry is the scale, issue 2056).
-.. [3] OME data model, https://docs.openmicroscopy.org/ome-model.
-.. [4] ImageJ, ``ij.io.TiffEncoder`` and ``ij.io.FileInfo``, https://imagej.net/ij.
-.. [5] Gwyddion, modules ``jeol`` and ``hitachi-sem``, http://gwyddion.net.
+1. tifffile, C. Gohlke, https://github.com/cgohlke/tifffile (layout of the private tags).
+2. HyperSpy and RosettaSciIO, https://hyperspy.org/rosettasciio (which entry is the scale, issue 2056).
+3. OME data model, https://docs.openmicroscopy.org/ome-model.
+4. ImageJ, ``ij.io.TiffEncoder`` and ``ij.io.FileInfo``, https://imagej.net/ij.
+5. Gwyddion, modules ``jeol`` and ``hitachi-sem``, http://gwyddion.net.
 """
 
 from __future__ import annotations

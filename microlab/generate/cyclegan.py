@@ -26,6 +26,8 @@ from microlab.generate.networks import Discriminator, Generator, ImagePool
 class CycleGAN(nn.Module):
     """Both translators, both discriminators and their pools of earlier translations.
 
+    Its loss is eq. 2 of chapter 05 (cyclegan-loss).
+
     Calling it gives the losses of one step. Generators and discriminators share that step: each loss leaves
     the other side's weights out, so one optimiser over all of them does what two in turn do.
 
@@ -122,7 +124,10 @@ def looks(scores: Tensor, like: float) -> Tensor:
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
-    """Half the loss on real patches plus half that on made ones; no gradient reaches the generator."""
+    """Half the loss on real patches plus half that on made ones; no gradient reaches the generator.
+
+    It is half of eq. 3 of chapter 05 (cyclegan-judges).
+    """
     return 0.5 * (looks(discriminator(real), 1.0) + looks(discriminator(made.detach()), 0.0))
 
 

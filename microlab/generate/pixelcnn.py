@@ -24,6 +24,8 @@ from microlab.data import weights
 class Autoregressive(nn.Module):
     """What both networks share: a first causal convolution, blocks, a head, and their inputs.
 
+    The probability of a map is eq. 2 of chapter 11 (dual-chain).
+
     `PixelCNN` and `GatedPixelCNN` say how the rows above enter (`above`, `remember`), the rest is here and
     in `microlab.generate.sampling`.
 
@@ -91,7 +93,7 @@ class Autoregressive(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Rows up, and columns to either side, that the kernels could span: q + layers p."""
+        """Rows up, and columns to either side, that the kernels could span, q + layers p."""
         return self.first_pad + len(self.blocks) * self.pad
 
     def forward(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:

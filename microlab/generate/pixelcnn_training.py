@@ -147,7 +147,10 @@ def train_prior(
 
 
 def bits_per_code(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Mean of -log2 p over codes (N, H, W), from logits (N, K, H, W)."""
+    """Mean of -log2 p over codes (N, H, W), from logits (N, K, H, W).
+
+    It is eq. 3 of chapter 11 (dual-bits).
+    """
     return F.cross_entropy(logits.float(), codes) / math.log(2)
 
 

@@ -34,6 +34,8 @@ def sample(
 ) -> np.ndarray:
     """Code maps drawn from a network, with cached activations.
 
+    One code follows another by eq. 2 of chapter 11 (dual-chain).
+
     The uniform numbers of all maps are drawn first, so the same seed gives the same maps whatever the
     batch, and the first maps of a longer run are those of a shorter one. The one exception is a uniform
     number that lies within the rounding of a bound between two codes: there another batch, device or order

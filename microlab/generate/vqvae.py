@@ -41,6 +41,8 @@ class Quantised(NamedTuple):
 class VectorQuantizer(nn.Module):
     """Replace each vector by the nearest of K learnt ones.
 
+    The step and its loss are eq. 1 of chapter 11 (dual-vqvae).
+
     The step is flat, so it has no gradient of its own: the decoder's gradient is handed to the encoder
     unchanged (straight-through), and the commitment loss keeps the encoder near the codebook. The codebook
     follows the encoder either by an exponential moving average of the vectors that chose each code, or by
@@ -155,6 +157,8 @@ class VectorQuantizer(nn.Module):
 
 class VQVAE(nn.Module):
     """Encoder, vector quantiser and decoder for images stacked with their masks.
+
+    The whole is eq. 1 of chapter 11 (dual-vqvae).
 
     The layers are those of the example that paper B adapts: two strided convolutions, two residual blocks,
     and the same way back.

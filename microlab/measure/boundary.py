@@ -61,6 +61,8 @@ def boundary_f1(
 ) -> Scores:
     """Boundary F1 of two boundary masks.
 
+    It is eq. 2 of chapter 08 (metrics-f1).
+
     Parameters
     ----------
     truth, prediction : (H, W) bool, or a set of N such images

@@ -55,6 +55,8 @@ def astm_grain_size(
 ) -> GrainSize:
     """ASTM E112 grain size number G.
 
+    It is eq. 1 of chapter 09 (grains-number).
+
     Parameters
     ----------
     labels : (H, W) int, or a sequence of such images

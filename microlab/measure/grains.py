@@ -32,6 +32,8 @@ def grain_table(
 ) -> pd.DataFrame:
     """One row per grain: size, shape, neighbours and whether the frame cuts it.
 
+    The weight is eq. 2 of chapter 09 (grains-weight).
+
     Parameters
     ----------
     labels : (H, W) int

@@ -114,6 +114,8 @@ def mean_size(
 ) -> MeanSize:
     """Mean grain area of a field with an interval.
 
+    It is eq. 1 of chapter 10 (growth-size).
+
     Parameters
     ----------
     labels, min_area
@@ -218,6 +220,8 @@ def fit_parabola(
     confidence: float = 0.95,
 ) -> ParabolicFit:
     """Fit the parabolic law to mean grain areas.
+
+    The law is eq. 2 of chapter 10 (growth-parabola), for areas eq. 2 of chapter 03 (grain-growth-parabola).
 
     Parameters
     ----------

@@ -35,6 +35,8 @@ class PanopticQuality(NamedTuple):
 def adapted_rand_error(truth: Images, prediction: Images, *, per_image: bool | None = None) -> Scores:
     """Adapted Rand error: one minus the F1 of pixel pairs that belong together.
 
+    It is eq. 3 of chapter 08 (metrics-rand).
+
     Pairs are unordered pairs of different pixels. Pixels with true label 0 are ignored; predicted 0 counts
     as one more segment, so a wide predicted boundary costs what it covers.
 
@@ -103,6 +105,8 @@ def variation_of_information(
 
 def panoptic_quality(truth: Images, prediction: Images, *, per_image: bool | None = None) -> PanopticQuality:
     """Panoptic quality: a true and a predicted grain match when their IoU is above 1/2.
+
+    It is eq. 4 of chapter 08 (metrics-panoptic).
 
     At most one match is possible. ``recognition = TP / (TP + FP/2 + FN/2)`` and ``segmentation`` is the mean
     IoU of the matches. Label 0 is background: it is no grain, and its pixels count in the union.

@@ -24,6 +24,8 @@ class KernelDistance(NamedTuple):
 def mmd2(x: ArrayLike, y: ArrayLike) -> float:
     """Unbiased squared maximum mean discrepancy with the cubic kernel of KID.
 
+    It is eq. 2 of chapter 06 (realism-kid).
+
     Parameters
     ----------
     x : (m, d) float, m >= 2

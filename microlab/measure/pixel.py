@@ -83,6 +83,8 @@ class Confusion:
 def iou(truth: Images, prediction: Images, *, per_image: bool | None = None) -> Scores:
     """Intersection over union of a mask (Jaccard index).
 
+    It is eq. 1 of chapter 08 (metrics-iou).
+
     Parameters
     ----------
     truth, prediction : (H, W) bool, or a set of N such images
@@ -106,6 +108,8 @@ def iou(truth: Images, prediction: Images, *, per_image: bool | None = None) -> 
 
 def dice(truth: Images, prediction: Images, *, per_image: bool | None = None) -> Scores:
     """Dice coefficient of a mask, which is the F1 of its pixels; parameters as :func:`iou`.
+
+    It is part of eq. 1 of chapter 08 (metrics-iou).
 
     NaN if both masks are empty. Dice = 2 IoU / (1 + IoU).
     """
@@ -153,6 +157,8 @@ def missing_class_iou(
     truth: Images, prediction: Images, classes: int, *, per_image: bool | None = None
 ) -> Scores:
     """Missing Class IoU: mean IoU over the classes present in the truth; parameters as :func:`class_iou`.
+
+    It is eq. 5 of chapter 08 (metrics-missing).
 
     A few stray pixels of a class the image does not have then cost only what they take from the true classes.
     The price is that invented classes go almost unseen, so print it beside :func:`mean_iou`. "Present" is

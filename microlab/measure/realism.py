@@ -138,6 +138,8 @@ def histogram_distance(first: ArrayLike, second: ArrayLike) -> float:
 def shannon_entropy(image: ArrayLike) -> float:
     """Shannon entropy of the grey levels, -sum p log2 p over 256 levels, in bits.
 
+    It is eq. 1 of chapter 06 (realism-entropy).
+
     Floats are rounded to 8 bits first. Counting the distinct values of a float image instead, as
     ``skimage.measure.shannon_entropy`` does, gives the logarithm of the number of pixels for any noisy image.
 

@@ -178,6 +178,8 @@ def grains_needed(
 ) -> int:
     """Grains that must be measured for a mean within a stated precision.
 
+    It is eq. 3 of chapter 09 (grains-needed).
+
     Parameters
     ----------
     spread : float > 0

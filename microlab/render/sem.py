@@ -42,6 +42,8 @@ def illumination(image: np.ndarray, *, slope: float, angle: float, vignetting: f
 def point_spread(image: np.ndarray, *, sigma: float) -> np.ndarray:
     """The probe has a size: a Gaussian blur of standard deviation `sigma` pixels.
 
+    What it leaves of each spatial frequency is eq. 3 of chapter 04 (microscope-probe).
+
     References
     ----------
     Reimer, Scanning Electron Microscopy, 2nd ed. (1998), ch. 2: probe diameter.
@@ -51,6 +53,8 @@ def point_spread(image: np.ndarray, *, sigma: float) -> np.ndarray:
 
 def shot_noise(image: np.ndarray, *, electrons: float, seed: Seed) -> np.ndarray:
     """Electrons arrive one by one: Poisson counts.
+
+    With the amplifier's noise the variance is eq. 2 of chapter 04 (microscope-transfer).
 
     Parameters
     ----------
@@ -73,7 +77,10 @@ def shot_noise(image: np.ndarray, *, electrons: float, seed: Seed) -> np.ndarray
 
 
 def detector_noise(image: np.ndarray, *, sigma: float, seed: Seed) -> np.ndarray:
-    """Additive Gaussian noise of the amplifier, `sigma` in units of full scale (Cizmar et al. 2008)."""
+    """Additive Gaussian noise of the amplifier, `sigma` in units of full scale (Cizmar et al. 2008).
+
+    It is the constant part of eq. 2 of chapter 04 (microscope-transfer).
+    """
     return (image + sigma * np.random.default_rng(seed).standard_normal(image.shape)).astype(np.float32)
 
 
@@ -323,6 +330,8 @@ def render(
     return_distance: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Photograph a grain map with a virtual scanning electron microscope.
+
+    The chain is eq. 1 of chapter 04 (microscope-chain).
 
     Parameters
     ----------

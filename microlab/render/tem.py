@@ -23,7 +23,7 @@ CONCEPTS = ("packing", "target", "orientation", "similar", "bending", "overlap",
 """The switches of :class:`TEMConfig`, in the order of the chain."""
 STREAMS = ("packing", "orientation", "similar", "contours", "shading", "inclined", "second layer", "noise")
 WEAK_CONTRAST = 0.1
-"""Boundaries of less contrast are weak: it is the standard deviation of the paper's strongest noise."""
+"""Boundaries of less contrast are weak. It is the standard deviation of the paper's strongest noise."""
 
 
 @dataclass(frozen=True)

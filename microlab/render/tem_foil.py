@@ -66,6 +66,8 @@ def bend_contours(
 def diffracted(p: np.ndarray, thickness: float) -> np.ndarray:
     """Share of the beam in the reflection, two beams without absorption (Hirsch et al. 1965).
 
+    It is eq. 3 of chapter 13 (concepts-two-beams).
+
     Parameters
     ----------
     p : float array

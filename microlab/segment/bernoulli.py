@@ -43,6 +43,8 @@ def kept_shares(steps: int) -> Tensor:
 def noised_mean(x0: Tensor, kept: Tensor | float) -> Tensor:
     """Probability that a pixel of x_t is 1.
 
+    It is eq. 3 of chapter 14 (closed-bernoulli).
+
     Parameters
     ----------
     x0 : float tensor in [0, 1]

@@ -70,7 +70,7 @@ class EdgeConfig:
 
     @property
     def least_side(self) -> int:
-        """Smallest side of an image, px: the largest filter's window must fit into it."""
+        """Smallest side of an image in px. The largest filter's window must fit into it."""
         return max(self.median, 2 * math.ceil(4 * self.sigma) + 1)
 
 
@@ -202,6 +202,8 @@ def canny(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
 
 def choose_threshold(strength: np.ndarray, config: EdgeConfig | None = None, floor: float = 0.0) -> float:
     """Threshold of a detector's strength by the rule of the configuration, at least `floor`.
+
+    The rule ``noise`` is eq. 1 of chapter 14 (closed-threshold).
 
     ``noise``
         The gradient of Gaussian noise has the Rayleigh distribution, ``P(r > t) = exp(-t**2 / (2 s**2))``,

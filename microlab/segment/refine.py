@@ -38,7 +38,7 @@ def first_guess(
     Parameters
     ----------
     net1 : Module
-        :class:`EdgeNet`, or any network from (N, C, H, W) to (N, 1, H, W) logits.
+        :class:`.EdgeNet`, or any network from (N, C, H, W) to (N, 1, H, W) logits.
     channels : (C, H, W) float in [0, 1]
     device
         Default: `microlab.training.device`.
@@ -83,10 +83,12 @@ def refine(
 ) -> Refinement:
     """Apply Net2 to its own result until the map stands still.
 
+    The iteration is eq. 2 of chapter 14 (closed-iterate).
+
     Parameters
     ----------
     net2 : Module
-        :class:`RefineNet`, or any network from (N, 1 + C, H, W), the map first, to (N, 1, H, W) logits.
+        :class:`.RefineNet`, or any network from (N, 1 + C, H, W), the map first, to (N, 1, H, W) logits.
     first : (H, W) float in [0, 1]
         First boundary map, as :func:`first_guess` makes it.
     channels : (C, H, W) float in [0, 1]

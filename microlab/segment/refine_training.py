@@ -100,7 +100,7 @@ def train_first(
     config : FirstConfig, optional
     model : Module, optional
         A network to start from, which stays as it is: one to fine-tune, or another kind for comparison. It
-        maps (N, C, H, W) to (N, 1, H, W) logits. By default a new :class:`EdgeNet`.
+        maps (N, C, H, W) to (N, 1, H, W) logits. By default a new :class:`.EdgeNet`.
     **options
         ``folder``, ``validate``, ``device``, ``progress``, ``resume`` and ``callback`` of
         `microlab.training.fit`.
@@ -147,7 +147,7 @@ def train_second(
     guesses : sequence of (H, W) float in [0, 1], optional
         Net1's map of each pair, on images that Net1 was not trained on: its mistakes are the ones to mend.
     model : Module, optional
-        As :func:`train_first`, from (N, 1 + C, H, W), the map first. By default a new :class:`RefineNet`.
+        As :func:`train_first`, from (N, 1 + C, H, W), the map first. By default a new :class:`.RefineNet`.
     **options
         As :func:`train_first`.
 
@@ -226,7 +226,7 @@ def mending_loss(network: nn.Module, x: Tensor, target: Tensor, applications: in
     Parameters
     ----------
     network : callable
-        As :class:`RefineNet`.
+        As :class:`.RefineNet`.
     x : (N, 1 + C, H, W) float
         The damaged map and the image's channels.
     target : (N, 1, H, W) float of 0 and 1

@@ -155,6 +155,8 @@ def pad_reflect(x: Tensor, multiple: int, least: int = 1) -> Tensor:
 def boundary_loss(logits: Tensor, target: Tensor, *, positive_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy plus soft Dice loss, averaged over images.
 
+    With a weight of 1 it is eq. 1 of chapter 07 (sets-loss).
+
     Paper A trains on binary cross-entropy alone. Dice looks at the overlap only, so thin boundaries count
     although most pixels are grain. Dice is taken image by image, which makes the loss of a batch the mean of
     the losses of its images however the batch is shared out over processes.
@@ -216,7 +218,7 @@ def predict(
     batch : int >= 1
         Tiles that go through the network at once.
     device : str or torch.device, optional
-        Default: :func:`microlab.training.device`.
+        Default: :func:`microlab.devices.device`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         ``auto`` takes what a probe finds fastest on this machine.
     prepare : callable, optional

@@ -35,6 +35,8 @@ __all__ = ["GrainGrowth", "Parameters", "boundary_mask", "grow", "max_stable_dt"
 def max_stable_dt(kappa: float = 1.0, L: float = 1.0, dx: float = 1.0, gamma: float = 1.0) -> float:
     """Largest time step at which the explicit scheme is stable and keeps every eta >= 0.
 
+    With gamma = 1 it is eq. 5 of chapter 02 (phase-limit).
+
     What multiplies eta in a step, ``1 + dt L (1 + (2 gamma - 1) eta^2 - 2 gamma phi - 4 kappa / dx^2)``,
     is least inside another grain (eta = 0, phi = 1); it must not turn negative.
     """
@@ -74,6 +76,9 @@ class Parameters:
 
 class GrainGrowth:
     """A running grain-growth simulation.
+
+    A step follows eq. 2 of chapter 02 (phase-allen-cahn), many grains on few fields eq. 1 of chapter 03
+    (grain-growth-equation).
 
     Parameters
     ----------
@@ -203,7 +208,10 @@ class GrainGrowth:
         return (total[1:] * self.parameters.dx**2).cpu().numpy()  # total[0] is owned by none
 
     def energy(self) -> float:
-        """Free energy F of the whole domain; the scheme never lets it rise."""
+        """Free energy F of the whole domain; the scheme never lets it rise.
+
+        It is eq. 1 of chapter 02 (phase-energy), and falls by eq. 3 of chapter 02 (phase-falls).
+        """
         p = self.parameters
         phi = _phi(self.order_parameters).double()
         density = 0.25 - phi / 2 + p.gamma / 2 * phi**2
@@ -326,12 +334,16 @@ def _phi(eta: Tensor) -> Tensor:
 
 
 def _step(eta: Tensor, new: Tensor, rate: float, coupling: float, gamma: float) -> Tensor:
-    """One explicit step into `new`, written as the equation; rate = dt L, coupling = dt L kappa / dx^2."""
+    """One explicit step into `new`, written as the equation; rate = dt L, coupling = dt L kappa / dx^2.
+
+    The equation is eq. 2 of chapter 02 (phase-allen-cahn).
+    """
     phi = (eta * eta).sum(0)
     reaction = eta * (1 + (2 * gamma - 1) * eta * eta - 2 * gamma * phi)
     up, down = torch.roll(eta, 1, -2), torch.roll(eta, -1, -2)
     left, right = torch.roll(eta, 1, -1), torch.roll(eta, -1, -1)
-    return new.copy_(eta + rate * reaction + coupling * (up + down + left + right - 4 * eta))
+    laplacian = up + down + left + right - 4 * eta  # times dx^2
+    return new.copy_(eta + rate * reaction + coupling * laplacian)
 
 
 def _step_in_place(eta: Tensor, new: Tensor, rate: float, coupling: float, gamma: float) -> Tensor:

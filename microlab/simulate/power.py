@@ -205,6 +205,9 @@ def power_diagram(
 ) -> np.ndarray:
     """Grain map of the power diagram: every pixel belongs to the circle of least power, exactly.
 
+    The power is eq. 1 of chapter 13 (concepts-power), a straight boundary lies at eq. 2 of chapter 13
+    (concepts-axis).
+
     Give each centre the height ``z_i = sqrt(max(r)^2 - r_i^2)`` above the image. Its squared distance from a
     pixel is then the power plus the same constant for all circles. So the diagram is the slice of a
     three-dimensional Voronoi diagram, and :func:`microlab.simulate.voronoi.nearest_owner` finds it.

@@ -63,6 +63,8 @@ def regular_seeds(
 ) -> np.ndarray:
     """Seeds no two of which are closer than ``alpha * d0(n, shape)``, by sequential inhibition.
 
+    Regularity is eq. 1 of chapter 01 (voronoi-alpha).
+
     Random positions are proposed one after another, and one is kept when it is far enough from all kept
     before it (Zhu, Thorpe and Windle 2001). alpha = 0 gives :func:`random_seeds`; the cells become more alike
     as alpha grows. Near the limit a small box sometimes jams before it is full; it is then emptied and begun
@@ -153,6 +155,8 @@ def lloyd_seeds(
 
 def d0(n: int, shape: tuple[int, int]) -> float:
     """Distance in px between neighbours of a hexagonal lattice of `n` seeds, ``sqrt(2 H W / (n sqrt(3)))``.
+
+    It is part of eq. 1 of chapter 01 (voronoi-alpha).
 
     Parameters
     ----------
@@ -270,6 +274,8 @@ def cell_areas(grain_map: np.ndarray, n: int | None = None) -> np.ndarray:
 
 def sides(seeds: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Number of sides of every cell, from the periodic Delaunay triangulation.
+
+    Their mean is eq. 2 of chapter 01 (voronoi-six).
 
     Three cells meet at a vertex, so by Euler's theorem on the torus the mean is exactly 6. With very few
     seeds a cell may share two sides with one neighbour, or with itself across the box; each side counts.
