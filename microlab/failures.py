@@ -3,8 +3,8 @@
     error(strength) = ARE(truth, grains found),     warning(strength) = what one can compute without the truth
 
 A warning that rises with the error is worth having; one that stays low while the error is high leaves the
-network confidently wrong. The rule "look yourself if the warning exceeds x" is set on some pictures and judged
-on others.
+network confidently wrong. The rule "look yourself if the warning exceeds x" is set on some pictures and
+judged on others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STRENGTHS = {  # 0 is intact for all
     "charging": (0.15, 0.3, 0.6, 1.2),  # brightness of the strongest streaks, in units of full scale
     "contamination": (0.5, 1.0, 2.0, 4.0),  # thickness of carbon films, in escape depths
     "defocus": (2.0, 4.0, 6.0, 9.0),  # standard deviation of the blur, px
-    "zoomed out": (1.0, 1.5, 2.0),  # octaves: 1 is half the pixels across a grain
+    "zoomed out": (1.0, 1.5),  # octaves: 1 is half the pixels across a grain
     "zoomed in": (1.0, 1.5),  # octaves: 1 is twice the pixels
 }
 UNITS = {
@@ -71,7 +71,7 @@ def photograph(
     seed: int = 0,
     microscope: sem.Microscope | None = None,
 ) -> Picture:
-    """A virtual micrograph with one fault, which acts where it does in a microscope: before or after the noise.
+    """A virtual micrograph with one fault, which acts where it does in a microscope, before or after noise.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def sweep(
     size, number : int
         Side of a picture in pixels, and its cells before growth.
     automatic : bool
-        Examine the zoomed pictures also at the zoom that is estimated from them.
+        Examine the most zoomed pictures also at the zoom that is estimated from them.
     jobs : int
         Processes; -1 for one per core.
 
@@ -209,8 +209,9 @@ def _sweep_one(seed, network, strengths, size, number, automatic) -> list[dict]:
     grain_map = grains(seed, size, number)
     plan = [("intact", 0.0, False)]
     for fault, values in strengths.items():
-        zooms = (False, True) if automatic and fault.startswith("zoomed") else (False,)
-        plan += [(fault, strength, auto) for strength in values for auto in zooms]
+        plan += [(fault, strength, False) for strength in values]
+        if automatic and fault.startswith("zoomed"):
+            plan.append((fault, max(values), True))
     rows = []
     for fault, strength, auto in plan:
         picture = photograph(grain_map, "charging" if fault == "intact" else fault, strength, seed)
@@ -294,8 +295,8 @@ def rules(setting: pd.DataFrame, testing: pd.DataFrame, limit: float = BAD) -> p
     Returns
     -------
     DataFrame
-        One row per rule: its threshold and what :func:`judge` says. "either" raises the alarm if the disagreement
-        or the largest grain does, at their own thresholds.
+        One row per rule: its threshold and what :func:`judge` says. "either" raises the alarm if the
+        disagreement or the largest grain does, at their own thresholds.
     """
     bad_then, bad = (table["adapted Rand error"] > limit for table in (setting, testing))
     found, alarms = {}, {}

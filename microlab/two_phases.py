@@ -132,7 +132,10 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
     """
     lines, thin = skeletonize(picture.truth), skeletonize(found)
     near = distance_transform_edt(~thin) <= tolerance if thin.any() else np.zeros_like(thin)
-    kinds = {"recall, grain boundaries": lines & ~picture.border, "recall, phase borders": lines & picture.border}
+    kinds = {
+        "recall, grain boundaries": lines & ~picture.border,
+        "recall, phase borders": lines & picture.border,
+    }
     return {name: float(near[kind].mean()) if kind.any() else float("nan") for name, kind in kinds.items()}
 
 
@@ -182,7 +185,7 @@ def study(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """The shipped network, one taught on two phases and a control taught on one, on polycrystals unseen by all.
+    """A network, one taught on two phases and a control taught on one, on polycrystals that none has seen.
 
     Parameters
     ----------
@@ -203,7 +206,8 @@ def study(
     solids = [structure(seed + k) for k in range(structures)]
     learn = [photograph(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
     control = [
-        replace(p, image=_without_phases(solids[k % structures], seed + 1000 + k)) for k, p in enumerate(learn)
+        replace(p, image=_without_phases(solids[k % structures], seed + 1000 + k))
+        for k, p in enumerate(learn)
     ]
     methods = {
         "shipped": network,
@@ -218,7 +222,9 @@ def study(
             about = {"picture": k, "groove": groove}
             rows += [{"method": name} | about | examine(picture, one) for name, one in methods.items()]
             nothing = np.zeros_like(picture.truth)
-            rows.append({"method": TRIVIAL} | about | _scores(picture, nothing, np.ones(nothing.shape, np.int32)))
+            rows.append(
+                {"method": TRIVIAL} | about | _scores(picture, nothing, np.ones(nothing.shape, np.int32))
+            )
     return pd.DataFrame(rows)
 
 

@@ -397,7 +397,7 @@ def scan_windows(shape: tuple[int, int], *, number: int, side: float, seed: Seed
     Returns
     -------
     (H, W) float32 in [0, 1]
-        Thickness over that of one window's film, with edges two pixels wide. Where windows overlap the thicker counts.
+        1 under a film, 0 beside it, with edges about two pixels wide; windows may overlap.
 
     Raises
     ------

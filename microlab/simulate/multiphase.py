@@ -1,10 +1,11 @@
 """Grain growth in a solid of two phases, alpha and beta (chapter 15).
 
-    d eta_i / dt = L [ gamma (c - c_other)^2 eta_i - eta_i^3 - 2 eps eta_i sum_{j != i} eta_j^2 + kappa lap eta_i ]
+    d eta_i / dt = L [ gamma (c - c_other)^2 eta_i - eta_i^3 - 2 eps eta_i sum_{j != i} eta_j^2
+                       + kappa lap(eta_i) ]
     d c / dt     = M lap( dF/dc )
 
-Every grain has an order parameter and belongs to one phase; c is a composition that nothing makes or destroys.
-A grain can only grow at the expense of the other phase if atoms diffuse there, so the phases hold one another
+Every grain has an order parameter and belongs to one phase; c is a composition, which is conserved. A grain
+can only grow at the expense of the other phase if atoms diffuse there, so the phases hold one another
 up. The free energy is that of Chen and Fan (J. Am. Ceram. Soc. 79, 1163, 1996) and Fan and Chen (Acta Mater.
 45, 3297, 1997):
 
@@ -14,8 +15,8 @@ up. The free energy is that of Chen and Fan (J. Am. Ceram. Soc. 79, 1163, 1996) 
     f(c) = A/4 (x^4/h^2 - 2 x^2 + h^2) + gamma^2/4 [(c - c_alpha)^4 + (c - c_beta)^4],
     x = c - (c_alpha + c_beta)/2,   h = (c_beta - c_alpha)/2
 
-c_other is c_beta for an alpha grain and c_alpha for a beta grain. With gamma = 1/(2h)^2 a grain of either phase has
-F = 0 at eta = 1 and its own composition, so a flat border leaves the compositions at c_alpha and c_beta.
+c_other is c_beta for an alpha grain and c_alpha for a beta grain. With gamma = 1/(2h)^2 a grain of either
+phase has F = 0 at eta = 1 and its own composition: a flat border leaves the phases at c_alpha and c_beta.
 With one phase and constant c the first line is that of `phasefield`, with its gamma = eps.
 
 Order parameters take explicit Euler steps; c takes a semi-implicit one in Fourier space (Eyre's splitting:
@@ -63,7 +64,9 @@ class Parameters:
             if not (np.isfinite(value) and (value > 0 or (name == "M" and value == 0))):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
         if not 0 < self.c_alpha < self.c_beta < 1:
-            raise ValueError(f"compositions must lie 0 < c_alpha < c_beta < 1, got {self.c_alpha}, {self.c_beta}")
+            raise ValueError(
+                f"compositions must lie 0 < c_alpha < c_beta < 1, got {self.c_alpha}, {self.c_beta}"
+            )
         if self.eps <= 0.5:
             raise ValueError(f"eps must exceed 1/2, or grains do not exclude one another; got {self.eps}")
         largest = phasefield.max_stable_dt(self.kappa, self.L, self.dx, self.eps)
@@ -122,7 +125,9 @@ class TwoPhaseGrowth:
         self.n = int(grains.max()) + 1
         phases = np.asarray(phase_of)
         if phases.shape != (self.n,) or not np.isin(phases, (ALPHA, BETA)).all():
-            raise ValueError(f"phase_of must hold {ALPHA} or {BETA} for each of the {self.n} grains, got {phases}")
+            raise ValueError(
+                f"phase_of must hold {ALPHA} or {BETA} for each of the {self.n} grains, got {phases}"
+            )
         self.phase_of = phases.astype(np.uint8)
         self.step_count = 0
         self._reach = int(np.ceil(reach * np.sqrt(p.kappa) / p.dx))
@@ -239,9 +244,7 @@ class TwoPhaseGrowth:
         self._beta = phase[self.owner.long()].to(self.order_parameters.dtype)
 
 
-def assign_phases(
-    grain_map: ArrayLike, fraction: float, seed: int | np.random.Generator = 0
-) -> np.ndarray:
+def assign_phases(grain_map: ArrayLike, fraction: float, seed: int | np.random.Generator = 0) -> np.ndarray:
     """Give grains a phase at random, until beta covers about `fraction` of the area.
 
     Parameters
