@@ -107,7 +107,8 @@ def phases(size: str) -> dict:
     return {
         "title": "Two phases: a network that knows one, and what training mends",
         "data": f"{plan['test']} two-phase polycrystals that no training has seen, 192 x 192 px, seen "
-        "with and without grooves on the borders between the phases; mean and standard deviation over the pictures.",
+        "with and without grooves on the borders between the phases; mean and standard deviation over the "
+        "pictures.",
         "virtual": True,
         "sets": {
             "shipped": "the labour-free network, which has met one phase only",

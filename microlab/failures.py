@@ -39,6 +39,7 @@ UNITS = {
 }
 WARNINGS = ("disagreement", "deviation", "largest grain")
 SCORES = ("boundary F1, 3 px", "adapted Rand error", "count error")
+HALF_LINE = 2.0  # px; a thinner true line breaks where the scan jitters, and its grains run together
 VIEWS = 4  # looks at each picture for its warnings: the quarter turns
 BAD = 0.2  # adapted Rand error beyond which we call a segmentation unusable
 
@@ -104,7 +105,7 @@ def photograph(
     elif fault == "contamination":
         film = strength * specimen.scan_windows(grain_map.shape, number=2, side=0.8, seed=[seed, 15])
     image, distance = sem.render(grain_map, m, seed=seed, return_distance=True, film=film)
-    return Picture(_zoomed(image, fault, strength), distance <= m.boundary_half_width)
+    return Picture(_zoomed(image, fault, strength), distance <= max(m.boundary_half_width, HALF_LINE))
 
 
 def spoil(image: np.ndarray, fault: str, strength: float, seed: int = 0) -> np.ndarray:
