@@ -8,7 +8,7 @@ import pytest
 from dark_lines import save_network
 from sklearn.metrics import balanced_accuracy_score, roc_curve
 
-from microlab import failures, pipeline
+from microlab import failures, pipeline, results
 from microlab.render import specimen
 from microlab.render.sem import Microscope, Phases, render
 from microlab.render.specimen import carbon_film, phase_contrast, scan_windows
@@ -173,3 +173,24 @@ def test_rules_are_set_and_judged_on_different_polycrystals():
     assert (found.loc[list(failures.WARNINGS), "balanced accuracy"] > 0.7).all()
     assert found.loc["always look", "balanced accuracy"] == 0.5
     assert found.loc["either", "misses"] <= found.loc["disagreement", "misses"]
+
+
+def test_the_stored_rules_follow_from_the_stored_pictures():
+    stored = results.load("when_it_breaks")
+    table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
+    found = failures.rules(*failures.halves(table))
+    for rule, row in stored["scores"].items():
+        for measure in ("false alarms", "misses", "balanced accuracy"):
+            assert found.loc[rule, measure] == pytest.approx(row[measure], abs=1e-3), (rule, measure)
+    assert stored["scores"][stored["trivial"]]["balanced accuracy"] == 0.5
+
+
+def test_a_stored_picture_is_measured_again_as_it_was():
+    # Seed 0 without a fault and with the thickest film, as the benchmark takes them.
+    stored = results.load("when_it_breaks")
+    table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
+    row = table[(table["seed"] == 0) & (table["fault"] == "contamination") & (table["strength"] == 4)].iloc[0]
+    picture = failures.photograph(failures.grains(0, 192, 24), "contamination", 4.0, 0)
+    _, measured = failures.examine(picture, pipeline.load_network())
+    for name in (*failures.SCORES, "disagreement", "largest grain"):
+        assert measured[name] == pytest.approx(row[name], abs=0.03), name  # other processors round otherwise
