@@ -18,7 +18,8 @@ from skimage.transform import resize
 
 from microlab import pipeline
 from microlab.pipeline import Network, Segmentation
-from microlab.render import sem, specimen
+from microlab.render import sem
+from microlab.render.film import carbon_film, scan_windows
 from microlab.segment.scale import resize_by
 from microlab.simulate import phasefield, voronoi
 from microlab.uncertainty import estimate_uncertainty
@@ -103,7 +104,7 @@ def photograph(
     elif fault == "defocus":
         m = replace(m, blur=float(np.hypot(m.blur, strength)))
     elif fault == "contamination":
-        film = strength * specimen.scan_windows(grain_map.shape, number=2, side=0.8, seed=[seed, 15])
+        film = strength * scan_windows(grain_map.shape, number=2, side=0.8, seed=[seed, 15])
     image, distance = sem.render(grain_map, m, seed=seed, return_distance=True, film=film)
     return Picture(_zoomed(image, fault, strength), distance <= max(m.boundary_half_width, HALF_LINE))
 
@@ -123,8 +124,8 @@ def spoil(image: np.ndarray, fault: str, strength: float, seed: int = 0) -> np.n
     elif fault == "defocus":
         image = sem.point_spread(image, sigma=strength)
     elif fault == "contamination":
-        film = strength * specimen.scan_windows(image.shape, number=2, side=0.8, seed=[seed, 15])
-        image = specimen.carbon_film(image, film)
+        film = strength * scan_windows(image.shape, number=2, side=0.8, seed=[seed, 15])
+        image = carbon_film(image, film)
     return np.clip(_zoomed(image, fault, strength), 0, 1).astype(np.float32)
 
 

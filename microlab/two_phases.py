@@ -18,6 +18,7 @@ from skimage.morphology import skeletonize
 from microlab import pipeline, recipe
 from microlab.pipeline import Network
 from microlab.render import sem
+from microlab.render.phases import Phases
 from microlab.render.specimen import boundary_geometry
 from microlab.simulate import multiphase, voronoi
 
@@ -104,7 +105,7 @@ def photograph(
     drawn_step, drawn_groove = rng.choice([-1, 1]) * rng.uniform(0.1, 0.35), rng.integers(2) * rng.random()
     m = sem.draw_microscope(seed) if microscope is None else microscope
     m = replace(m, drift=0.0, line_jitter=0.0)
-    phases = sem.Phases(
+    phases = Phases(
         solid.phase_map,
         float(drawn_step) if step is None else step,
         float(drawn_groove) if groove is None else groove,

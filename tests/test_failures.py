@@ -10,8 +10,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_curve
 
 from microlab import failures, pipeline, results
 from microlab.render import specimen
-from microlab.render.sem import Microscope, Phases, render
-from microlab.render.specimen import carbon_film, phase_contrast, scan_windows
+from microlab.render.film import carbon_film, scan_windows
+from microlab.render.phases import Phases, phase_contrast
+from microlab.render.sem import Microscope, render
 from microlab.simulate import voronoi
 
 MAP = voronoi.tessellate(voronoi.random_seeds(12, (96, 96), 3), (96, 96))

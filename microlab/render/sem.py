@@ -14,6 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from microlab.render import specimen
+from microlab.render.film import carbon_film
+from microlab.render.phases import Phases, phase_contrast
 from microlab.render.specimen import Seed, boundary_geometry
 
 
@@ -267,26 +269,6 @@ class MicroscopeRanges:
     absent: float = 0.35
 
 
-@dataclass(frozen=True)
-class Phases:
-    """A second phase in a virtual micrograph.
-
-    Attributes
-    ----------
-    phase_map : (H, W) int
-        0 or 1 for each pixel, constant over a grain.
-    step : float
-        Brightness of phase 1 above phase 0, in units of full scale.
-    groove : float
-        Depth of the groove between two phases over that between two grains. An etchant that attacks grain
-        boundaries may leave phase borders flat (0): they show by their contrast alone.
-    """
-
-    phase_map: np.ndarray
-    step: float = 0.25
-    groove: float = 0.0
-
-
 LOGARITHMIC = frozenset({"groove_width", "texture_length", "electrons", "detector_noise", "pit_radius"})
 OPTIONAL = frozenset(
     {
@@ -379,7 +361,7 @@ def render(
     distance = geometry.distance
     image = specimen.grain_contrast(grain_map, mean=m.grain_mean, spread=m.grain_spread, seed=rng)
     if phases is not None:
-        image = specimen.phase_contrast(image, phases.phase_map, step=phases.step)
+        image = phase_contrast(image, phases.phase_map, step=phases.step)
     image = specimen.facet_tilt(image, grain_map, slope=m.tilt, seed=rng)
     image = specimen.terraces(
         image, grain_map, distance, amplitude=m.terrace_amplitude, spacing=m.terrace_spacing, seed=rng
@@ -404,7 +386,7 @@ def render(
     image = specimen.spots(image, number=m.particles, radius=m.particle_radius, contrast=0.3, seed=rng)
     image = specimen.contamination(image, depth=m.contamination, correlation_length=25.0, seed=rng)
     if film is not None:
-        image = specimen.carbon_film(image, film)
+        image = carbon_film(image, film)
     image = illumination(image, slope=m.shading, angle=m.shading_angle, vignetting=m.vignetting)
     image = point_spread(image, sigma=m.blur)
     path = scan_path(image.shape, jitter=m.line_jitter, drift=m.drift, seed=rng)
