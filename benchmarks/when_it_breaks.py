@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 import microlab
-from microlab import failures, results, training, two_phases
+from microlab import alarms, failures, results, training, two_phases
 from microlab.data.files import atomic
 from microlab.devices import hardware
 
@@ -53,8 +53,8 @@ def faults(size: str, jobs: int) -> dict:
         jobs=jobs,
     )
     seconds = time.perf_counter() - start
-    setting, testing = failures.halves(table)
-    rules = failures.rules(setting, testing)
+    setting, testing = alarms.halves(table)
+    rules = alarms.rules(setting, testing)
     bad = testing["adapted Rand error"] > failures.BAD
     scores = {
         name: {measure: rounded(value) for measure, value in row.items()} for name, row in rules.iterrows()

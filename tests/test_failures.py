@@ -8,7 +8,7 @@ import pytest
 from dark_lines import save_network
 from sklearn.metrics import balanced_accuracy_score, roc_curve
 
-from microlab import failures, pipeline, results
+from microlab import alarms, failures, pipeline, results
 from microlab.render import specimen
 from microlab.render.film import carbon_film, scan_windows
 from microlab.render.phases import Phases, phase_contrast
@@ -138,27 +138,27 @@ def test_the_threshold_is_youden_s():
     rng = np.random.default_rng(0)
     bad = rng.random(300) < 0.4
     warning = rng.normal(size=300) + 1.2 * bad
-    found = failures.best_threshold(warning, bad)
+    found = alarms.best_threshold(warning, bad)
     false, caught, _ = roc_curve(bad, warning)
-    ours = failures.judge(warning > found, bad)
+    ours = alarms.judge(warning > found, bad)
     assert ours["balanced accuracy"] == pytest.approx((1 + (caught - false).max()) / 2)
     assert ours["balanced accuracy"] == pytest.approx(balanced_accuracy_score(bad, warning > found))
 
 
 def test_a_perfect_warning_makes_no_error_and_a_rule_needs_both_kinds():
     bad = np.array([False, True, False, True])
-    found = failures.best_threshold(np.array([0.1, 0.8, 0.2, 0.6]), bad)
+    found = alarms.best_threshold(np.array([0.1, 0.8, 0.2, 0.6]), bad)
     assert 0.2 < found < 0.6
     with pytest.raises(ValueError, match="good and bad pictures, got 4 bad of 4"):
-        failures.best_threshold(np.arange(4.0), np.ones(4, bool))
+        alarms.best_threshold(np.arange(4.0), np.ones(4, bool))
 
 
 def test_always_looking_has_a_balance_of_one_half():
     bad = np.array([True, False, False])
-    assert failures.judge(np.ones(3, bool), bad) == {
+    assert alarms.judge(np.ones(3, bool), bad) == {
         "false alarms": 1.0, "misses": 0.0, "balanced accuracy": 0.5
     }  # fmt: skip
-    assert failures.judge(np.zeros(3, bool), bad)["balanced accuracy"] == 0.5
+    assert alarms.judge(np.zeros(3, bool), bad)["balanced accuracy"] == 0.5
 
 
 def test_rules_are_set_and_judged_on_different_polycrystals():
@@ -167,10 +167,10 @@ def test_rules_are_set_and_judged_on_different_polycrystals():
     table = pd.DataFrame({"seed": np.repeat(np.arange(6), 10), "adapted Rand error": error})
     for name in failures.WARNINGS:
         table[name] = error + 0.05 * rng.normal(size=60)
-    setting, testing = failures.halves(table)
+    setting, testing = alarms.halves(table)
     assert not set(setting["seed"]) & set(testing["seed"])
     assert len(setting) + len(testing) == len(table)
-    found = failures.rules(setting, testing, limit=0.5)
+    found = alarms.rules(setting, testing, limit=0.5)
     assert (found.loc[list(failures.WARNINGS), "balanced accuracy"] > 0.7).all()
     assert found.loc["always look", "balanced accuracy"] == 0.5
     assert found.loc["either", "misses"] <= found.loc["disagreement", "misses"]
@@ -179,7 +179,7 @@ def test_rules_are_set_and_judged_on_different_polycrystals():
 def test_the_stored_rules_follow_from_the_stored_pictures():
     stored = results.load("when_it_breaks")
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
-    found = failures.rules(*failures.halves(table))
+    found = alarms.rules(*alarms.halves(table))
     for rule, row in stored["scores"].items():
         for measure in ("false alarms", "misses", "balanced accuracy"):
             assert found.loc[rule, measure] == pytest.approx(row[measure], abs=1e-3), (rule, measure)
