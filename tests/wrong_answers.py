@@ -30,7 +30,7 @@ class Answers:
     stub: Callable[[], tuple] | None = None
 
 
-PARTS = ("00_04", "05_09", "10_12", "13_14", "16")
+PARTS = ("00_04", "05_09", "10_12", "13_14", "15", "16")
 
 
 def all_answers() -> dict[str, Answers]:

@@ -14,6 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from microlab.render import specimen
+from microlab.render.film import carbon_film
+from microlab.render.phases import Phases, phase_contrast
 from microlab.render.specimen import Seed, boundary_geometry
 
 
@@ -328,6 +330,8 @@ def render(
     seed: Seed = 0,
     periodic: bool = True,
     return_distance: bool = False,
+    phases: Phases | None = None,
+    film: np.ndarray | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Photograph a grain map with a virtual scanning electron microscope.
 
@@ -345,6 +349,10 @@ def render(
         Whether the grain map wraps around.
     return_distance : bool
         Also return the truth, moved by the same jitter and drift as the image.
+    phases : Phases, optional
+        A second phase: which grains belong to it, and how its borders look.
+    film : (H, W) float, optional
+        Thickness of a carbon film on the specimen, in escape depths.
 
     Returns
     -------
@@ -361,6 +369,8 @@ def render(
     geometry = boundary_geometry(grain_map, periodic=periodic)
     distance = geometry.distance
     image = specimen.grain_contrast(grain_map, mean=m.grain_mean, spread=m.grain_spread, seed=rng)
+    if phases is not None:
+        image = phase_contrast(image, phases.phase_map, step=phases.step)
     image = specimen.facet_tilt(image, grain_map, slope=m.tilt, seed=rng)
     image = specimen.terraces(
         image, grain_map, distance, amplitude=m.terrace_amplitude, spacing=m.terrace_spacing, seed=rng
@@ -373,12 +383,19 @@ def render(
     image = specimen.edge_brightening(
         image, distance, gain=m.rim_gain, offset=2.5 * m.groove_width, width=m.rim_width
     )
-    image = specimen.groove(
+    grooved = specimen.groove(
         image, geometry, depth=m.groove_depth, width=m.groove_width, variation=m.groove_variation, seed=rng
     )
+    if phases is None:
+        image = grooved
+    else:  # where the nearest boundary is one between phases, the groove has its own depth
+        border = boundary_geometry(phases.phase_map.astype(np.int32), periodic=periodic).distance <= distance
+        image = np.where(border, image + phases.groove * (grooved - image), grooved)
     image = specimen.spots(image, number=m.pits, radius=m.pit_radius, contrast=-0.5, seed=rng)
     image = specimen.spots(image, number=m.particles, radius=m.particle_radius, contrast=0.3, seed=rng)
     image = specimen.contamination(image, depth=m.contamination, correlation_length=25.0, seed=rng)
+    if film is not None:
+        image = carbon_film(image, film)
     image = illumination(image, slope=m.shading, angle=m.shading_angle, vignetting=m.vignetting)
     image = point_spread(image, sigma=m.blur)
     path = scan_path(image.shape, jitter=m.line_jitter, drift=m.drift, seed=rng)
