@@ -1,6 +1,8 @@
 """Carbon films on the specimen: what the beam leaves where it has dwelt (chapter 15).
 
-I = I_0 exp(-h) + level (1 - exp(-h)),     h the thickness in escape depths
+    I = I_0 exp(-h) + level (1 - exp(-h)),     h the thickness in escape depths
+
+The first term is eq. 1 of chapter 15 (breaks-film); the second is what the film shines itself.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     d eta_i / dt = L [ gamma (c - c_other)^2 eta_i - eta_i^3 - 2 eps eta_i sum_{j != i} eta_j^2
                        + kappa lap(eta_i) ]
-    d c / dt     = M lap( dF/dc )
+    d c / dt     = M lap( dF/dc )                    (eq. 2 of chapter 15 (breaks-two-phases))
 
 Every grain has an order parameter and belongs to one phase; c is a composition, which is conserved. A grain
 can only grow at the expense of the other phase if atoms diffuse there, so the phases hold one another
