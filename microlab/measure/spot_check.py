@@ -3,8 +3,8 @@
     crossings of a line = changes of grain along it,     length / crossings = mean intercept
 
 Who counts the boundaries that a line crosses in the bare micrograph, and then lets the label image count the
-same line, compares the same boundaries: chance does not enter, and each difference is a fault to look at. What
-n boundaries without a fault promise of all the others is eq. 1 of chapter 16 (yours-three).
+same line, compares the same boundaries: chance does not enter, and each difference is a fault to look at.
+Counting n boundaries without a fault promises eq. 1 of chapter 16 (yours-three).
 """
 
 from __future__ import annotations
