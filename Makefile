@@ -50,6 +50,9 @@ book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
 
+pdf: $(READY)  ## print the book that make book built as one PDF, _build/microlab.pdf; needs Chromium
+	$(BIN)/python tools/make_pdf.py _build/html _build/microlab.pdf
+
 browse: $(READY)  ## read the built book in a headless Chromium: errors, widths, controls, accessibility
 	$(BIN)/python tools/browse_site.py _build/html --shots _build/shots
 	@echo "Pictures of every page: _build/shots"

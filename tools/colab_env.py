@@ -3,7 +3,7 @@
 python tools/colab_env.py .venv-colab      (`make colab` calls it)
 
 The versions are those of tools/colab-constraints.txt. Python is 3.13, Colab's own, where it is installed and
-a CPU build of torch for it can be had; otherwise the Python that runs this. The last line says which, and why.
+a CPU build of torch for it can be had; otherwise the Python that runs this. The last line says which and why.
 """
 
 from __future__ import annotations
