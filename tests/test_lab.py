@@ -97,7 +97,7 @@ def page(tmp_path):
     problems = []
     with browse_site.chromium() as browser:
         page = browser.new_page(viewport=browse_site.DESKTOP)
-        page.set_default_timeout(1000 * 100)
+        page.set_default_timeout(1000 * browse_site.PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
         yield page
         if SHOTS:

@@ -34,11 +34,17 @@ img, table { max-width: 100% !important; }
 img { height: auto; }
 pre, code { white-space: pre-wrap !important; overflow-wrap: anywhere; break-inside: auto !important; }
 pre { orphans: 3; widows: 3; }
+.cell, .cell_input, .cell_output, .pst-scrollable-table-container, .highlight, [class^="highlight-"] {
+  display: block !important; overflow: visible !important; /* what scrolls or flexes is never broken */
+}
+.cell_input, .highlight, [class^="highlight-"] { break-inside: auto !important; }
+mjx-container svg g { stroke: none !important; } /* a width of 0 is a hairline, and letters look bold */
 pre, div.highlight pre { font-size: 8.5pt; max-height: none !important; overflow: visible !important; }
-table { display: table; font-size: 8.5pt; width: 100%; overflow-wrap: anywhere; }
+table { display: table; font-size: 7.5pt; width: 100%; overflow-wrap: break-word; }
+table:has(th:nth-child(10)) { font-size: 6.3pt; }
+td, th { padding: 1.5pt 3pt !important; }
 a { color: inherit; text-decoration: none; border-bottom: 0.4pt solid #777; }
 .cover { break-before: avoid; padding-top: 60mm; text-align: center; }
-.cover img { width: 100%; margin-top: 15mm; }
 .contents li { list-style: none; margin: 0.2em 0; }
 .copybtn, .headerlink, .ml-controls, .ml-panel { display: none !important; }
 """
