@@ -23,16 +23,17 @@ CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyPI's torch is gigabytes 
 PACKAGES = ["ipython", "ipykernel", "ipywidgets", "anywidget", "pytest", "nbval==0.11.0"]
 
 
-def pip(folder: Path, *arguments: str) -> bool:
-    """Run pip of an environment; True if it succeeded."""
+def pip(folder: Path, *arguments: str) -> str:
+    """Run pip of an environment; what went wrong, or nothing."""
     command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    return subprocess.run([*command, *arguments], cwd=ROOT).returncode == 0
+    run = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    return run.stderr or "pip failed" if run.returncode else ""
 
 
 def make(folder: Path, python: str, torch: list[list[str]]) -> bool:
     """Make the environment anew, with torch by the first of the ways that works; False if none does."""
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    return any(pip(folder, "--no-deps", *way) for way in torch)
+    return any(not pip(folder, "--no-deps", *way) for way in torch)
 
 
 def main() -> int:
@@ -60,12 +61,12 @@ def main() -> int:
         missing = "no CPU build of torch for Python 3.13 was found" if newest else "there is no python3.13"
         why = f"because {missing}; Colab has 3.13"
     python = folder / "bin" / "python"
-    show = "import platform, torch; print(platform.python_version(), torch.__version__)"
+    show = "import importlib.metadata as m, platform; print(platform.python_version(), m.version('torch'))"
     found, torch = subprocess.run(
         [python, "-c", show], check=True, capture_output=True, text=True
     ).stdout.split()
-    if not pip(folder, "-c", str(CONSTRAINTS), f"torch=={torch}", "-e", ".", *PACKAGES):
-        raise SystemExit(f"{CONSTRAINTS} does not fit Python {found} and torch {torch}: pip says above why")
+    if wrong := pip(folder, "-c", str(CONSTRAINTS), f"torch=={torch}", "-e", ".", *PACKAGES):
+        raise SystemExit(f"{CONSTRAINTS} does not fit Python {found} and torch {torch}:\n{wrong}")
     print(f"{folder.name}: Colab's versions, Python {found} ({why}), torch {torch}")
     return 0
 
