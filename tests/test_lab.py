@@ -122,11 +122,12 @@ def run_cells(notebook, *numbers: int) -> None:
     for number in numbers:
         prompt = notebook.locator(".jp-CodeCell .jp-InputArea-prompt").nth(number)
         until = time.monotonic() + browse_site.PATIENCE
-        while re.match(r"\[\s*\]", prompt.inner_text()):
+        while not re.match(r"\[\d+\]", shown := prompt.inner_text()):
             assert time.monotonic() < until, f"cell {number} does not run"
-            prompt.click()
-            prompt.page.keyboard.press("Shift+Enter")
-            prompt.page.wait_for_timeout(3000)
+            if re.match(r"\[\s*\]", shown):
+                prompt.click()
+                prompt.page.keyboard.press("Shift+Enter")
+            prompt.page.wait_for_timeout(2000)
 
 
 def play(panel, name: str) -> None:
