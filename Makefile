@@ -4,10 +4,11 @@
 #   TORCH=cpu|gpu                which build of torch: gpu takes the one PyPI offers, with CUDA on Linux
 #   COURSE=folder                where assignments go; make clean empties the default, _build/assignments
 #   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
+#   TAG=v0.1.0                   what notebooks and links are pinned to (make release); main after a release
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book browse test demo lab assignments notebooks clean
+.PHONY: help book pdf browse test colab demo lab assignments notebooks release clean
 
 PROFILE ?= laptop
 COURSE ?= _build/assignments
@@ -16,6 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH)
+COLAB := .venv-colab
 
 # Real micrographs that lie beside the repository spare their download.
 ifneq ($(wildcard ../shared/data),)
@@ -48,26 +50,38 @@ book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
 
+pdf: $(READY)  ## print the book that make book built as one PDF, _build/microlab.pdf; needs Chromium
+	$(BIN)/python tools/make_pdf.py _build/html _build/microlab.pdf
+
 browse: $(READY)  ## read the built book in a headless Chromium: errors, widths, controls, accessibility
 	$(BIN)/python tools/browse_site.py _build/html --shots _build/shots
 	@echo "Pictures of every page: _build/shots"
 
-test: $(READY)  ## check style, spelling and notebooks, then run all tests and all chapters
+test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run all tests and all chapters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md book tutorials microlab tests tools benchmarks
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build
-	MICROLAB_PROFILE=smoke $(BIN)/python -m pytest 2>&1 | tee _build/pytest.log
-	@echo "All passed. The log: _build/pytest.log"
+	MICROLAB_PROFILE=smoke $(BIN)/python -m pytest tests 2>&1 | tee _build/pytest.log
+	@$(MAKE) --no-print-directory colab
+	@echo "All passed. The logs: _build/pytest.log and _build/colab.log"
+
+$(COLAB)/ready: $(READY) pyproject.toml tools/colab-constraints.txt tools/colab_env.py
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python tools/colab_env.py $(COLAB)
+	@touch $@
+
+colab: $(COLAB)/ready  ## run every notebook with the versions that Colab ships, in .venv-colab
+	@mkdir -p _build
+	MICROLAB_PROFILE=smoke $(COLAB)/bin/python -m pytest tutorials 2>&1 | tee _build/colab.log
 
 demo: $(READY)  ## segment a micrograph without any hand-drawn label and report its grains
 	$(BIN)/microlab demo
 
-lab: $(READY)  ## open the chapters in JupyterLab
+lab: $(READY)  ## open the chapters in JupyterLab, the start page in front
 	@echo "The chapters: tutorials/*.ipynb. Stop JupyterLab with Ctrl-C."
-	$(BIN)/jupyter lab tutorials
+	$(BIN)/jupyter lab tutorials --LabApp.default_url=/lab/tree/00_start.ipynb
 
 assignments: $(READY)  ## make the assignments for students; COURSE=folder keeps a course outside of _build
 	$(BIN)/python tools/make_assignments.py "$(COURSE)"
@@ -76,6 +90,9 @@ notebooks: $(READY)  ## after editing a chapter: write its notebook and the READ
 	$(BIN)/python tools/export_notebooks.py
 	$(BIN)/python tools/update_readme.py
 
+release: $(READY)  ## pin notebooks, badges and links to a tag: make release TAG=v0.1.0
+	$(BIN)/python tools/pin_release.py "$(TAG)"
+
 clean:  ## remove what was built, but not the installation
 	rm -rf _build
-	@echo "Removed _build. To install again from nothing: rm -rf .venv"
+	@echo "Removed _build. To install again from nothing: rm -rf .venv .venv-colab"

@@ -120,7 +120,7 @@ def test_addresses_follow_the_configuration(tmp_path):
     config = read("_config.yml").replace(addresses().repository, "https://github.com/other/place")
     (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
     where = addresses(tmp_path / "_config.yml")
-    assert where.install == "microlab @ git+https://github.com/other/place"
+    assert where.install == "microlab @ git+https://github.com/other/place@main"
     assert where.colab("tutorials/x") == (
         "https://colab.research.google.com/github/other/place/blob/main/tutorials/x.ipynb"
     )

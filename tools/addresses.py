@@ -15,7 +15,7 @@ class Addresses:
     """Addresses of the repository, the published book and the places that run a notebook."""
 
     repository: str  # https://github.com/<owner>/<name>
-    branch: str
+    branch: str  # or, in a release, its tag
     site: str  # https://..., without a slash at its end
     colab_host: str
     binder_host: str
@@ -39,8 +39,8 @@ class Addresses:
 
     @property
     def install(self) -> str:
-        """What pip takes to install the library from the repository."""
-        return f"microlab @ git+{self.repository}"
+        """What pip takes to install the library as it is in this branch or release."""
+        return f"microlab @ git+{self.repository}@{self.branch}"
 
 
 def addresses(config: Path = ROOT / "_config.yml") -> Addresses:
