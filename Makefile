@@ -4,6 +4,7 @@
 #   TORCH=cpu|gpu                which build of torch: gpu takes the one PyPI offers, with CUDA on Linux
 #   COURSE=folder                where assignments go; make clean empties the default, _build/assignments
 #   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
+#   JOBS=2                       test processes at once, each on one thread; a file's tests stay in one
 #   TAG=v0.1.0                   what notebooks and links are pinned to (make release); main after a release
 
 SHELL := /bin/bash -o pipefail
@@ -13,6 +14,10 @@ SHELL := /bin/bash -o pipefail
 PROFILE ?= laptop
 COURSE ?= _build/assignments
 TORCH ?= cpu
+JOBS ?= 2
+# Two processes that both use all cores get in each other's way: one thread each.
+PARALLEL := OMP_NUM_THREADS=1 MICROLAB_PROFILE=smoke
+SPREAD := -n $(JOBS) --dist loadfile
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -64,7 +69,7 @@ test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run 
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build
-	MICROLAB_PROFILE=smoke $(BIN)/python -m pytest tests 2>&1 | tee _build/pytest.log
+	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) tests 2>&1 | tee _build/pytest.log
 	@$(MAKE) --no-print-directory colab
 	@echo "All passed. The logs: _build/pytest.log and _build/colab.log"
 
@@ -74,7 +79,7 @@ $(COLAB)/ready: $(READY) pyproject.toml tools/colab-constraints.txt tools/colab_
 
 colab: $(COLAB)/ready  ## run every notebook with the versions that Colab ships, in .venv-colab
 	@mkdir -p _build
-	MICROLAB_PROFILE=smoke $(COLAB)/bin/python -m pytest tutorials 2>&1 | tee _build/colab.log
+	$(PARALLEL) $(COLAB)/bin/python -m pytest $(SPREAD) tutorials 2>&1 | tee _build/colab.log
 
 demo: $(READY)  ## segment a micrograph without any hand-drawn label and report its grains
 	$(BIN)/microlab demo

@@ -151,7 +151,7 @@ def test_make_test_runs_all_notebooks_with_colabs_versions():
     recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", read("Makefile"), re.M)[1]
     assert "colab" in recipe
     recipe = re.search(r"^colab:.*\n((?:\t.*\n)+)", read("Makefile"), re.M)[1]
-    assert "$(COLAB)/bin/python -m pytest tutorials" in recipe
+    assert "$(COLAB)/bin/python -m pytest $(SPREAD) tutorials" in recipe
 
 
 # ---- Binder ----

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "tools" / "colab-constraints.txt"
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyPI's torch is gigabytes of CUDA on Linux
 # What runs a notebook on Colab, and what runs the notebooks here.
-PACKAGES = ["ipython", "ipykernel", "ipywidgets", "anywidget", "pytest", "nbval==0.11.0"]
+PACKAGES = ["ipython", "ipykernel", "ipywidgets", "anywidget", "pytest", "pytest-xdist", "nbval==0.11.0"]
 
 
 def pip(folder: Path, *arguments: str) -> str:
