@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_pat
 def segment_or_die(*task: object) -> tuple[int, many.Outcome]:
     """As an image that needs more memory than there is: the worker is gone."""
     if task[1].name == "b.tif":
+        time.sleep(1.0)  # the worker still has to tell of the image before; it does so every few milliseconds
         os._exit(9)
     return many._segment_one(*task)
 
