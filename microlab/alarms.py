@@ -78,7 +78,7 @@ def rules(setting: pd.DataFrame, testing: pd.DataFrame, limit: float = BAD) -> p
     Parameters
     ----------
     setting, testing : DataFrame
-        As :func:`sweep` gives them.
+        As :func:`microlab.failures.sweep` gives them.
     limit : float
         Adapted Rand error beyond which a segmentation is bad.
 

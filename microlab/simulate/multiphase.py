@@ -2,12 +2,12 @@
 
     d eta_i / dt = L [ gamma (c - c_other)^2 eta_i - eta_i^3 - 2 eps eta_i sum_{j != i} eta_j^2
                        + kappa lap(eta_i) ]
-    d c / dt     = M lap( dF/dc )                    (eq. 2 of chapter 15 (breaks-two-phases))
+    d c / dt     = M lap( dF/dc )
 
-Every grain has an order parameter and belongs to one phase; c is a composition, which is conserved. A grain
-can only grow at the expense of the other phase if atoms diffuse there, so the phases hold one another
-up. The free energy is that of Chen and Fan (J. Am. Ceram. Soc. 79, 1163, 1996) and Fan and Chen (Acta Mater.
-45, 3297, 1997):
+This is eq. 2 of chapter 15 (breaks-two-phases). Every grain has an order parameter and belongs to one phase;
+c is a composition, which is conserved. A grain can only grow at the expense of the other phase if atoms
+diffuse there, so the phases hold one another up. The free energy is that of Chen and Fan (J. Am. Ceram. Soc.
+79, 1163, 1996) and Fan and Chen (Acta Mater. 45, 3297, 1997):
 
     F = int  f(c) + sum_i [ -gamma/2 (c - c_other)^2 eta_i^2 + eta_i^4/4 ] + eps sum_{i<j} eta_i^2 eta_j^2
            + kappa_c/2 |grad c|^2 + sum_i kappa/2 |grad eta_i|^2
