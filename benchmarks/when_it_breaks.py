@@ -56,14 +56,16 @@ def faults(size: str, jobs: int) -> dict:
     setting, testing = alarms.halves(table)
     rules = alarms.rules(setting, testing)
     bad = testing["adapted Rand error"] > failures.BAD
+    again = int(table["automatic"].sum())
     scores = {
         name: {measure: rounded(value) for measure, value in row.items()} for name, row in rules.iterrows()
     }
     return {
         "title": "When it breaks: which warning to heed",
         "data": f"{plan['seeds']} polycrystals, each through a microscope of its own, {plan['side']} x "
-        f"{plan['side']} px, intact and with each fault: {len(table)} pictures. Rules are set on "
-        f"{len(setting)} pictures of one half of the polycrystals and judged on {len(testing)} of the other, "
+        f"{plan['side']} px, intact and with each fault: {len(table) - again} pictures, {again} of them "
+        f"looked at twice, the second time with the zoom estimated: {len(table)} cases. Rules are set on "
+        f"{len(setting)} cases of one half of the polycrystals and judged on {len(testing)} of the other, "
         f"of which {bad.sum()} are bad: adapted Rand error above {failures.BAD}.",
         "virtual": True,
         "sets": {

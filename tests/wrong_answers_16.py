@@ -19,11 +19,10 @@ ANSWERS = {
     ),
     "yours-ex-three": Answers(
         [
-            (lambda n: 3.0 / n, "rule of three"),
-            (lambda n: 1 - math.exp(math.log(0.95) / n), "0.95 where 0.05"),
-            (lambda n: math.exp(math.log(0.05) / n), "share that is right"),
-            (lambda n: (1 - 0.05) ** n, "solve for the share"),
-            (lambda n: n**-1.0, "least share"),
+            (lambda q: math.ceil(3 / q), "rule of three"),
+            (lambda q: math.log(0.05, 1 - q), "in part"),
+            (lambda q: int(math.log(0.05) / math.log(1 - q)), "the promise is not kept"),
+            (lambda q: math.ceil(math.log(0.95, 1 - q)), "0.95 where 0.05"),
         ]
     ),
     "yours-ex-crossings": Answers(

@@ -19,7 +19,7 @@ def film(answer: Callable) -> str:
         lambda contrast, noise: np.log(contrast / noise),
         [(0.5, 0.05), (0.3, 0.02), (0.08, 0.04)],
         {
-            "the film lets exp(-t) through: solve that, the natural logarithm": (
+            "the film lets exp(-h) through: solve that, with the natural logarithm": (
                 lambda contrast, noise: np.log10(contrast / noise)
             ),
             "the base of the exponential is e, not 2": lambda contrast, noise: np.log2(contrast / noise),
@@ -29,7 +29,7 @@ def film(answer: Callable) -> str:
             "contrast falls exponentially, not in proportion": lambda contrast, noise: 1 - noise / contrast,
         },
     )
-    return "a film twice as thick hides a contrast that is larger by the square"
+    return "a film twice as thick hides the square of the ratio of contrast to noise"
 
 
 @check_for("breaks-ex-judge")
@@ -62,9 +62,8 @@ def judged(answer: Callable) -> str:
             "each is a share of its own kind: of the good pictures, and of the bad ones": ways(
                 lambda alarm, bad: (alarm & ~bad).mean(), lambda alarm, bad: (~alarm & bad).mean()
             ),
-            "these are shares of the alarms; divide by the number of good and of bad pictures": ways(
-                lambda alarm, bad: (~bad)[alarm].mean(), lambda alarm, bad: bad[~alarm].mean()
-            ),
+            "these are shares of the alarms and of the silent pictures; divide by the number of good and of "
+            "bad ones": ways(lambda alarm, bad: (~bad)[alarm].mean(), lambda alarm, bad: bad[~alarm].mean()),
             "the two are exchanged: false alarms come first": ways(right_missed, right_false),
             "the second is the share that is caught; a miss is a bad picture without an alarm": ways(
                 right_false, lambda alarm, bad: alarm[bad].mean()
@@ -74,7 +73,7 @@ def judged(answer: Callable) -> str:
             ),
         },
     )
-    return "both are needed: either one alone is zero for somebody who always, or never, looks"
+    return "both are needed: whoever never looks has no false alarms, whoever always looks no misses"
 
 
 @check_for("breaks-ex-lever")

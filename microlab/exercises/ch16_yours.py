@@ -34,21 +34,24 @@ def size_of_pixel(answer: Callable) -> str:
 
 
 @check_for("yours-ex-three")
-def may_be_wrong(answer: Callable) -> str:
-    """Largest share of faults that a sample without a fault allows at 95 %."""
+def to_look_at(answer: Callable) -> str:
+    """Boundaries that must be looked at, all right, to promise a share of faults at 95 %."""
     compare(
         answer,
-        lambda n: -np.expm1(np.log(0.05) / n),
-        [(3,), (30,), (200,)],
+        lambda q: np.ceil(np.log(0.05) / np.log1p(-q)),
+        [(0.1,), (0.05,), (0.01,)],
         {
-            "3 / n is the rule of three, good for large n; the exact share is wanted": lambda n: 3 / n,
-            "with 0.95 where 0.05 belongs nearly any share would show": lambda n: 1 - 0.95 ** (1 / n),
-            "that is the share that is right; one minus it is wanted": lambda n: 0.05 ** (1 / n),
-            "that is the chance of no fault at one in twenty; solve for the share": lambda n: 0.95**n,
-            "one over n is only the least share that you could have seen": lambda n: 1 / n,
+            "3 / q is the rule of three, a little too many; the exact number is wanted": lambda q: np.ceil(
+                3 / q
+            ),
+            "a boundary cannot be looked at in part: round up": lambda q: np.log(0.05) / np.log(1 - q),
+            "round up, or the promise is not kept": lambda q: np.floor(np.log(0.05) / np.log(1 - q)),
+            "with 0.95 where 0.05 belongs you would promise next to nothing": lambda q: np.ceil(
+                np.log(0.95) / np.log(1 - q)
+            ),
         },
     )
-    return "a hundred boundaries without a fault promise no more than three in a hundred"
+    return "five percent wants 59 boundaries without a fault, one percent 299"
 
 
 @check_for("yours-ex-crossings")

@@ -324,7 +324,7 @@ def each_done(
     try:
         from dask.distributed import Client, KilledWorker, as_completed
     except ImportError as error:
-        raise ValueError("scheduler needs Dask: pip install 'microlab[cluster]'") from error
+        raise ValueError('scheduler needs Dask: pip install "dask[distributed]"') from error
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
