@@ -85,8 +85,8 @@ demo: $(READY)  ## segment a micrograph without any hand-drawn label and report 
 	$(BIN)/microlab demo
 
 lab: $(READY)  ## open the chapters in JupyterLab, the start page in front
-	@echo "The chapters: tutorials/*.ipynb. Stop JupyterLab with Ctrl-C."
-	$(BIN)/jupyter lab tutorials --LabApp.default_url=/lab/tree/00_start.ipynb
+	@echo "The chapters: tutorials/*.ipynb. To keep your answers, work in copies of them. Stop JupyterLab with Ctrl-C."
+	JUPYTER_CONFIG_PATH=$(CURDIR)/tools/lab $(BIN)/jupyter lab tutorials --LabApp.default_url=/lab/tree/00_start.ipynb
 
 assignments: $(READY)  ## make the assignments for students; COURSE=folder keeps a course outside of _build
 	$(BIN)/python tools/make_assignments.py "$(COURSE)"

@@ -95,7 +95,8 @@ def simulator(
     *,
     seed: int = 0,
     steps: int = 1000,
-    caption: str = "Grain growth, computed by your browser. Click or drag in the picture to place seeds.",
+    caption: str = "Grain growth, computed by your browser. Click or drag in the picture to place seeds, or "
+    "use the arrow keys and Enter.",
 ) -> HTML:
     """A grain-growth simulation that runs in the published page, without a kernel and without a network.
 

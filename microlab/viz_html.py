@@ -78,6 +78,7 @@ _SLIDER = """<figure class="ml-frames" id="{uid}" style="max-width:{width}px;mar
     button.textContent = "Play"; button.setAttribute("aria-pressed", "false");
   }};
   range.addEventListener("input", () => {{ stop(); show(); }});
+  range.addEventListener("keydown", (event) => event.stopPropagation());  // or JupyterLab takes the arrows
   button.addEventListener("click", () => {{
     if (timer !== null) return stop();
     button.textContent = "Pause"; button.setAttribute("aria-pressed", "true");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -60,6 +61,7 @@ def address(tmp_path, monkeypatch):
         monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / name.lower()))
     for name in ("WORKSPACES", "SETTINGS"):
         monkeypatch.setenv(f"JUPYTERLAB_{name}_DIR", str(tmp_path / name.lower()))
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(ROOT / "tools" / "lab"))
     monkeypatch.setenv("MICROLAB_PROFILE", "smoke")
     command = [
         sys.executable,
@@ -131,7 +133,12 @@ def run_cells(notebook, *numbers: int) -> None:
 
 
 def play(panel, name: str) -> None:
-    """The simulator moves while it plays, and stands still after Pause."""
+    """The simulator moves while it plays, and stands still after Pause; an arrow key moves its slider."""
+    slider = panel.locator("[data-set=kappa]")
+    slider.focus()
+    slider.press("ArrowRight")
+    assert slider.input_value() == "1.1"
+    assert slider.evaluate("e => e === document.activeElement")
     canvas = panel.locator("canvas")
     canvas.scroll_into_view_if_needed()
     before = picture(canvas, f"{name}-before")
@@ -143,6 +150,13 @@ def play(panel, name: str) -> None:
     after = picture(canvas, f"{name}-after")
     assert (np.abs(after - before).max(axis=2) > 30).mean() > 0.05
     assert np.array_equal(after, picture(canvas, f"{name}-after"))
+
+
+def test_make_lab_turns_off_what_disturbs_readers():
+    """The news pop-up, and nbgrader's buttons, whose Validate would call an unsolved chapter a success."""
+    assert "JUPYTER_CONFIG_PATH=$(CURDIR)/tools/lab $(BIN)/jupyter lab" in (ROOT / "Makefile").read_text()
+    off = json.loads((ROOT / "tools" / "lab" / "labconfig" / "page_config.json").read_text())
+    assert off["disabledExtensions"]["@jupyter/nbgrader:validate-assignment"] is True
 
 
 def test_make_lab_opens_the_start_page(address):

@@ -304,6 +304,15 @@ def test_notebook_links_to_the_solutions_and_holds_none(chapter):
         assert f"({addresses().page(document)}#{label or exercise})" in sources
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_links_of_a_notebook_lead_to_pages_of_the_book(chapter):
+    cells = export_notebooks.export(chapter, f"tutorials/{chapter.stem}").cells
+    text = "\n".join(cell.source for cell in cells)
+    pages = re.findall(rf"{re.escape(addresses().site)}/([\w/.-]+)\.html", text)
+    assert pages
+    assert [page for page in pages if not (ROOT / f"{page}.md").is_file()] == []
+
+
 def test_a_solution_that_is_never_closed_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="solution of x is never closed"):
         export_text(tmp_path, "```{solution-start} x\n:class: dropdown\n```\n\nText.")

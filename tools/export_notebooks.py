@@ -52,6 +52,15 @@ def bibliography() -> dict[str, str]:
     return cited
 
 
+@functools.cache
+def title(document: str) -> str:
+    """First heading of a page of the book; `document` is its path without ending."""
+    path = ROOT / f"{document}.md"
+    if not path.is_file():
+        raise ValueError(f"{{doc}}`{document}`: there is no {path.relative_to(ROOT)}")
+    return re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M)[1]
+
+
 def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Numbers of the labelled equations and figures of a chapter, in their order, by label."""
     equations, figures = [], []
@@ -97,8 +106,9 @@ def plain_roles(text: str, numbers: dict[str, str]) -> str:
         return ("{}" if match[1] == ":t" else "({})").format(", ".join(names))
 
     def document(match: re.Match) -> str:
-        title, path = match[1] or match[3].rsplit("/", 1)[-1], (match[2] or match[3]).strip("/")
-        return f"[{title.strip()}]({addresses().page(path)})"
+        path = match[2] or match[3]
+        path = path[1:] if path.startswith("/") else f"tutorials/{path}"  # chapters stand in one folder
+        return f"[{(match[1] or title(path)).strip()}]({addresses().page(path)})"
 
     def equation(match: re.Match) -> str:
         if match[1] in numbers:

@@ -251,7 +251,7 @@ def number(
         If the number is not right within the tolerance.
     """
     if _is_empty(answer):
-        raise NotYet("there is no answer yet")
+        raise NotYet("the answer is still empty")
     if hasattr(answer, "item") and np.size(answer) == 1:
         answer = answer.item()
     if callable(answer) or not isinstance(answer, numbers.Real) or isinstance(answer, bool):

@@ -18,7 +18,7 @@ const GREY = [128, 128, 128];
 const STYLE = `
 .ml-growth { max-width: 416px; margin: 1em 0; }
 .ml-growth .ml-stage { display: block; touch-action: none; cursor: crosshair; }
-.ml-growth .ml-stage:focus-visible { outline: 3px solid currentColor; outline-offset: 2px; }
+.ml-growth .ml-stage:focus-visible { outline: 3px solid currentColor; outline-offset: -3px; }
 .ml-growth canvas { display: block; width: 100%; image-rendering: pixelated; border: 1px solid currentColor; box-sizing: border-box; }
 .ml-growth .ml-row { display: flex; flex-wrap: wrap; gap: 0.4em; align-items: center; margin: 0.5em 0; }
 .ml-growth .ml-row label { flex: 0 0 11em; }
@@ -26,7 +26,7 @@ const STYLE = `
 .ml-growth button { font: inherit; color: inherit; background: transparent; border: 1px solid currentColor; border-radius: 4px; padding: 0.2em 0.9em; min-height: 2em; }
 .ml-growth input[type=number] { font: inherit; color: inherit; background: transparent; border: 1px solid currentColor; width: 4.5em; min-height: 2em; }
 .ml-growth .ml-values { font-variant-numeric: tabular-nums; margin: 0.5em 0; }
-.ml-growth .ml-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.ml-growth .ml-hidden { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%); }
 .ml-growth.ml-live .ml-still { display: none; }
 @media print { .ml-growth .ml-panel { display: none; } .ml-growth.ml-live .ml-still { display: block; } }`;
 
@@ -60,6 +60,7 @@ export function mount(el, options = {}) {
     const input = find(`[data-set=${label.dataset.for}]`);
     input.id = label.htmlFor = `${name}-${label.dataset.for}`;
   }
+  if (state.seeds.length) find("[data-set=count]").value = state.seeds.length;
   const picture = context.createImageData(size, size);
   const colours = Array.from({ length: MOST_GRAINS }, (_, g) => colour(g));
   const cursor = { y: size / 2, x: size / 2 };
@@ -176,6 +177,8 @@ export function mount(el, options = {}) {
   }
   for (const key of ["kappa", "speed"]) {
     find(`[data-set=${key}]`).addEventListener("input", (event) => set({ [key]: event.target.valueAsNumber }));
+    // JupyterLab would take the arrow keys and go to another cell.
+    find(`[data-set=${key}]`).addEventListener("keydown", (event) => event.stopPropagation());
   }
 
   const pixel = (event) => {
