@@ -202,6 +202,37 @@ def test_close_compares_shape_and_numbers(got, expected, same):
     assert hidden.close(got, expected) is same
 
 
+def test_a_regularity_that_forgets_the_periodic_box_fails_its_hidden_test(monkeypatch):
+    notebook = source("01_voronoi")
+    filled = answers(notebook) | {
+        "regularity": "def regularity(seeds, shape):\n"
+        "    distance = np.hypot(*np.moveaxis(seeds[:, None] - seeds, -1, 0))\n"
+        "    np.fill_diagonal(distance, np.inf)\n"
+        "    return distance.min() / np.sqrt(2 * shape[0] * shape[1] / (len(seeds) * np.sqrt(3)))"
+    }
+    for seed in ("one", "two", "three"):
+        monkeypatch.setenv(hidden.SEED, seed)
+        assert play(notebook, filled, visible_only=False) == {"test-regularity"}
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("Jane Doe_123_assignsubmission_file_01_voronoi.ipynb", "Jane Doe"),
+        ("Jane Doe_123_assignsubmission_file/01_voronoi.ipynb", "Jane Doe"),
+        ("Jane Doe_123_assignsubmission_file_/01_voronoi.ipynb", "Jane Doe"),
+        ("doejane_123_456_01_voronoi-1.ipynb", "doejane"),
+        ("01_voronoi.ipynb", None),
+    ],
+)
+def test_names_that_moodle_and_canvas_make_are_understood(name, student):
+    config = (make_assignments.SOURCES / "nbgrader_config.py").read_text(encoding="utf-8")
+    pattern = re.search(r'named_regexp = \(\s*r"(.+)"', config)[1]
+    found = re.match(pattern, f"/course/downloaded/01_voronoi/archive/{name}")
+    assert (found and found["student_id"]) == student
+    assert student is None or found["file_id"] == "01_voronoi"
+
+
 # ---- the course ----
 
 

@@ -20,7 +20,8 @@ c.ExecutePreprocessor.timeout = 120
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError  # your turn: replace this line"}
 c.ClearSolutions.text_stub = "*Your answer here: replace this line.*"
 # Names of files from an LMS, for `nbgrader zip_collect`: student, whatever the LMS adds, assignment. Moodle
-# makes Jane Doe_123_assignsubmission_file_01_voronoi.ipynb of it, Canvas doejane_123_456_01_voronoi-1.ipynb.
+# makes Jane Doe_123_assignsubmission_file_01_voronoi.ipynb of it, or in folders
+# Jane Doe_123_assignsubmission_file/01_voronoi.ipynb, Canvas doejane_123_456_01_voronoi-1.ipynb.
 c.FileNameCollectorPlugin.named_regexp = (
-    r".*[/\\](?P<student_id>[^/\\_]+)(_.*)?_(?P<file_id>\d\d_[a-z][a-z_]*[a-z])"
+    r".*[/\\](?P<student_id>[^/\\_]+)((_[^/\\]*)?_|_[^/\\]*[/\\])(?P<file_id>\d\d_[a-z][a-z_]*[a-z])"
 )
