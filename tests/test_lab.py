@@ -194,7 +194,7 @@ def test_a_reader_meets_the_start_page_then_a_moving_simulator_and_a_hint(addres
     grains, seen = re.search(r"(\d+) grains at time (\d+)", told.inner_text()).groups()
     assert 0 < int(grains) <= 60
     assert int(seen) >= 20
-    hint = notebook.locator(".jp-OutputArea-output", has_text="Mistake.")
+    hint = notebook.locator(".jp-OutputArea-output", has_text="Mistake:")
     hint.wait_for()
     assert "area" in hint.inner_text()
     picture(page, "hint")

@@ -46,7 +46,7 @@ class Feedback:
         text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(self.text)).replace("\n", "<br>")
         return (
             f'<div style="border-left: 0.3em solid {colour}; padding: 0.2em 0.8em">'
-            f"<strong>{sign} {self.status.capitalize()}.</strong> {text}</div>"
+            f"<strong>{sign} {self.status.capitalize()}{':' if text else '.'}</strong> {text}</div>"
         )
 
 
