@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from microlab import viz_growth
+from microlab import viz, viz_growth
 from microlab.simulate import voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
@@ -169,6 +169,28 @@ def test_the_keyboard_is_enough(live):
     live.get_by_role("button", name="Random seeds").press("Enter")
     assert value(live, "grains") == 25
     assert "25 grains" in live.get_by_role("img").get_attribute("aria-label")
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["simulator", "frames"])
+def test_arrow_keys_of_a_slider_stay_with_it(open_page, kind):
+    """JupyterLab listens around the figure, and would go to another cell."""
+    if kind == "simulator":
+        figure = viz_growth.simulator(5, steps=1)
+    else:
+        figure = viz.frame_slider(
+            [np.zeros((4, 4)), np.ones((4, 4))], [0, 1], "time", "A square, grey then white"
+        )
+    page = open_page(figure.data)
+    page.evaluate("document.addEventListener('keydown', (event) => { document.title = event.key; })")
+    slider = page.get_by_role("slider").first
+    before = slider.input_value()
+    slider.press("ArrowRight")
+    assert slider.input_value() != before
+    assert page.title() == "t"
+    page.locator("main").evaluate("e => { e.tabIndex = 0; e.focus(); }")  # here nothing stops a key
+    page.keyboard.press("ArrowDown")
+    assert page.title() == "ArrowDown"
 
 
 @needs_chromium
