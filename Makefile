@@ -65,7 +65,7 @@ browse: $(READY)  ## read the built book in a headless Chromium: errors, widths,
 test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run all tests and all chapters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md book tutorials microlab tests tools benchmarks
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md book tutorials microlab studies tests tools benchmarks
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build

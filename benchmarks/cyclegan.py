@@ -12,7 +12,7 @@ Two things differ. The peer doubles by a transposed convolution; we repeat pixel
 times the products in those two layers. The row "their doubling" puts transposed convolutions into ours. And
 the peer pads its halvings with zeros, we reflect.
 
-Ours is timed inside `microlab.training.fit`, with all that it does in a step. "As used" takes the fastest
+Ours is timed inside `microlab.training.fit.fit`, with all that it does in a step. "As used" takes the fastest
 precision of the device and keeps a running mean of the weights.
 
 Contenders take turns. On a CPU the processor time of one thread is counted, which other programs disturb
@@ -39,10 +39,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from microlab.devices import fastest_precision
 from microlab.generate.cyclegan import CycleGAN
 from microlab.generate.style import translate
-from microlab.training import FitConfig, fit
+from microlab.training.devices import fastest_precision
+from microlab.training.fit import FitConfig, fit
 
 PEER = "pytorch-CycleGAN-and-pix2pix"
 OURS = {

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from skimage import metrics as skimage_metrics
 from skimage.segmentation import find_boundaries
 
-from microlab.measure import metrics as m
+from microlab.measure import boundary, instance, pixel
 
 
 def least_seconds(call: Callable[[], object], repeats: int) -> tuple[float, object]:
@@ -60,13 +60,13 @@ def main() -> None:
     rows = [
         (
             "mean IoU, 4 classes",
-            lambda: m.mean_iou(t4, p4, 4),
+            lambda: pixel.mean_iou(t4, p4, 4),
             "torchmetrics",
             lambda: tm.jaccard_index(*as_torch, task="multiclass", num_classes=4).item(),
         ),
         (
             "Missing Class IoU",
-            lambda: m.missing_class_iou(t4, p4, 4),
+            lambda: pixel.missing_class_iou(t4, p4, 4),
             "scikit-learn",
             lambda: sklearn.metrics.jaccard_score(
                 t4.ravel(), p4.ravel(), labels=np.unique(t4), average="macro"
@@ -74,31 +74,31 @@ def main() -> None:
         ),
         (
             "boundary F1, 3 px",
-            lambda: m.boundary_f1(edge, found, 3, skeleton=False),
+            lambda: boundary.boundary_f1(edge, found, 3, skeleton=False),
             "k-d tree",
             lambda: kd_tree_f1(edge, found, 3),
         ),
         (
             "Hausdorff distance",
-            lambda: m.hausdorff95(edge, found, percentile=100, skeleton=False),
+            lambda: boundary.hausdorff95(edge, found, percentile=100, skeleton=False),
             "scikit-image",
             lambda: skimage_metrics.hausdorff_distance(edge, found),
         ),
         (
             "adapted Rand error",
-            lambda: m.adapted_rand_error(truth, labels),
+            lambda: instance.adapted_rand_error(truth, labels),
             "scikit-image",
             lambda: skimage_metrics.adapted_rand_error(truth, labels)[0],
         ),
         (
             "variation of information",
-            lambda: sum(m.variation_of_information(truth, labels)),
+            lambda: sum(instance.variation_of_information(truth, labels)),
             "scikit-image",
             lambda: skimage_metrics.variation_of_information(truth, labels).sum(),
         ),
         (
             "panoptic quality",
-            lambda: m.panoptic_quality(truth, labels).pq,
+            lambda: instance.panoptic_quality(truth, labels).pq,
             "torchmetrics",
             lambda: tm.detection.panoptic_quality(*things, things={0}, stuffs={1}).item(),
         ),

@@ -19,10 +19,10 @@ import time
 import numpy as np
 import torch
 
-from microlab.devices import device as pick_device
-from microlab.devices import hardware
 from microlab.generate.pixelcnn import NETWORKS, Autoregressive
 from microlab.generate.sampling import draw, sample
+from microlab.training.devices import device as pick_device
+from microlab.training.devices import hardware
 
 SEED = 0
 

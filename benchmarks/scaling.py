@@ -1,7 +1,7 @@
 """How long many micrographs take with one worker and with two, side by side in one run (chapter 16).
 
     python benchmarks/scaling.py            prints the table
-    python benchmarks/scaling.py --record   also stores it (microlab/data/results/scaling.json)
+    python benchmarks/scaling.py --record   also stores it (microlab/book/results/scaling.json)
 
 Every way segments the same files, in rounds, so that what else runs on the machine meets all of them; workers
 are started and have loaded torch before the clock runs. The median over the rounds of the ratio within a
@@ -27,12 +27,13 @@ import torch
 from distributed import LocalCluster
 
 import microlab
-from microlab import examples, many, results
+from microlab.book import records
 from microlab.data import images
 from microlab.data.files import atomic
-from microlab.simulate.library import each_done
+from microlab.data.parallel import each_done
+from microlab.pipelines import samples, segment_folder
 
-RESULT = results.FOLDER / "scaling.json"
+RESULT = records.FOLDER / "scaling.json"
 BASE, OURS, TRIVIAL = "one process, one thread", "two processes", "two processes, empty task"
 NAMES = {OURS: "ours"}
 SIDE = 256  # px
@@ -42,7 +43,7 @@ def write_folder(folder: Path, number: int) -> None:
     """Virtual micrographs, one file each."""
     folder.mkdir()
     for k in range(number):
-        image = examples.virtual_sample(100 + k, size=SIDE, grains=SIDE**2 // 2300).image
+        image = samples.virtual_sample(100 + k, size=SIDE, grains=SIDE**2 // 2300).image
         images.write_image(folder / f"field{k:02d}.tif", image, pixel_size=0.02)
 
 
@@ -54,7 +55,7 @@ def nothing(k: int) -> int:
 def segment(folder: Path, out: Path, threads: int = 1, **how: object) -> dict[str, bytes]:
     """Segment the folder, and give the labels as they were written."""
     torch.set_num_threads(threads)  # of this process; workers always take one
-    found = many.segment([folder], out, **how)
+    found = segment_folder.segment([folder], out, **how)
     assert not found.failures, found.failures
     return {outcome.file.name: (outcome.folder / "labels.tif").read_bytes() for outcome in found.outcomes}
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from microlab.segment.unet import UNet, boundary_loss, predict
-from microlab.training import autocast, device, fastest_precision
+from microlab.training.devices import autocast, device, fastest_precision
 
 MIB = 2**20
 

@@ -1,6 +1,6 @@
 """`python -m microlab` is `microlab`, with the interpreter that runs it (chapter 16)."""
 
-from microlab.cli import main
+from microlab.cli.main import main
 
 if __name__ == "__main__":  # a worker process imports this file again, and must not start anew
     main(prog_name="microlab")

@@ -126,7 +126,7 @@ def opened(browser: Browser, address: str, scheme: str, problems: list[str], **o
 
 
 def check_controls(page: Page) -> list[str]:
-    """Sliders of `microlab.viz` and simulators of `microlab.viz_growth` that the keyboard does not move."""
+    """Sliders (`book.slider`) and simulators (`book.widgets.growth`) that the keyboard does not move."""
     problems = []
     for figure in page.locator("figure.ml-frames").all():
         image, slider = figure.locator("img"), figure.locator("input[type=range]")

@@ -16,9 +16,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from microlab import pipeline, viz
+from microlab import plotting
+from microlab.measure.labels import boundaries
 from microlab.render import sem
-from microlab.segment.instances import boundaries
+from microlab.segment import segmenter
 from microlab.simulate import phasefield, voronoi
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "road.png"
@@ -27,20 +28,20 @@ SIDE = 300  # pixels of each panel
 
 def main() -> None:
     """Simulate, render, segment, draw."""
-    viz.style()
+    plotting.style()
     seeds = voronoi.regular_seeds(45, (SIDE, SIDE), 0.4, seed=3)
     grains = phasefield.grow(voronoi.tessellate(seeds, (SIDE, SIDE)), 300).grain_map() + 1  # 0 is background
     image = sem.render(grains, sem.Microscope(), seed=3)
-    found = pipeline.segment_image(image)
+    found = segmenter.segment_image(image)
 
     figure, axes = plt.subplots(1, 4, figsize=(10, 2.75))
-    shape = viz.colour_grains(grains)
+    shape = plotting.colour_grains(grains)
     shape[boundaries(grains)] = 1
-    viz.show_image(shape, ax=axes[0], title="physics makes the shapes")
-    viz.show_image(image, ax=axes[1], title="a virtual microscope sees them")
-    viz.show_image(found.probability, ax=axes[2], title="a network finds the boundaries")
-    measured = viz.colour_grains(found.labels)
-    viz.show_image(
+    plotting.show_image(shape, ax=axes[0], title="physics makes the shapes")
+    plotting.show_image(image, ax=axes[1], title="a virtual microscope sees them")
+    plotting.show_image(found.probability, ax=axes[2], title="a network finds the boundaries")
+    measured = plotting.colour_grains(found.labels)
+    plotting.show_image(
         0.5 * measured[..., :3] + 0.5 * image[..., None], ax=axes[3], title="grains, to be measured"
     )
     figure.savefig(OUT, dpi=100)

@@ -18,7 +18,7 @@ from docutils import nodes
 from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.application import Sphinx
 
-from microlab.profiles import profile
+from microlab.training.profiles import profile
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "book" / "results" / "costs"

@@ -17,7 +17,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from microlab import results
+from microlab.book.records import FOLDER, cell
 
 FIELDS = {
     "title": str,  # what was measured, in a line
@@ -73,7 +73,7 @@ def markdown(record: dict) -> str:
             rows.append((f"{method} (knows nothing)" if method == record["trivial"] else method, values))
 
     table = [["", *measures], ["---", *["---:"] * len(measures)]]
-    table += [[name, *[results.cell(values.get(measure)) for measure in measures]] for name, values in rows]
+    table += [[name, *[cell(values.get(measure)) for measure in measures]] for name, values in rows]
     settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
     seeds = ", ".join(map(str, record["seed"])) if isinstance(record["seed"], list) else record["seed"]
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
@@ -96,9 +96,7 @@ def markdown(record: dict) -> str:
 
 def records(book: Path) -> dict[str, Path]:
     """Files of all records, by name: the package's and those of the folder `book`."""
-    return {
-        path.stem: path for folder in (results.FOLDER, book / "results") for path in folder.glob("*.json")
-    }
+    return {path.stem: path for folder in (FOLDER, book / "results") for path in folder.glob("*.json")}
 
 
 def load(path: Path) -> dict:
@@ -147,7 +145,7 @@ class Score(SphinxRole):
         except KeyError as error:
             raise ValueError(f"{self.text}: there is no {error}") from None
         self.env.note_dependency(str(path))
-        return [nodes.inline("", results.cell(value))], []
+        return [nodes.inline("", cell(value))], []
 
 
 def setup(app: Sphinx) -> dict:

@@ -9,10 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class ImageError(ValueError):
-    """A file that cannot be read or written as an image; one line says which, why and how to mend it."""
-
-
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` if the block succeeds.

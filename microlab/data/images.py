@@ -3,6 +3,15 @@
     grey level in [0, 1] = stored value / (2^bits - 1)
 
 Every mistake a file can hold ends in an `ImageError` of one line: which file, what is wrong, how to mend it.
+
+The data bar that a scanning electron microscope prints under its image (chapter 00).
+
+It is a band across the full width at the bottom whose background is one exact black or white, with text and
+a scale bar on it. Grains measured through it would be wrong, so it is found and cut off.
+
+Images, masks and labels written so that any viewer, Fiji and `read_image` open them.
+
+stored value = round(grey level * (2^bits - 1))
 """
 
 from __future__ import annotations
@@ -10,44 +19,18 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-from microlab.data import scale
-from microlab.data.databar import find_data_bar
-from microlab.data.files import ImageError
-from microlab.data.output import write_image, write_labels, write_mask, write_stack
-
-__all__ = [
-    "ImageError",
-    "Micrograph",
-    "find_data_bar",
-    "read_image",
-    "read_labels",
-    "read_mask",
-    "write_image",
-    "write_labels",
-    "write_mask",
-    "write_stack",
-]
+from microlab.data.errors import ImageError
+from microlab.data.files import atomic
+from microlab.data.micrograph import Micrograph
+from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
 
 LEAST_SIDE = 16  # px; nothing can be segmented on less
-
-
-@dataclass(frozen=True)
-class Micrograph:
-    """One grey image and what its file said about it."""
-
-    pixels: np.ndarray  # (H, W) float32 in [0, 1], data bar already cut off
-    pixel_size: float | None  # micrometres per pixel, None if the file does not say
-    path: Path
-    bits: int  # significant bits per pixel in the file
-    pixel_size_source: str | None = None  # "given", "FEI tag", "ImageJ", ...
-    data_bar_height: int = 0  # px cut off at the bottom
 
 
 def read_image(
@@ -175,7 +158,7 @@ def read_labels(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
     return labels, size[0] if size else None
 
 
-def _read(path: Path, page: int | None) -> tuple[np.ndarray, scale.Size | None, int | None]:
+def _read(path: Path, page: int | None) -> tuple[np.ndarray, Size | None, int | None]:
     """Stored values (H, W) or (H, W, channels), pixel size, and data bar height if the file says it."""
     if not path.exists():
         raise ImageError(f"{path}: no such file; check the name and the folder")
@@ -191,7 +174,7 @@ def _read(path: Path, page: int | None) -> tuple[np.ndarray, scale.Size | None, 
         is_tiff = head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
         logger.disabled = True  # what tifffile would log about a damaged file is raised below
         stored, size, bar_height = (_read_tiff if is_tiff else _read_pillow)(path, page)
-        return stored, size or scale.from_sidecar(path), bar_height
+        return stored, size or from_sidecar(path), bar_height
     except ImageError:
         raise
     except PermissionError:
@@ -205,7 +188,7 @@ def _read(path: Path, page: int | None) -> tuple[np.ndarray, scale.Size | None, 
         logger.disabled = was_disabled
 
 
-def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, scale.Size | None, int | None]:
+def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, Size | None, int | None]:
     with tifffile.TiffFile(path) as tif:
         pages = [page for page in tif.pages if not page.is_reduced]  # thumbnails do not count
         if not pages:
@@ -214,8 +197,8 @@ def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, scale.S
         if planes > len(pages):  # ImageJ writes stacks over 4 GB with one directory for all planes
             raise ImageError(f"{path}: is a stack of {planes} images; save the one you need alone")
         page = pages[_page_index(path, len(pages), page_number)]
-        size = scale.from_tiff(tif, page)
-        bar_height = scale.fei_data_bar_height(tif, page.imagelength)
+        size = from_tiff(tif, page)
+        bar_height = fei_data_bar_height(tif, page.imagelength)
         try:
             stored = page.asarray()
         except ValueError as error:
@@ -233,7 +216,7 @@ def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, scale.S
         return stored, size, bar_height
 
 
-def _read_pillow(path: Path, page_number: int | None) -> tuple[np.ndarray, scale.Size | None, None]:
+def _read_pillow(path: Path, page_number: int | None) -> tuple[np.ndarray, Size | None, None]:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large micrographs are no attack
     try:
         with Image.open(path) as image:
@@ -244,7 +227,7 @@ def _read_pillow(path: Path, page_number: int | None) -> tuple[np.ndarray, scale
                 stored = np.asarray(image)
             if image.mode == "I" and image.format == "PNG":  # how older Pillow holds 16 bits
                 stored = stored.astype(np.uint16)
-            return stored, scale.from_dots_per_inch(image.info.get("dpi")), None
+            return stored, from_dots_per_inch(image.info.get("dpi")), None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{path}: is not an image; give a PNG, JPEG or TIFF file") from None
     finally:
@@ -292,3 +275,200 @@ def _luminance(pixels: np.ndarray) -> np.ndarray:
     if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 0], colour[..., 2]):
         return colour[..., 0]  # grey stored as colour: keep the exact levels
     return np.clip(colour @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32), 0, 1)
+
+
+LEAST_HEIGHT = 12  # px; a frame of one or two dark rows is no data bar
+LARGEST_SHARE = 0.4  # of the image height
+TOLERANCE = 10 / 255  # how far the background may stray: compression artefacts, not image noise
+
+
+def find_data_bar(image: np.ndarray) -> int | None:
+    """First row of the data bar at the bottom of a micrograph.
+
+    The background level is the commonest grey value of the lowest rows; it has to be near black or white.
+    From the bottom upwards a row belongs to the bar while at least 35 % of its pixels have that level, or
+    while nearly all of its pixels agree (the frame and the rules between fields). The bar has to end
+    abruptly: the rows above it hold less than half as much of the level. A dark frame, a noisy dark image
+    and a bright etched surface all fail one of these.
+
+    Parameters
+    ----------
+    image : (H, W) float in [0, 1]
+
+    Returns
+    -------
+    int or None
+        Row where the bar begins, so that ``image[:row]`` is the micrograph. None if there is no bar,
+        also when the bar has a grey background or is drawn over the image: give its height instead.
+    """
+    height, width = image.shape
+    searched = int(LARGEST_SHARE * height)
+    if searched <= LEAST_HEIGHT:
+        return None
+    some = max(1, width // 2000)  # every column of a very wide image would only cost memory
+    bottom = np.asarray(image[height - searched - 5 :, ::some], dtype=np.float32)  # 5 rows to compare with
+    lowest = bottom[-max(LEAST_HEIGHT, height // 50) :]
+    level = np.bincount(np.rint(lowest.ravel() * 255).astype(np.intp), minlength=256).argmax() / 255
+    if 0.1 < level < 0.9:
+        return None
+
+    background = (np.abs(bottom - level) <= TOLERANCE).mean(axis=1)  # share of each row
+    row_level = np.median(bottom, axis=1, keepdims=True)
+    uniform = (np.abs(bottom - row_level) <= TOLERANCE).mean(axis=1) >= 0.95
+    in_bar = (background >= 0.35) | uniform
+    first = len(in_bar) - int(np.argmin(in_bar[::-1])) if not in_bar.all() else 0
+    if first < 5 or len(in_bar) - first < LEAST_HEIGHT:
+        return None
+    if background[first - 5 : first].mean() >= 0.5 * np.median(background[first:]):
+        return None
+    return height - len(in_bar) + first
+
+
+LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
+
+
+def write_image(
+    path: str | os.PathLike, image: np.ndarray, *, pixel_size: float | None = None, bits: int = 8
+) -> Path:
+    """Write an image of grey levels or colours; the suffix chooses the format.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` (8 bits; 16 if grey), ``.jpg`` (8) or ``.tif`` (8, 16 or 32, the last as floating point).
+        Written whole or not at all.
+    image : (H, W) or (H, W, 3) float in [0, 1]
+    pixel_size : float, optional
+        Micrometres per pixel, stored so that Fiji and `read_image` find it.
+    bits : int
+        Bits per channel.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ImageError
+        If shape, values, suffix or bits do not fit, or the file cannot be written.
+    """
+    path, image = Path(path), np.asarray(image)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
+        raise ImageError(f"{path}: image must have shape (H, W) or (H, W, 3), got {image.shape}")
+    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        raise ImageError(f"{path}: image must lie in [0, 1] without NaN")
+    suffix = path.suffix.lower()
+    allowed = {".png": (8, 16) if image.ndim == 2 else (8,), ".jpg": (8,), ".jpeg": (8,)}
+    allowed |= {".tif": (8, 16, 32), ".tiff": (8, 16, 32)}
+    if bits not in allowed.get(suffix, ()):
+        raise ImageError(f"{path}: write .png, .jpg or .tif with {allowed.get(suffix, 8)} bits, got {bits}")
+    if bits == 32:
+        return _write(path, image.astype(np.float32), pixel_size)
+    levels = np.rint(image.astype(np.float64) * (2**bits - 1))
+    return _write(path, levels.astype(np.uint8 if bits == 8 else np.uint16), pixel_size)
+
+
+def write_mask(path: str | os.PathLike, mask: np.ndarray) -> Path:
+    """Write a mask as an 8-bit image, 255 where True; the suffix has to be ``.png`` or ``.tif``.
+
+    Raises
+    ------
+    ImageError
+        If `mask` is not (H, W) bool, or the file cannot be written.
+    """
+    path, mask = Path(path), np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ImageError(f"{path}: mask must be bool of shape (H, W), got {mask.dtype} {mask.shape}")
+    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
+        raise ImageError(f"{path}: a mask needs .png or .tif, {path.suffix or 'no suffix'} would blur it")
+    return _write(path, mask.astype(np.uint8) * 255, None)
+
+
+def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: float | None = None) -> Path:
+    """Write a label image as TIFF that Fiji opens: 16-bit, or 32-bit integers above 65535 labels.
+
+    Parameters
+    ----------
+    path : path
+        Has to end in ``.tif`` or ``.tiff``.
+    labels : (H, W) int
+        0 on boundaries, grains 1..n.
+    pixel_size : float, optional
+        Micrometres per pixel.
+
+    Raises
+    ------
+    ImageError
+        If `labels` are no labels, or the file cannot be written.
+    """
+    path, labels = Path(path), np.asarray(labels)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ImageError(
+            f"{path}: labels must be whole numbers >= 0 of shape (H, W), got {labels.dtype} {labels.shape}"
+        )
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ImageError(f"{path}: labels need .tif, other formats cannot hold them")
+    return _write(path, labels.astype(np.uint16 if labels.max() <= 65535 else np.int32), pixel_size)
+
+
+def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float | None = None) -> Path:
+    """Write grey maps of one size as the frames of one TIFF of float32, which Fiji opens as a stack.
+
+    Parameters
+    ----------
+    path : path
+        Has to end in ``.tif`` or ``.tiff``.
+    stack : (N, H, W) float in [0, 1]
+    pixel_size : float, optional
+        Micrometres per pixel.
+
+    Raises
+    ------
+    ImageError
+        If shape, values or suffix do not fit, or the file cannot be written.
+    """
+    path, stack = Path(path), np.asarray(stack)
+    if stack.ndim != 3 or stack.size == 0:
+        raise ImageError(f"{path}: stack must have shape (N, H, W), got {stack.shape}")
+    if not (np.isfinite(stack).all() and stack.min() >= 0 and stack.max() <= 1):
+        raise ImageError(f"{path}: stack must lie in [0, 1] without NaN")
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ImageError(f"{path}: a stack needs .tif, other formats hold one image")
+    return _write(path, stack.astype(np.float32), pixel_size, frames=True)
+
+
+def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: bool = False) -> Path:
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
+    if pixel_size and path.suffix.lower() == ".png" and pixel_size < LEAST_PNG_PIXEL:
+        raise ImageError(
+            f"{path}: PNG holds no pixel size below {LEAST_PNG_PIXEL:.3g} um, got {pixel_size}; write .tif"
+        )
+    try:
+        with atomic(path) as partial:
+            if path.suffix.lower() in (".tif", ".tiff"):
+                _write_tiff(partial, stored, pixel_size, frames)
+            else:
+                options = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+                if pixel_size and not options:  # JPEG counts dots in 16 bits, too few for a microscope
+                    options["dpi"] = (25400.0 / pixel_size,) * 2
+                Image.fromarray(stored).save(partial, **options)
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from None
+    return path
+
+
+def _write_tiff(path: Path, stored: np.ndarray, pixel_size: float | None, frames: bool) -> None:
+    if frames or (stored.ndim == 2 and stored.dtype != np.int32):
+        # ImageJ's dialect keeps the unit. It knows 8 and 16 bits and float32, grey.
+        options = {"imagej": True, "photometric": "minisblack", "metadata": {"axes": "TYX"} if frames else {}}
+        if pixel_size:
+            options["resolution"] = (1 / pixel_size,) * 2
+            options["metadata"]["unit"] = "um"
+    else:
+        options = {"photometric": "minisblack" if stored.ndim == 2 else "rgb", "metadata": None}
+        if pixel_size:
+            options |= {"resolution": (1e4 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, stored, **options)

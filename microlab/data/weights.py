@@ -20,8 +20,6 @@ from safetensors.torch import load_file, save_file
 
 from microlab.data.files import atomic, sha256
 
-__all__ = ["CARD_FIELDS", "WeightsError", "available", "card", "load", "load_state", "save"]
-
 FOLDER = Path(__file__).parent / "trained"
 
 CARD_FIELDS = {

@@ -13,26 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from microlab.devices import device as pick_device
-from microlab.generate.mask_cleaning import clean_mask, least_areas
-from microlab.generate.pair_checks import check_pairs, nearest_real
-from microlab.generate.pair_files import Pair, check_classes, read_labelled, read_pairs, write_pairs
+from microlab.data.pairs import Pair, check_classes
+from microlab.generate.masks import clean_mask
 from microlab.generate.sampling import sample
 from microlab.generate.vqvae import DOWNSAMPLING, VQVAE, channel_count
-
-__all__ = [
-    "Pair",
-    "check_pairs",
-    "clean_mask",
-    "dream",
-    "least_areas",
-    "nearest_real",
-    "pack",
-    "read_labelled",
-    "read_pairs",
-    "unpack",
-    "write_pairs",
-]
+from microlab.training.devices import device as pick_device
 
 
 def pack(

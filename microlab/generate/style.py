@@ -3,7 +3,7 @@
     simulations Y, micrographs X  ->  crops  ->  CycleGAN or CUT  ->  F, which translates whole images Y -> X
 
 The two sets are not paired: what they share is the size of their grains in pixels. Zoom the micrographs so
-that they do (`microlab.segment.scale`), or the discriminator will tell them apart by that alone.
+that they do (`microlab.segment.zoom`), or the discriminator will tell them apart by that alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from microlab.data.output import write_image
-from microlab.devices import device as pick_device
+from microlab.data.images import write_image
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN
-from microlab.training import FitConfig, History, fit
+from microlab.training.devices import device as pick_device
+from microlab.training.fit import FitConfig, History, fit
 
 METHODS = ("cyclegan", "cut")
 Images = Mapping[str, np.ndarray] | Sequence[np.ndarray]
@@ -100,7 +100,7 @@ def learn_style(
         simulation beside its translation at that step. A run that was killed goes on from there.
     device : str, optional
     progress, resume : bool
-        As in `microlab.training.fit`.
+        As in `microlab.training.fit.fit`.
     on_sample : callable, optional
         ``on_sample(step, simulation, translation)`` with images (H, W) or (H, W, C), every `sample_every`
         steps.

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from skimage.morphology import skeletonize
 
-from ._images import as_mask, columns, evaluate, ratio
-from .pixel import Images, Scores
+from microlab.measure.images import as_mask, columns, evaluate, ratio
+from microlab.measure.pixel import Images, Scores
 
 
 class BoundaryScores(NamedTuple):

@@ -20,27 +20,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ._images import as_labels
-from .grains import summarise
-from .instance import _contingency
-from .two_sample import (
-    AxialMean,
-    TwoSample,
-    axial_mean,
-    mean_permutation_test,
-    resampled_means,
-    two_sample_test,
-)
-
-__all__ = [
-    "AxialMean",
-    "TwoSample",
-    "axial_mean",
-    "compare_grains",
-    "match_grains",
-    "quantile_pairs",
-    "two_sample_test",
-]
+from microlab.measure.grains import summarise
+from microlab.measure.images import as_labels
+from microlab.measure.instance import _contingency
+from microlab.measure.two_sample import axial_mean, mean_permutation_test, resampled_means, two_sample_test
 
 QUANTITIES = ("area", "diameter", "circularity", "aspect_ratio", "orientation")
 UNITS = {"area": ("area_px", "area_um2"), "diameter": ("diameter_px", "diameter_um")}

@@ -22,8 +22,6 @@ from safetensors.torch import load_file
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from torch import Tensor, nn
 
-__all__ = ["TEXTURE_NAMES", "VGG16", "encoder", "pretrained_vgg16", "texture", "vgg16"]
-
 GREY_BINS = 16  # of the histogram
 CO_LEVELS = 32  # grey levels of the co-occurrence matrix
 CO_DISTANCES = (1, 3, 6)  # pixels

@@ -21,10 +21,7 @@ from scipy.ndimage import find_objects
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
-from ._images import as_labels
-from .grain_size import GrainSize, astm_grain_size
-
-__all__ = ["GrainSize", "astm_grain_size", "close_boundaries", "grain_table", "neighbours", "summarise"]
+from microlab.measure.images import as_labels
 
 
 def grain_table(

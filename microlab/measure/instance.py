@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._images import as_labels, columns, evaluate, ratio
-from .pixel import Images, Scores
+from microlab.measure.images import as_labels, columns, evaluate, ratio
+from microlab.measure.pixel import Images, Scores
 
 
 class Variation(NamedTuple):

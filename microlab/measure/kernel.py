@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["KernelDistance", "kernel_distance", "mmd2", "standardised"]
-
 
 class KernelDistance(NamedTuple):
     """Kernel distance and its standard error."""

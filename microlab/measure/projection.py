@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.manifold import TSNE
 
-__all__ = ["links", "tsne"]
-
 
 def tsne(
     features: Mapping[str, ArrayLike], *, perplexity: float = 30.0, seed: int = 0

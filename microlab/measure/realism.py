@@ -18,24 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from skimage.metrics import structural_similarity
 
-from .features import texture
-from .kernel import KernelDistance, kernel_distance, mmd2, standardised
-
-__all__ = [
-    "FLOOR",
-    "KernelDistance",
-    "entropies",
-    "halves",
-    "histogram_distance",
-    "intensity_histogram",
-    "kernel_distance",
-    "mmd2",
-    "patches",
-    "realism_report",
-    "shannon_entropy",
-    "ssim",
-    "standardised",
-]
+from microlab.measure.features import texture
+from microlab.measure.kernel import kernel_distance, standardised
 
 Features = Callable[[NDArray], NDArray]  # (n, side, side) in [0, 1] -> (n, d)
 

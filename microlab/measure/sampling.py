@@ -20,9 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from skimage.measure import label
 
-from .grains import grain_table
-
-__all__ = ["edge_bias", "grains_needed", "guard_frame", "windows"]
+from microlab.measure.grains import grain_table
 
 
 def windows(

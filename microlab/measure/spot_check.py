@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .grain_size import _crossings
-from .grains import close_boundaries
+from microlab.measure.grain_size import _crossings
+from microlab.measure.grains import close_boundaries
 
 STEP = 0.5  # px between two points of a line
 

@@ -15,15 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = [
-    "AxialMean",
-    "TwoSample",
-    "axial_mean",
-    "mean_permutation_test",
-    "resampled_means",
-    "two_sample_test",
-]
-
 
 @dataclass(frozen=True)
 class TwoSample:

@@ -14,9 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from microlab.render import specimen
-from microlab.render.film import carbon_film
-from microlab.render.phases import Phases, phase_contrast
-from microlab.render.specimen import Seed, boundary_geometry
+from microlab.render.specimen import Phases, Seed, boundary_geometry, carbon_film, phase_contrast
 
 
 def illumination(image: np.ndarray, *, slope: float, angle: float, vignetting: float) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from microlab.render.prepare import standardise
+from microlab.data.transforms import standardise
 
 
 def adapt_batch_norm(

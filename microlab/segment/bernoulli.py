@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.devices import device as pick_device
-from microlab.segment.edge_networks import EncoderDecoder
-from microlab.segment.refine import check_channels, check_map
+from microlab.segment.refine import EncoderDecoder, check_channels, check_map
+from microlab.training.devices import device as pick_device
 
 
 def kept_shares(steps: int) -> Tensor:
@@ -128,7 +127,7 @@ class BernoulliNet(nn.Module):
     steps : int >= 1
         Diffusion steps T.
     widths, bridge, seed
-        As :class:`microlab.segment.edge_networks.RefineNet`.
+        As :class:`microlab.segment.refine.RefineNet`.
     """
 
     memory_format = torch.channels_last
@@ -235,7 +234,7 @@ def draw(
     seed : int or Generator
         A draw depends on it and on its place among the draws.
     device, progress
-        As in `microlab.training.fit`.
+        As in `microlab.training.fit.fit`.
 
     Returns
     -------

@@ -39,7 +39,7 @@ class EdgeConfig:
     """Settings of the detectors.
 
     The rule and its rate are a choice between boundary F1 and Rand error on virtual TEM at noise of variance
-    0.001 and 0.01, by ``benchmarks/edges.py``: a lower rate loses grains at weak boundaries, a higher one
+    0.001 and 0.01, by ``studies.tem.edge_rules``: a lower rate loses grains at weak boundaries, a higher one
     invents grains. On the real strip of paper C the rule keeps weak boundaries that Otsu's loses.
     """
 

@@ -12,7 +12,9 @@ import numpy as np
 from scipy import ndimage, sparse
 from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
-from skimage.segmentation import find_boundaries, relabel_sequential, watershed
+from skimage.segmentation import relabel_sequential, watershed
+
+from microlab.measure.labels import _checked
 
 
 def watershed_grains(
@@ -129,38 +131,6 @@ def _seeds(basins: np.ndarray, interior: np.ndarray, min_area: int) -> np.ndarra
     return np.where(missed[interior], seeds.max() + interior, seeds)
 
 
-def components(
-    boundary: np.ndarray, threshold: float = 0.5, *, min_area: int = 1, fill: bool = False
-) -> np.ndarray:
-    """Grains as connected regions of interior, paper A's way (section III D).
-
-    Regions connect through edges of pixels, not corners, so that a boundary one pixel wide and diagonal
-    still separates. One gap in a boundary joins two grains.
-
-    Parameters
-    ----------
-    boundary : (H, W) bool, or float in [0, 1]
-        Boundary mask, or probability, cut at `threshold`.
-    threshold : float in (0, 1)
-        Interior where a probability is below it.
-    min_area : int >= 1
-        Regions smaller than this, px, become background.
-    fill : bool
-        Give boundary pixels to the nearest grain.
-
-    Returns
-    -------
-    int32 (H, W), grains 1..n, 0 on boundaries (unless `fill`).
-    """
-    interior = _checked(boundary, threshold) < threshold
-    labels = label(interior, connectivity=1)
-    labels[(np.bincount(labels.ravel()) < min_area)[labels]] = 0
-    if fill and labels.any():
-        nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-        labels = labels[tuple(nearest)]
-    return relabel_sequential(labels)[0].astype(np.int32)
-
-
 def deep_basins(surface: np.ndarray, depth: float) -> np.ndarray:
     """Basins of a surface that are at least `depth` deep, the h-minima of morphology.
 
@@ -181,39 +151,3 @@ def deep_basins(surface: np.ndarray, depth: float) -> np.ndarray:
     filled = reconstruction(surface + depth, surface, method="erosion", footprint=cross)
     floors = local_minima(filled, connectivity=1)
     return label(floors if floors.any() else np.ones_like(floors), connectivity=1)
-
-
-def boundaries(labels: np.ndarray) -> np.ndarray:
-    """Pixels on a boundary between grains: those beside another grain, and label 0.
-
-    Parameters
-    ----------
-    labels : (H, W) int
-
-    Returns
-    -------
-    bool (H, W). Between grains that touch the line is two pixels wide, one in each grain.
-    """
-    return find_boundaries(labels, connectivity=1, mode="thick") | (np.asarray(labels) == 0)
-
-
-def touching_edge(labels: np.ndarray) -> np.ndarray:
-    """Labels of the grains cut by the image's edge, sorted; 0 is left out.
-
-    A grain separated from the edge only by boundary pixels (label 0) does not touch it.
-    """
-    labels = np.asarray(labels)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return np.unique(rim[rim > 0])
-
-
-def _checked(boundary: np.ndarray, threshold: float) -> np.ndarray:
-    boundary = np.asarray(boundary)
-    if boundary.ndim != 2 or boundary.size == 0:
-        raise ValueError(f"boundary probability must be (H, W) with at least one pixel, got {boundary.shape}")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie in (0, 1), got {threshold}")
-    boundary = boundary.astype(np.float32)
-    if not (np.isfinite(boundary).all() and boundary.min() >= 0 and boundary.max() <= 1):
-        raise ValueError(f"boundary probability must lie in [0, 1], got {boundary.min()} to {boundary.max()}")
-    return boundary

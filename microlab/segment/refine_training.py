@@ -20,11 +20,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from microlab.segment.bernoulli import BernoulliNet, bernoulli_loss
-from microlab.segment.boundary_damage import Damage, corrupt
-from microlab.segment.edge_networks import EdgeNet, RefineNet
-from microlab.segment.refine import check_channels, check_map
+from microlab.segment.corruption import Damage, corrupt
+from microlab.segment.refine import EdgeNet, RefineNet, check_channels, check_map
 from microlab.segment.unet import boundary_loss
-from microlab.training import FitConfig, History, fit
+from microlab.training.fit import FitConfig, History, fit
 
 Pair = tuple[np.ndarray, np.ndarray]  # channels (C, H, W) float in [0, 1], boundary (H, W) bool
 
@@ -103,7 +102,7 @@ def train_first(
         maps (N, C, H, W) to (N, 1, H, W) logits. By default a new :class:`.EdgeNet`.
     **options
         ``folder``, ``validate``, ``device``, ``progress``, ``resume`` and ``callback`` of
-        `microlab.training.fit`.
+        `microlab.training.fit.fit`.
 
     Returns
     -------
@@ -178,7 +177,7 @@ def train_second(
 def mending_batches(
     pairs: Sequence[Pair], config: SecondConfig, guesses: Sequence[np.ndarray] | None = None
 ) -> Callable[[int], Pair]:
-    """What a network that mends maps is trained on: the batch of each step, for `microlab.training.fit`.
+    """What a network that mends maps is trained on: the batch of each step, for `microlab.training.fit.fit`.
 
     Parameters
     ----------

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.devices import autocast, fastest_precision
-from microlab.devices import device as default_device
-from microlab.render.prepare import blended_tiles, tile_slices
+from microlab.data.transforms import blended_tiles, tile_slices
+from microlab.training.devices import autocast, fastest_precision
+from microlab.training.devices import device as default_device
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -61,7 +61,7 @@ class UNet(nn.Module):
     """
 
     # Convolutions with many channels run faster on pixels whose channels lie side by side (measured in
-    # benchmarks/unet.py); `training.fit` and `predict` lay the weights out like this.
+    # benchmarks/unet.py); `fit.fit` and `predict` lay the weights out like this.
     memory_format = torch.channels_last
 
     def __init__(
@@ -202,7 +202,7 @@ def predict(
     """Class probability of every pixel of an image of any size, in bounded memory.
 
     The image is read tile by tile. Where tiles overlap their predictions are mixed with weights that fall
-    linearly towards the tile's edge and sum to one (:func:`microlab.render.prepare.blended_tiles`). Besides
+    linearly towards the tile's edge and sum to one (:func:`microlab.data.transforms.blended_tiles`). Besides
     `image` and `out` only `batch` tiles and the network's activations on them are held, so with both on disk
     the memory needed does not depend on the image's size.
 
@@ -218,7 +218,7 @@ def predict(
     batch : int >= 1
         Tiles that go through the network at once.
     device : str or torch.device, optional
-        Default: :func:`microlab.devices.device`.
+        Default: :func:`microlab.training.devices.device`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         ``auto`` takes what a probe finds fastest on this machine.
     prepare : callable, optional

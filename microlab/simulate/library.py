@@ -19,26 +19,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import tifffile
-import torch
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 import microlab
+from microlab.data.parallel import imap_unordered
 from microlab.simulate import topology, voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
-T = TypeVar("T")
 FILES = {"phi": "phi.tif", "grain_map": "grains.tif", "mask": "mask.tif"}
 
 
@@ -207,7 +203,7 @@ def build(
         _open_library(folder, seed, ranges)
         missing = [index for index in range(n) if not _is_complete(_structure_folder(folder, index))]
         tasks = [(folder, draw_parameters(index, seed, ranges)) for index in missing]
-        work = each_done(_make, tasks, jobs, scheduler)
+        work = imap_unordered(_make, tasks, jobs, scheduler, threads=1)
         for _ in tqdm(work, desc="structures", total=n, initial=n - len(missing), disable=not progress):
             pass
         return _write_manifest(folder)
@@ -285,67 +281,9 @@ def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
         _discard(leftover)
 
 
-def each_done(
-    function: Callable[..., T],
-    tasks: Sequence[tuple],
-    jobs: int = -1,
-    scheduler: str | None = None,
-    *,
-    lost: Callable[..., T] | None = None,
-) -> Iterator[T]:
-    """Call a function on each task, here or on a cluster, and yield the results as they come.
-
-    Parameters
-    ----------
-    function : callable
-        Of a module, so that workers can import it.
-    tasks : sequence of tuple
-        Arguments of each call.
-    jobs : int
-        Processes on this machine; -1 for one per core.
-    scheduler : str, optional
-        Address of a Dask scheduler whose workers make the calls instead.
-    lost : callable, optional
-        ``lost(*task)`` is the result of a task that killed every Dask worker it was given to. By default that
-        is an error.
-
-    Raises
-    ------
-    ValueError
-        If `scheduler` does not answer, or Dask is not installed.
-    """
-    if not tasks:
-        return  # without starting a worker
-    if scheduler is None:
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(function)(*task) for task in tasks
-        )
-        return
-    try:
-        from dask.distributed import Client, KilledWorker, as_completed
-    except ImportError as error:
-        raise ValueError('scheduler needs Dask: pip install "dask[distributed]"') from error
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
-    with client:
-        futures = {client.submit(function, *task, pure=False): task for task in tasks}
-        for future in as_completed(futures):
-            if lost is not None and isinstance(future.exception(), KilledWorker):
-                yield lost(*futures[future])
-            else:
-                yield future.result()
-
-
 def _make(folder: Path, parameters: StructureParameters) -> int:
     """Simulate one structure and put it in its place; runs in a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the workers share the cores among themselves
-    try:
-        structure = simulate_structure(parameters)
-    finally:
-        torch.set_num_threads(threads)
+    structure = simulate_structure(parameters)
     _write_structure(folder, structure)
     return parameters.index
 

@@ -1,0 +1,377 @@
+"""Watch grains grow through a microscope and measure how fast they do it (chapter 10).
+
+    phase field -> frames -> micrograph of each -> segmentation of each -> mean size against time -> k
+
+The parts are elsewhere: the physics in :mod:`microlab.simulate.phasefield`, the network in
+:mod:`microlab.segment.segmenter`, size and law in :mod:`microlab.measure.growth`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from microlab.data.files import atomic
+from microlab.measure import growth
+from microlab.render.flat import untextured
+from microlab.render.sem import Microscope, render
+from microlab.segment import segmenter
+from microlab.simulate import voronoi
+from microlab.simulate.phasefield import GrainGrowth, Parameters
+
+# (grain map (H, W) int, boundary mask (H, W) bool, seed) -> micrograph (H, W) float32 in [0, 1]
+Image = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A growing polycrystal and when it is looked at.
+
+    The defaults start with 20 px from grain to grain, so that the first frame, after the straight sides of
+    the tessellation have curved, has grains that a network trained on larger ones still resolves.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two grains or frames, or the times do not rise.
+    """
+
+    shape: tuple[int, int] = (768, 768)  # px
+    grains: int = 1474  # at time 0: one for each 400 px^2
+    start: float = 250.0  # time of the first frame; the transient before it is not fitted
+    end: float = 2000.0  # time of the last frame
+    frames: int = 12
+    dt: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.grains < 2 or self.frames < 2:
+            raise ValueError(
+                f"grains and frames must be at least 2, got grains = {self.grains}, frames = {self.frames}"
+            )
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"times must rise from start >= 0 to end, got {self.start} and {self.end}")
+
+    @property
+    def steps(self) -> list[int]:
+        """Step of each frame."""
+        return [round(t / self.dt) for t in np.linspace(self.start, self.end, self.frames)]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """The simulation at one time.
+
+    Attributes
+    ----------
+    time : float
+    grain_map : (H, W) int32
+        Periodic. A grain keeps its id in all frames, and the largest id is that of a large grain of the first
+        frame, so that whatever gives greys to ids gives the same ones in every frame.
+    boundary : (H, W) bool
+    """
+
+    time: float
+    grain_map: np.ndarray
+    boundary: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time, simulated, imaged and segmented."""
+
+    grown: Grown
+    micrograph: np.ndarray  # (H, W) float32 in [0, 1]
+    segmentation: segmenter.Segmentation
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Label image of the true grains as the frame cuts them, (H, W) int, 1..n."""
+        return growth.grain_pieces(self.grown.grain_map)
+
+
+def virtual_sem(microscope: Microscope | None = None) -> Image:
+    """The virtual SEM as an `image` callable: one microscope for the whole sequence.
+
+    Grains keep grey, tilt and texture from frame to frame. The grooves are etched afresh and the noise is
+    new.
+    """
+    chosen = microscope or Microscope()
+    return lambda grain_map, boundary, seed: render(grain_map, chosen, seed=seed)
+
+
+def translated(generator: object, *, device: str | None = None) -> Image:
+    """A learnt style as an `image` callable: the flat rendering of each frame, translated whole.
+
+    Parameters
+    ----------
+    generator : microlab.generate.networks.Generator
+        F: simulation to micrograph.
+    device : str, optional
+    """
+    from microlab.generate.style import translate
+
+    def image(grain_map: np.ndarray, boundary: np.ndarray, seed: int) -> np.ndarray:
+        return translate(generator, untextured(grain_map, boundary, seed=seed), seed=seed, device=device)
+
+    return image
+
+
+def grow(
+    settings: Settings = Settings(), *, folder: str | os.PathLike | None = None, progress: bool = True
+) -> Iterator[Grown]:
+    """Grow grains and yield the frames as they come.
+
+    Parameters
+    ----------
+    settings : Settings
+    folder : path, optional
+        Frames are written here, each whole or not at all, with the state of the simulation. The next call
+        with the same settings yields what is there and goes on with the rest, with the same numbers. To
+        cancel, stop iterating.
+    progress : bool
+
+    Raises
+    ------
+    ValueError
+        If `folder` was made with other settings.
+    """
+    files = _files(folder, "growth", asdict(settings), settings.frames)
+    state = None if folder is None else Path(folder) / "growth" / "simulation.safetensors"
+    simulation, swap = None, None
+    for step, file in zip(tqdm(settings.steps, desc="grain growth", disable=not progress), files):
+        if file is not None and file.exists():
+            with np.load(file) as stored:
+                frame = Grown(float(stored["time"]), stored["grain_map"], stored["boundary"])
+                swap = int(stored["swap"])
+        else:
+            if simulation is None:
+                simulation = _resume(settings, state, step)
+            simulation.run(step - simulation.step_count)
+            if state is not None:
+                simulation.save(state)
+            grain_map = simulation.grain_map()
+            if swap is None:
+                swap = int(np.bincount(grain_map.ravel()).argmax())
+            frame = Grown(
+                simulation.time, _swapped(grain_map, swap, settings.grains - 1), simulation.boundary_mask()
+            )
+            _store(file, time=frame.time, grain_map=frame.grain_map, boundary=frame.boundary, swap=swap)
+        yield frame
+
+
+def observe(
+    frames: Iterable[Grown],
+    image: Image | None = None,
+    *,
+    weights: str | os.PathLike | segmenter.Network = segmenter.DEFAULT_WEIGHTS,
+    scale: float | None = 1.0,
+    seed: int = 0,
+    folder: str | os.PathLike | None = None,
+    name: str = "virtual-sem",
+    device: str | None = None,
+) -> Iterator[Frame]:
+    """Image and segment every frame.
+
+    Parameters
+    ----------
+    frames : iterable of Grown
+    image : callable, optional
+        Makes a micrograph of a frame; `virtual_sem` by default.
+    weights, device
+        As in `segmenter.segment_image`.
+    scale : float or None
+        Magnification before the network, one for the whole sequence. None estimates it anew in every frame,
+        as for single images; its error then changes from frame to frame.
+    seed : int
+        The same for every frame, so that a grain keeps its grey.
+    folder, name
+        Frames are written to ``folder/name`` and taken from there by the next call. One name stands for one
+        `image` and its weights: neither can be compared with what is stored.
+
+    Raises
+    ------
+    ValueError
+        If the folder was made with another scale or seed, or a micrograph differs in size from its frame.
+    """
+    image, network = image or virtual_sem(), None
+    files = _files(folder, name, {"scale": scale, "seed": seed})
+    for grown, file in zip(frames, files):
+        if file is not None and file.exists():
+            with np.load(file) as s:
+                found = segmenter.Segmentation(s["probability"], s["boundary"], s["labels"], float(s["zoom"]))
+                yield Frame(grown, s["micrograph"], found)
+            continue
+        network = network or segmenter.load_network(weights)
+        micrograph = np.asarray(image(grown.grain_map, grown.boundary, seed), np.float32)
+        if micrograph.shape != grown.grain_map.shape:
+            raise ValueError(f"image gave {micrograph.shape} for a frame of {grown.grain_map.shape}")
+        found = segmenter.segment_image(micrograph, network, scale=scale, device=device)
+        _store(
+            file,
+            micrograph=micrograph,
+            probability=found.probability,
+            boundary=found.boundary,
+            labels=found.labels,
+            zoom=found.zoom,
+        )
+        yield Frame(grown, micrograph, found)
+
+
+def sequence(
+    settings: Settings = Settings(),
+    image: Image | None = None,
+    *,
+    folder: str | os.PathLike | None = None,
+    progress: bool = True,
+    **options,
+) -> Iterator[Frame]:
+    """Grow, image and segment: `grow` and `observe` in one; `options` are those of `observe`."""
+    return observe(grow(settings, folder=folder, progress=progress), image, folder=folder, **options)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Growth curves of one sequence.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per frame: ``time``; ``exact``, mean area by the periodic simulation's own count, px^2; and of
+        the true grains in the frame (``true``) and the segmented ones (``found``) the mean area, its interval
+        (``_low``, ``_high``) and standard error (``_error``), all by `measure.growth.mean_size`.
+    true_counts, found_counts : (T, B) float
+        Grains per block of the field.
+    field_area : float
+        px^2.
+    """
+
+    table: pd.DataFrame
+    true_counts: np.ndarray
+    found_counts: np.ndarray
+    field_area: float
+
+
+@dataclass(frozen=True)
+class Kinetics:
+    """The parabolic law in the truth and in the segmented frames.
+
+    `ratio` is k of the segmented frames over k of the true ones by the same estimator, with an interval from
+    resampling blocks of the field; `ratio_exact` is over k of the simulation's own count.
+    """
+
+    exact: growth.ParabolicFit
+    true: growth.ParabolicFit
+    found: growth.ParabolicFit
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    ratio_exact: float
+
+
+def measure(
+    frames: Iterable[Frame],
+    *,
+    min_area: int = growth.MIN_AREA,
+    blocks: tuple[int, int] = (6, 6),
+    seed: int = 0,
+) -> Measured:
+    """Mean grain size in every frame, true and segmented by the same estimator."""
+    rows, counts = [], {"true": [], "found": []}
+    for frame in frames:
+        row = {"time": frame.grown.time, "zoom": frame.segmentation.zoom}
+        row["exact"] = frame.grown.grain_map.size / len(np.unique(frame.grown.grain_map))
+        for name, labels in (("true", frame.truth), ("found", frame.segmentation.labels)):
+            size = growth.mean_size(labels, min_area=min_area, seed=seed)
+            row |= {name: size.area, f"{name}_low": size.area_low, f"{name}_high": size.area_high}
+            row |= {f"{name}_error": size.error, f"{name}_count": size.count}
+            counts[name].append(growth.block_counts(labels, blocks, min_area=min_area))
+        rows.append(row)
+        height, width = frame.truth.shape
+    return Measured(
+        pd.DataFrame(rows),
+        np.array(counts["true"]),
+        np.array(counts["found"]),
+        float((height - 1) * (width - 1)),
+    )
+
+
+def kinetics(
+    measured: Measured, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Kinetics:
+    """Fit the parabolic law to the truth and to the segmented frames and compare the slopes.
+
+    All fits weigh the frames by the errors of the true sizes, so that they answer the same question.
+    """
+    table = measured.table
+    error = table["true_error"]
+    curves = {
+        name: growth.resample_blocks(counts, measured.field_area, resamples=resamples, seed=seed)
+        for name, counts in (("true", measured.true_counts), ("found", measured.found_counts))
+    }
+    fits = {
+        name: growth.fit_parabola(
+            table["time"],
+            table[name],
+            error,
+            resampled=curves.get(name, curves["true"]),
+            confidence=confidence,
+        )
+        for name in ("exact", "true", "found")
+    }
+    ratios = growth.slopes(table["time"], error, curves["found"]) / growth.slopes(
+        table["time"], error, curves["true"]
+    )
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Kinetics(
+        **fits,
+        ratio=fits["found"].k / fits["true"].k,
+        ratio_low=float(low),
+        ratio_high=float(high),
+        ratio_exact=fits["found"].k / fits["exact"].k,
+    )
+
+
+def _resume(settings: Settings, state: Path | None, step: int) -> GrainGrowth:
+    """The stored simulation if it has not passed `step`, else one from the start."""
+    if state is not None and state.exists():
+        simulation = GrainGrowth.load(state)
+        if simulation.step_count <= step:
+            return simulation
+    seeds = voronoi.random_seeds(settings.grains, settings.shape, seed=settings.seed)
+    return GrainGrowth(voronoi.tessellate(seeds, settings.shape), Parameters(dt=settings.dt))
+
+
+def _swapped(grain_map: np.ndarray, a: int, b: int) -> np.ndarray:
+    """The grain map with ids a and b exchanged."""
+    return np.where(grain_map == a, b, np.where(grain_map == b, a, grain_map)).astype(np.int32)
+
+
+def _files(
+    folder: str | os.PathLike | None, name: str, settings: dict, count: int = 10_000
+) -> list[Path] | list[None]:
+    """Names of the frames' files, after a check that the folder holds frames of the same settings."""
+    if folder is None:
+        return [None] * count
+    place = Path(folder) / name
+    settings = json.loads(json.dumps(settings))
+    note = place / "settings.json"
+    if note.exists() and (stored := json.loads(note.read_text())) != settings:
+        changed = [key for key in settings if stored.get(key) != settings[key]]
+        raise ValueError(f"{place} holds frames made with another {', '.join(changed)}; take another folder")
+    with atomic(note) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n")
+    return [place / f"{k:04d}.npz" for k in range(count)]
+
+
+def _store(file: Path | None, **arrays: object) -> None:
+    if file is not None:
+        with atomic(file) as partial:
+            np.savez_compressed(partial, **arrays)

@@ -1,0 +1,154 @@
+"""Commands that make something to learn from, and learn: `simulate`, `train`, `adapt` (chapters 03, 07).
+
+Registered in `microlab.cli.main`. Libraries are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from microlab.cli.options import DataBar, Device, PixelSize, Scale, Scheduler, data_bar_rows, zoom_of
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
+    size: Annotated[int, typer.Option(min=16, help="Side of a structure in pixels.")] = 512,
+    grains: Annotated[tuple[int, int], typer.Option(help="Least and largest number of seeds.")] = (80, 150),
+    steps: Annotated[tuple[int, int], typer.Option(help="Least and largest number of time steps.")] = (
+        200,
+        1500,
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    scheduler: Scheduler = None,
+) -> None:
+    """Build a library of simulated structures.
+
+    Every structure comes with its exact boundary mask, as TIFF files that Fiji opens.
+    Killed and called again, it goes on where it was.
+
+    \b
+    Examples:
+      microlab simulate library
+      microlab simulate small -n 20 --size 256 --grains 20 40
+    """
+    from microlab.simulate.library import Ranges, build
+
+    ranges = Ranges(shape=(size, size), grains=grains, steps=steps)
+    manifest = build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
+    typer.echo(f"{number} structures, manifest: {manifest}")
+
+
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2400,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
+    structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
+    images: Annotated[int, typer.Option(min=1, help="Virtual micrographs to render of them.")] = 480,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`. [default: made in FOLDER]"),
+    ] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
+) -> None:
+    """Train a U-Net without a hand-drawn mask.
+
+    It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
+    Under torchrun, several processes (one for each GPU) share every batch of 8.
+
+    \b
+    Examples:
+      microlab train run
+      torchrun --nproc-per-node 2 -m microlab train run
+      microlab train quick --structures 10 --images 40 --steps 300
+      microlab segment field.tif -o results --weights run/labour-free.safetensors
+    """
+    from microlab.pipelines import train_segmenter
+
+    settings = train_segmenter.Recipe(
+        structures=structures,
+        held_out=max(structures // 10, 1),
+        images=images,
+        width=width,
+        steps=steps,
+        seed=seed,
+    )
+    weights = train_segmenter.train(folder, settings, library_folder=library, device=device, resume=resume)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote them
+        typer.echo(f"weights: {weights}")
+
+
+def adapt(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", readable=False, help="Folders of images, or image files."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            metavar="render|cyclegan|cut|mixed",
+            help="Where the look comes from: virtual SEM, learnt from the images, or half of each. "
+            "[default: mixed]",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="smoke|laptop|paper", help="Size of the run. [default: MICROLAB_PROFILE, else laptop]"
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        bool,
+        typer.Option(
+            "--batch-norm", help="Re-estimate the network's batch-norm statistics on the images; may harm."
+        ),
+    ] = False,
+    pixel_size: PixelSize = None,
+    data_bar: DataBar = "auto",
+    scale: Scale = "auto",
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier adaptation in OUT.")] = False,
+) -> None:
+    """Adapt the network to your own images, without a label.
+
+    Simulates structures with the grain size of the images, gives them the images' look, trains a network on
+    them and segments the images with it. It says how long it is likely to take, how like the images its
+    training images are, and how sure the result is. Stopped and called again, it goes on where it was.
+    The images should show one material at one magnification.
+
+    \b
+    Examples:
+      microlab adapt fields/ -o results
+      microlab adapt fields/ -o results --style mixed --pixel-size 0.05
+    """
+    rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
+
+    from dataclasses import replace
+
+    from tqdm.auto import tqdm
+
+    from microlab.pipelines.adapt.settings import DEFAULT_STYLE, profile_settings
+    from microlab.pipelines.adapt.stages import adapt
+    from microlab.pipelines.image_results import Options
+    from microlab.training import profiles
+
+    pass
+    pass
+
+    settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
+    settings = replace(settings, batch_norm=batch_norm)
+    options = Options(pixel_size, rows, zoom, device)
+    result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, tell=lambda line: tqdm.write(line))
+    for row in result.uncertainty.itertuples():
+        typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")
+    typer.echo(f"weights: {result.weights}\nreport: {result.report}")

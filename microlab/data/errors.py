@@ -1,0 +1,38 @@
+"""Errors in what a user gave: one line says which file or value is wrong and how to mend it.
+
+The command line prints an `InputError` as one line. Any other exception is a bug of ours and shows itself.
+"""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A file, folder, option or setting of the user that cannot be used.
+
+    The message is one line: what was given, what is wrong with it, and what to do.
+    """
+
+
+class ImageError(InputError):
+    """A file that cannot be read or written as an image."""
+
+
+USER_ERRORS = (ValueError, OSError, MemoryError)
+"""What the command line shows as one line."""
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong and how to mend it, on one line."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; crop the image or close other programs"
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        hints = {
+            "FileNotFoundError": "check the name and the folder",
+            "PermissionError": "choose a folder you may write to, or change the access rights",
+            "NotADirectoryError": "a file stands where a folder is needed; choose another name",
+            "FileExistsError": "a file stands where a folder is needed; choose another name",
+        }
+        message += f"; {hints.get(type(error).__name__, 'free some space or choose another folder')}"
+    return message

@@ -1,0 +1,113 @@
+"""The one pool of processes: on this machine, or on a Dask cluster (chapter 03).
+
+Several processes compute with one thread each: torch's own threads would only wait for each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from joblib import Parallel, delayed
+
+from microlab.data.errors import InputError
+
+T = TypeVar("T")
+
+# Torch counts its threads once for a whole process: calls in threads of one Dask worker wait for each other.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def imap_unordered(
+    function: Callable[..., T],
+    tasks: Sequence[tuple],
+    jobs: int = -1,
+    scheduler: str | None = None,
+    *,
+    threads: int | None = None,
+    lost: Callable[..., T] | None = None,
+) -> Iterator[T]:
+    """Call a function on each task, here or on a cluster, and yield the results as they come.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module, so that workers can import it.
+    tasks : sequence of tuple
+        Arguments of each call.
+    jobs : int
+        Processes on this machine; -1 for one per core.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers make the calls instead.
+    threads : int, optional
+        Threads of each call; by default one in a worker, and all in this process (``jobs=1``).
+    lost : callable, optional
+        ``lost(*task)`` is the result of a task that killed every Dask worker it was given to. By default that
+        is an error.
+
+    Raises
+    ------
+    InputError
+        If `scheduler` does not answer, or Dask is not installed.
+    """
+    if not tasks:
+        return  # without starting a worker
+    if scheduler is None:
+        threads = threads or (None if jobs == 1 else 1)
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            delayed(_call)(function, task, threads) for task in tasks
+        )
+        return
+    try:
+        from dask.distributed import Client, KilledWorker, as_completed
+    except ImportError as error:
+        raise InputError('scheduler needs Dask: pip install "dask[distributed]"') from error
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
+    with client:
+        futures = {client.submit(_call, function, task, threads or 1, pure=False): task for task in tasks}
+        for future in as_completed(futures):
+            if lost is not None and isinstance(future.exception(), KilledWorker):
+                yield lost(*futures[future])
+            else:
+                yield future.result()
+
+
+def imap(
+    function: Callable[..., T], tasks: Sequence[tuple], jobs: int = -1, *, threads: int | None = None
+) -> Iterator[T]:
+    """Call a function on each task in processes of this machine, and yield the results in order.
+
+    Parameters are those of :func:`imap_unordered`.
+    """
+    threads = threads or (None if jobs == 1 else 1)
+    yield from Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_call)(function, task, threads) for task in tasks
+    )
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Let torch compute with `number` threads inside the block; None changes nothing."""
+    if number is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _call(function: Callable[..., T], task: tuple, threads: int | None) -> T:
+    if threads is None:
+        return function(*task)
+    with _ONE_AT_A_TIME, torch_threads(threads):
+        return function(*task)

@@ -1,0 +1,268 @@
+"""Preparing images for networks: contrast, tiles, untextured rendering, augmentation (chapters 00, 06, 08).
+
+Tiles overlap and are blended with weights that sum to one in every pixel of an image:
+
+    out(x) = sum_k w_k(x) p_k(x),     sum_k w_k(x) = 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy import ndimage
+from skimage import exposure
+from skimage.transform import rescale
+
+Tile = tuple[slice, slice]
+
+
+def clahe(image: np.ndarray, clip_limit: float = 0.01, kernel: int | None = None) -> np.ndarray:
+    """Contrast limited adaptive histogram equalisation, the preparation of paper A's micrographs.
+
+    Parameters
+    ----------
+    image : (H, W) float in [0, 1]
+    clip_limit : float in (0, 1]
+        Share of a window's pixels that one grey level may hold; higher gives more contrast.
+    kernel : int, optional
+        Side of the window in pixels; an eighth of each side of the image by default.
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1]. An image of one grey level is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If `image` is not a finite grey image in [0, 1], or `clip_limit` lies outside (0, 1].
+
+    References
+    ----------
+    K. Zuiderveld, Contrast limited adaptive histogram equalization, Graphics Gems IV (1994), 474-485.
+    """
+    image = _grey(image)
+    if not 0 < clip_limit <= 1:
+        raise ValueError(f"clip_limit must lie in (0, 1], got {clip_limit}")
+    if image.max() == image.min():
+        return image.copy()
+    return exposure.equalize_adapthist(image, kernel_size=kernel, clip_limit=clip_limit).astype(np.float32)
+
+
+def standardise(image: np.ndarray) -> np.ndarray:
+    """Shift and scale an image to mean 0 and standard deviation 1.
+
+    Parameters
+    ----------
+    image : (H, W) float, finite
+
+    Returns
+    -------
+    (H, W) float32. An image of one grey level becomes zero everywhere.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    # Sums in float64: the mean of 4e8 float32 pixels loses digits otherwise.
+    mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
+    if deviation <= 1e-6:
+        return np.zeros_like(image)
+    return (image - np.float32(mean)) / np.float32(deviation)
+
+
+def tile_slices(shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
+    """Square tiles that cover an image, neighbours sharing at least `overlap` pixels.
+
+    Parameters
+    ----------
+    shape : (H, W)
+    tile : int
+        Side of a tile in pixels. Along a side of the image shorter than this, the tile is cut to fit.
+    overlap : int
+        Pixels shared by neighbouring tiles, 0 <= overlap < tile.
+
+    Returns
+    -------
+    list of (slice, slice), row by row. Every tile has the same size, the last ones are shifted inwards.
+
+    Raises
+    ------
+    ValueError
+        If `overlap` is negative or not smaller than `tile`, or `shape` holds no pixel.
+    """
+    rows, columns = (_starts(size, tile, overlap) for size in shape)
+    return [
+        (slice(y, min(y + tile, shape[0])), slice(x, min(x + tile, shape[1]))) for y in rows for x in columns
+    ]
+
+
+def blend_window(tile: int, overlap: int) -> np.ndarray:
+    """Weights of one tile along one axis: 1 inside, falling linearly over `overlap` pixels at both ends.
+
+    Returns
+    -------
+    (tile,) float32 in (0, 1]. A tile's weight is the outer product of its two windows.
+    """
+    ramp = (np.arange(tile) + 0.5) / max(overlap, 1)
+    return np.minimum(1.0, np.minimum(ramp, ramp[::-1])).astype(np.float32)
+
+
+def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Tiles of an image with the weights that join them again.
+
+    The grid is a product of rows and columns, so the weights are too, and they are normalised before any
+    tile is computed. Adding ``weights * prediction`` into one output array is then all that joining takes:
+    no second array of the image's size, and the output may be a file on disk.
+
+    Parameters
+    ----------
+    shape, tile, overlap
+        As in `tile_slices`.
+
+    Yields
+    ------
+    tile : (slice, slice)
+    weights : (h, w) float32
+        Summed over all tiles they are 1 in every pixel.
+    """
+    axes = []
+    for size in shape:
+        starts = _starts(size, tile, overlap)
+        window = blend_window(min(tile, size), overlap)
+        total = np.zeros(size, dtype=np.float32)
+        for start in starts:
+            total[start : start + tile] += window
+        axes.append([(slice(s, min(s + tile, size)), window / total[s : s + tile]) for s in starts])
+    for rows, row_weights in axes[0]:
+        for columns, column_weights in axes[1]:
+            yield (rows, columns), row_weights[:, None] * column_weights[None, :]
+
+
+def map_tiles(
+    function: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    tile: int = 512,
+    overlap: int = 64,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Apply a function tile by tile and blend the results.
+
+    Parameters
+    ----------
+    function : callable
+        Takes an (h, w) piece of `image`, returns an (h, w) float array.
+    image : (H, W) array or memory map
+    tile, overlap : int
+        As in `tile_slices`.
+    out : (H, W) float32 array or memory map, optional
+        Where the result goes; what it holds is overwritten.
+
+    Returns
+    -------
+    (H, W) float32, `out` if given.
+    """
+    if out is None:
+        out = np.empty(image.shape[:2], dtype=np.float32)
+    out[...] = 0
+    for piece, weights in blended_tiles(image.shape[:2], tile, overlap):
+        out[piece] += weights * function(np.asarray(image[piece]))
+    return out
+
+
+def augment(
+    image: np.ndarray,
+    *masks: np.ndarray,
+    scale: tuple[float, float] = (0.8, 1.25),
+    rotation: float = 10.0,
+    brightness: float = 0.1,
+    contrast: float = 0.2,
+    flips: bool = True,
+    seed: int | np.random.Generator = 0,
+) -> tuple[np.ndarray, ...]:
+    """One random view of an image, its masks moved with it.
+
+    Flips, quarter turns, a small rotation and a scale are one affine map about the centre, so the image is
+    interpolated once (linear) and the masks keep their values (nearest pixel). What lies outside is mirrored,
+    the same way in all. Brightness and contrast change the image alone.
+
+    Parameters
+    ----------
+    image : (H, W) float in [0, 1]
+    *masks : (H, W) bool, int or float
+        Boundary masks, labels or distance maps of the same image.
+    scale : (low, high)
+        Magnification is drawn from this range, evenly in its logarithm.
+    rotation : float
+        Largest small rotation in degrees, either way.
+    brightness : float
+        Largest change of the mean grey.
+    contrast : float
+        Largest relative change of the distances from the mean grey.
+    flips : bool
+        Flip and turn by quarters. A picture that is not square is flipped only, so that its shape stays.
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    tuple: the image as float32 in [0, 1], then each mask with its own type.
+
+    Raises
+    ------
+    ValueError
+        If a mask differs in size from the image.
+    """
+    for mask in masks:
+        if mask.shape != image.shape:
+            raise ValueError(f"mask {mask.shape} and image {image.shape} differ in size")
+    rng = np.random.default_rng(seed)
+    angle = np.deg2rad(rng.uniform(-rotation, rotation))
+    zoom = np.exp(rng.uniform(*np.log(scale)))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mirror = np.eye(2)
+    if flips:
+        mirror = np.diag(rng.choice([-1.0, 1.0], 2))
+        if image.shape[0] == image.shape[1] and rng.random() < 0.5:
+            mirror = mirror[::-1]  # transpose: with the flips, all eight symmetries of the square
+    matrix = mirror @ turn / zoom
+    centre = (np.array(image.shape) - 1) / 2
+    warp = {"matrix": matrix, "offset": centre - matrix @ centre, "mode": "mirror"}
+
+    moved = ndimage.affine_transform(np.asarray(image, np.float32), order=1, **warp)
+    mean = moved.mean()
+    moved = (
+        mean + (moved - mean) * (1 + rng.uniform(-contrast, contrast)) + rng.uniform(-brightness, brightness)
+    )
+    moved_masks = [
+        ndimage.affine_transform(
+            mask.astype(np.uint8) if mask.dtype == bool else mask, order=0, **warp
+        ).astype(mask.dtype)
+        for mask in masks
+    ]
+    return np.clip(moved, 0, 1).astype(np.float32), *moved_masks
+
+
+def _starts(size: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of the tiles along one axis."""
+    if size < 1:
+        raise ValueError(f"an image side must be at least 1 pixel, got {size}")
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap must lie in 0..tile-1, got overlap {overlap} and tile {tile}")
+    last = max(size - tile, 0)
+    return [*range(0, last, tile - overlap), last]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """The image as float32, or a ValueError that says what is wrong with it."""
+    image = np.asarray(image, dtype=np.float32)
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"image must be a grey (H, W) picture, got shape {image.shape}")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"image must be finite and lie in [0, 1], its range is {low} to {high}")
+    return image
+
+
+def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
+    """Magnify (zoom > 1) or shrink and smooth (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
+    if zoom == 1:
+        return np.asarray(image, np.float32)
+    zoom = max(zoom, 1 / min(image.shape))
+    return rescale(np.asarray(image, np.float32), zoom, order=1, anti_aliasing=zoom < 1).astype(np.float32)

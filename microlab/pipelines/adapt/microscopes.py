@@ -1,0 +1,95 @@
+"""Virtual microscopes that resemble the one which took a user's images (chapter 07).
+
+    of every `candidates` microscopes drawn at random, keep the one whose image is nearest to a real one
+
+This is rejection sampling with summary statistics (approximate Bayesian computation; Pritchard et al., Mol.
+Biol. Evol. 16, 1791, 1999): the wide ranges of the virtual SEM are the prior, texture descriptors what is
+compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from microlab.generate.style import stretch
+from microlab.measure.features import texture
+from microlab.measure.realism import patches
+from microlab.pipelines.training_pairs import Pair, virtual_pair
+
+LOOK = 128  # px, side of the pictures by which microscopes are compared
+LOOKS = 12  # patches of them that are compared
+PATCH = 64  # px, side of such a patch
+
+
+def nearest_microscopes(
+    grain_maps: list[np.ndarray],
+    real: Sequence[np.ndarray],
+    n: int,
+    candidates: int,
+    seed: int,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> list[int]:
+    """Numbers of the `n` virtual microscopes, of ``candidates * n``, that resemble the real images most.
+
+    Microscope k is the one of ``virtual_pair(grain_map, [seed, k])``. Each real image chooses in turn the
+    nearest one that is left, so a folder of different images keeps different microscopes.
+
+    Parameters
+    ----------
+    grain_maps : list of (H, W) int
+    real : sequence of (H, W) float in [0, 1]
+        Zoomed so that their grains are as large as those of the maps.
+    n, candidates : int
+    seed : int
+    jobs : int
+        Processes.
+
+    Returns
+    -------
+    list of int, rising
+    """
+    total = n * candidates
+    if candidates == 1:
+        return list(range(n))
+    side = min(PATCH, *(min(image.shape) for image in real))
+    corners = [grain_map[:LOOK, :LOOK] for grain_map in grain_maps]
+    # A corner inside one grain shows no boundary; then the whole map is looked at.
+    parts = [c if (c != c[0, 0]).any() else whole for c, whole in zip(corners, grain_maps)]
+    work = (delayed(_look)(parts[k % len(parts)], seed, k, side) for k in range(total))
+    found = Parallel(n_jobs=jobs, return_as="generator")(work)
+    seen = np.stack(list(tqdm(found, desc="candidate microscopes", total=total, disable=not progress)))
+    wanted = np.stack([_describe(image, side) for image in real])
+    scale = seen.std(0)
+    scale[scale == 0] = np.inf  # says the same of every candidate
+    distance = np.linalg.norm((seen[None] - wanted[:, None]) / scale, axis=2)  # (real, candidates)
+    orders = [iter(np.argsort(row, kind="stable")) for row in distance]
+    kept: set[int] = set()
+    while len(kept) < n:
+        order = orders[len(kept) % len(orders)]
+        kept.add(next(int(k) for k in order if int(k) not in kept))
+    return sorted(kept)
+
+
+def rendered_pairs(
+    grain_maps: list[np.ndarray], microscopes: list[int], seed: int, *, jobs: int = 1, progress: bool = True
+) -> list[Pair]:
+    """Virtual micrographs, going round the grain maps, each through one of the `microscopes`."""
+    work = (delayed(virtual_pair)(grain_maps[k % len(grain_maps)], [seed, k]) for k in microscopes)
+    made = Parallel(n_jobs=jobs, return_as="generator")(work)
+    return list(tqdm(made, desc="virtual micrographs", total=len(microscopes), disable=not progress))
+
+
+def _look(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
+    # A cut-out does not wrap around, but only a few pixels at its edge know.
+    return _describe(virtual_pair(part, [seed, k])[0] / np.float32(255), min(side, *part.shape))
+
+
+def _describe(image: np.ndarray, side: int) -> np.ndarray:
+    """Mean texture descriptors of an image; brightness and contrast are taken out, as the network does."""
+    return texture(patches([stretch(image)], side, LOOKS, 0)).mean(0)

@@ -1,0 +1,122 @@
+"""What determines an adaptation, and its three sizes (chapter 07)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from microlab.generate.style import METHODS, PAPER, StyleConfig
+from microlab.pipelines.train_segmenter import STRUCTURES
+from microlab.segment.segmenter import DEFAULT_WEIGHTS
+from microlab.segment.uncertainty import VIEWS
+from microlab.simulate.library import Ranges
+from microlab.training.profiles import PROFILES
+
+STYLES = ("render", "cyclegan", "cut", "mixed")
+# The labour-free set with the lowest Rand error on both targets before batch-norm adaptation
+# (studies/training_sets/__main__.py); `render` needs no translator and is several times faster.
+DEFAULT_STYLE = "mixed"
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Everything that determines the adapted network. Sizes of the laptop profile.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    """
+
+    style: str = DEFAULT_STYLE  # 'render': virtual SEM; 'cyclegan', 'cut': learnt; 'mixed': half of each
+    structures: int = 40  # simulated polycrystals
+    held_out: int = 4  # of them, kept to see how disagreement follows the true error
+    ranges: Ranges = STRUCTURES  # of the simulation
+    images: int = 200  # training images made of the others
+    candidates: int = 4  # virtual microscopes looked at for each one kept; 1 keeps all
+    learnt: StyleConfig = field(default_factory=StyleConfig)  # of 'cyclegan', 'cut' and 'mixed'
+    start: str | None = DEFAULT_WEIGHTS  # weights to go on from; None trains from scratch
+    width: int = 16  # channels of the U-Net's first level, from scratch
+    depth: int = 5  # levels, from scratch
+    crop: int = 224  # side of a training crop, pixels
+    batch: int = 8
+    steps: int = 800
+    lr: float = 1e-3
+    batch_norm: bool = False  # re-estimate batch-norm statistics on the images, after training
+    patches: int = 400  # of each set, for the realism report
+    views: int = VIEWS  # looks at each image, for its uncertainty
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ValueError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
+        if not 0 < self.held_out < self.structures:
+            raise ValueError(
+                f"held_out must lie between 0 and structures={self.structures}, got {self.held_out}"
+            )
+        for name in ("images", "candidates", "crop", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.crop > min(self.ranges.shape):
+            raise ValueError(f"crop must fit the structures, {self.ranges.shape}, got {self.crop}")
+        if self.style in METHODS and self.learnt.method != self.style:
+            raise ValueError(f"learnt.method must be the style {self.style!r}, got {self.learnt.method!r}")
+        if self.learns and self.learnt.crop > min(self.ranges.shape):
+            raise ValueError(
+                f"learnt.crop must fit the structures, {self.ranges.shape}, got {self.learnt.crop}"
+            )
+
+    @property
+    def learns(self) -> bool:
+        """Whether the style is learnt from the images."""
+        return self.style != "render"
+
+    @property
+    def translated(self) -> int:
+        """How many of the training images are translations."""
+        return {"render": 0, "mixed": self.images // 2}.get(self.style, self.images)
+
+
+def profile_settings(profile: str, style: str = DEFAULT_STYLE, seed: int = 0) -> AdaptSettings:
+    """Settings of a profile: ``smoke`` (does it run?), ``laptop`` (two cores) or ``paper`` (a GPU).
+
+    Fine-tuning from the shipped weights is faster than starting anew and never saw a label either. The paper
+    profile starts from scratch, with a wider network.
+
+    Raises
+    ------
+    ValueError
+        If `profile` or `style` is not known.
+    """
+    method = "cut" if style == "cut" else "cyclegan"
+    common = {"style": style, "seed": seed}
+    laptop = AdaptSettings(**common, learnt=StyleConfig(method=method, seed=seed))
+    if profile == "laptop":
+        return laptop
+    if profile == "smoke":
+        return replace(
+            laptop,
+            structures=3,
+            held_out=1,
+            ranges=replace(STRUCTURES, shape=(160, 160), grains=(14, 24), steps=(10, 30)),
+            images=6,
+            candidates=2,
+            learnt=replace(laptop.learnt, width=4, blocks=1, crop=48, steps=6),
+            crop=64,
+            batch=2,
+            steps=8,
+            patches=100,
+        )
+    if profile == "paper":
+        return replace(
+            laptop,
+            structures=300,
+            held_out=20,
+            images=2000,
+            learnt=replace(PAPER, method=method, seed=seed),
+            start=None,
+            width=32,
+            batch=16,
+            steps=20_000,
+            lr=3e-3,
+        )
+    raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")

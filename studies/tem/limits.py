@@ -1,0 +1,262 @@
+"""Where paper C's route ends: noise beyond its training, iterations, boundaries nobody can see (chapter 14).
+
+    failure: the variance of the noise at which the route's accuracy falls below that of "no boundary"
+
+Everything here uses networks that `studies.tem.study.run` has trained.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from microlab.book.experiments.weak_boundaries import Answer, nothing, score_answer, score_answers, visibility
+from microlab.data.parallel import imap_unordered
+from microlab.render.tem import TEMConfig, TEMPair
+from microlab.render.tem_grains import facets
+from microlab.segment.classical import BASELINES
+from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
+from microlab.segment.edges import edge_probability, fused_edges
+from microlab.segment.instances import watershed_grains
+from microlab.segment.refine import Refinement, first_guess, refine
+from microlab.segment.segmenter import closed_boundary
+from studies.tem.study import TEMStudy, held_out_pictures, route_of
+
+UNTRAINED = "edges, no training"
+NOTHING = "all background"
+
+
+def classical_answers(image: np.ndarray) -> dict[str, Answer]:
+    """What the methods without training make of a picture, all with our watershed.
+
+    Parameters
+    ----------
+    image : (H, W) float32 in [0, 1]
+
+    Returns
+    -------
+    dict
+        Name of a method -> boundary (H, W) bool and grains (H, W) int32: the baselines of
+        `microlab.segment.classical`, and the agreement of the three edge detectors.
+    """
+    maps = {name: np.asarray(baseline(image), np.float32) for name, baseline in BASELINES.items()}
+    maps[UNTRAINED] = edge_probability(fused_edges(image))
+    answers = {}
+    for name, probability in maps.items():
+        labels = watershed_grains(probability)
+        answers[name] = (closed_boundary(probability, labels), labels)
+    return answers
+
+
+def without_training(pictures: Sequence[TEMPair], jobs: int = 1) -> pd.DataFrame:
+    """Mean scores of the methods without training and of the predictor that knows nothing, a row for each."""
+    found = list(imap_unordered(_classical_scores, [(pair,) for pair in pictures], jobs))
+    return pd.concat(found).groupby(level=0, sort=False).mean()
+
+
+def noise_stress(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.DataFrame:
+    """Scores at noise up to and far beyond the training's largest variance, on the same grains.
+
+    Returns
+    -------
+    DataFrame
+        Columns variance, method, seed, and the mean of each score over the pictures. Methods: Net1, the whole
+        route, edges without training, all background.
+    """
+    tasks = [(study, str(folder), variance) for variance in study.variances]
+    found = pd.concat(imap_unordered(_stressed, tasks, jobs))
+    return found.sort_values(["variance", "method", "seed"], ignore_index=True)
+
+
+def failure_threshold(variances: Sequence[float], scores: Sequence[float], level: float) -> float:
+    """Variance at which a score first falls below a level, between two measured ones by its logarithm.
+
+    Parameters
+    ----------
+    variances : sequence of float
+        Rising.
+    scores : sequence of float
+    level : float
+
+    Returns
+    -------
+    float
+        Infinite if it never does; the first variance if the score is below from the start.
+    """
+    variances, margin = np.asarray(variances, float), np.asarray(scores, float) - level
+    below = np.flatnonzero(margin < 0)
+    if not len(below):
+        return float("inf")
+    k = below[0]
+    if k == 0:
+        return float(variances[0])
+    share = margin[k - 1] / (margin[k - 1] - margin[k])
+    low, high = np.log(variances[k - 1 : k + 1])
+    return float(np.exp(low + share * (high - low)))
+
+
+def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int = 1) -> pd.DataFrame:
+    """Scores after every iteration of Net2.
+
+    Returns
+    -------
+    DataFrame
+        Columns seed, picture, iteration (0 is Net1's map), iterations (until it stood still), change (of the
+        step that led here), and the scores. A map that stands still keeps its scores to the last iteration.
+    """
+    tasks = [(study, str(folder), seed, n) for seed in study.seeds]
+    found = pd.concat(imap_unordered(_iterated, tasks, jobs), ignore_index=True)
+    every = range(found["iteration"].max() + 1)  # the same for all seeds, so that means are over all of them
+    parts = []
+    for _, part in found.groupby(["seed", "picture"]):
+        part = (
+            part.set_index("iteration").reindex(every, method="ffill").rename_axis("iteration").reset_index()
+        )
+        part.loc[part["iteration"] > part["iterations"], "change"] = np.nan
+        parts.append(part)
+    return pd.concat(parts).sort_values(["seed", "picture", "iteration"], ignore_index=True)
+
+
+def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand error") -> tuple[float, float]:
+    """Spearman's correlation of a picture's number of iterations with its final error, and its p value.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        From :func:`iteration_scores`. A picture counts once: its mean over the seeds.
+    measure : str
+
+    Returns
+    -------
+    (float, float)
+        NaN where all pictures agree in one of the two, or there are fewer than three.
+    """
+    last = curves[curves["iteration"] == curves["iteration"].max()]
+    mean = last.groupby("picture")[["iterations", measure]].mean().dropna()
+    if len(mean) < 3 or (mean.nunique() == 1).any():
+        return float("nan"), float("nan")
+    result = stats.spearmanr(mean["iterations"], mean[measure])
+    return float(result.statistic), float(result.pvalue)
+
+
+def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPair]) -> pd.DataFrame:
+    """How plainly every facet shows, and how much of it the route finds.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `weak_boundaries.visibility` and ``recall``, the share of the facet's pixels with a
+        predicted line within 2 px.
+    """
+    from microlab.book.experiments.weak_boundaries import TOLERANCE, _distance_to, skeletonize
+
+    tables = []
+    for pair in pictures:
+        boundary, _ = grains_of(run_maps(route, pair.image)[1].result, route.card)
+        distance = _distance_to(skeletonize(boundary))
+        table, near = visibility(pair), facets(pair.grains)
+        low, high = np.minimum(pair.grains, near.neighbour), np.maximum(pair.grains, near.neighbour)
+        here = [pair.target & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])]
+        tables.append(table.assign(recall=[float((distance[mask] <= TOLERANCE).mean()) for mask in here]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def run_maps(route: TEMRoute, image: np.ndarray) -> tuple[np.ndarray, Refinement]:
+    """Net1's map of a picture and its refinement; a cap that is reached is not warned of."""
+    channels = channels_of(image, route.card["inputs"])
+    first = first_guess(route.net1, channels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the number of iterations says it
+        options = {"tolerance": route.card["tolerance"], "max_iterations": route.card["max_iterations"]}
+        return first, refine(route.net2, first, channels, **options)
+
+
+def easier() -> dict[str, TEMConfig]:
+    """Test pictures that lack what hides boundaries: which of it costs how much."""
+    quiet = {"noise_variance": (2e-4, 1e-3)}  # about the real strip's, 4e-4
+    plain = TEMConfig()
+    return {
+        "all concepts": plain,
+        "no similar neighbours": replace(plain, similar=False),
+        "no overlap": replace(plain, overlap=False),
+        "no bending": replace(plain, bending=False),
+        "noise of the real strip": replace(plain, **quiet),
+        "no similar neighbours, no overlap, noise of the real strip": replace(
+            plain, similar=False, overlap=False, **quiet
+        ),
+    }
+
+
+def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.DataFrame:
+    """The route's scores on pictures that lack what hides boundaries.
+
+    Returns
+    -------
+    DataFrame
+        Columns pictures, mender (Net2, or one more Net1 in its place), seed and the mean scores; the same
+        grains in each, as far as the concepts allow.
+    """
+    tasks = [(study, str(folder), name) for name in easier()]
+    found = pd.concat(imap_unordered(_easier, tasks, jobs))
+    order = {name: k for k, name in enumerate(easier())}
+    by = ["mender", "pictures", "seed"]
+    return found.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
+
+
+def _classical_scores(pair: TEMPair) -> pd.DataFrame:
+    answers = {**classical_answers(pair.image), NOTHING: nothing(pair)}
+    return pd.DataFrame({name: score_answer(pair, *answer) for name, answer in answers.items()}).T
+
+
+def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
+    concepts = TEMConfig(noise_variance=(variance, variance))
+    pictures = held_out_pictures(study, study.stressed, concepts)
+    rows = []
+    edges = [edge_probability(fused_edges(pair.image)) for pair in pictures]
+    answers = {UNTRAINED: [grains_of(p, {"finish": {"method": "watershed"}}) for p in edges]}
+    answers[NOTHING] = [nothing(pair) for pair in pictures]
+    for method, found in answers.items():
+        rows.append({"method": method, "seed": -1, **score_answers(pictures, found).mean().to_dict()})
+    for seed in study.seeds:
+        route = route_of(study, folder, seed)
+        maps = [run_maps(route, pair.image) for pair in pictures]
+        stages = {"Net1 and Net2": [done.result for _, done in maps]}
+        if seed == study.seeds[0]:
+            stages["Net1"] = [first for first, _ in maps]
+        for stage, found in stages.items():
+            scores = score_answers(pictures, [grains_of(p, route.card) for p in found]).mean().to_dict()
+            if stage != "Net1":
+                scores["iterations"] = float(np.mean([done.iterations for _, done in maps]))
+            rows.append({"method": stage, "seed": seed, **scores})
+    return pd.DataFrame(rows).assign(variance=variance)
+
+
+def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
+    route, rows = route_of(study, folder, seed), []
+    pictures = held_out_pictures(study, n)
+    done = [run_maps(route, pair.image)[1] for pair in pictures]
+    for picture, (pair, refinement) in enumerate(zip(pictures, done, strict=True)):
+        for k, probability in enumerate(refinement.maps):
+            about = {"seed": seed, "picture": picture, "iteration": k, "iterations": refinement.iterations}
+            about["change"] = refinement.changes[k - 1] if k else np.nan
+            rows.append({**about, **score_answer(pair, *grains_of(probability, route.card))})
+    return pd.DataFrame(rows)
+
+
+def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
+    pictures, rows = held_out_pictures(study, study.stressed, easier()[name]), []
+    background = float(np.mean([1 - pair.target.mean() for pair in pictures]))
+    for mender in ("Net2", "one more Net1"):
+        for seed in study.seeds:
+            route = route_of(study, folder, seed, mender)
+            answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
+            about = {"pictures": name, "mender": mender, "seed": seed}
+            scores = score_answers(pictures, answers).mean().to_dict()
+            rows.append({**about, **scores, "accuracy of all background": background})
+    return pd.DataFrame(rows)

@@ -1,0 +1,209 @@
+"""Paper C's route on real images whose boundaries somebody has drawn (chapter 14).
+
+    membrane: trained on synthetic TEM only;   then fine-tuned on 5 tiles;   trained on the 5 tiles alone
+    steel:    trained on synthetic TEM only
+
+Scored on the tiles that nothing was trained on, beside the methods without training.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from microlab.book.experiments.weak_boundaries import Answer
+from microlab.data.datasets import Sample
+from microlab.data.files import atomic
+from microlab.data.parallel import imap_unordered
+from microlab.data.run_folder import same_settings
+from microlab.measure.scores import score
+from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
+from microlab.render.tem import TEMConfig, tem_pair
+from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
+from microlab.segment.refine_training import FirstConfig, SecondConfig
+from studies.tem.limits import NOTHING, classical_answers
+
+TILES = 5  # that may train
+SYNTHETIC, TUNED, ALONE = "synthetic TEM only", "then fine-tuned on 5 tiles", "5 tiles alone"
+
+
+def score_real(truth: np.ndarray, answer: Answer) -> dict[str, float]:
+    """The scores of `microlab.measure.scores.score`, and the accuracy of pixels."""
+    boundary, labels = answer
+    return {"accuracy": float((boundary == truth).mean()), **score(truth, boundary, labels)}
+
+
+def split(samples: Sequence[Sample], seed: int, tiles: int = TILES) -> tuple[list[Sample], list[Sample]]:
+    """Tiles to train on, drawn by the seed, and all the others.
+
+    Raises
+    ------
+    ValueError
+        If none would be left to test on.
+    """
+    if not 2 <= tiles < len(samples):
+        raise ValueError(f"tiles must lie in 2..{len(samples) - 1}, got {tiles}")
+    chosen = set(np.random.default_rng(seed).choice(len(samples), tiles, replace=False).tolist())
+    parts: tuple[list[Sample], list[Sample]] = ([], [])
+    for k, sample in enumerate(samples):
+        parts[k not in chosen].append(sample)
+    return parts
+
+
+def fine_tuning(seed: int, steps: int = 400, lr: float = 1e-3) -> TEMRecipe:
+    """Settings of a training on a handful of tiles: two of five train Net2."""
+    shared: dict[str, Any] = {"steps": steps, "lr": lr, "batch": 4, "seed": seed}
+    return replace(
+        TEMRecipe(), held_back=0.4, first=FirstConfig(**shared), second=SecondConfig(**shared), seed=seed
+    )
+
+
+def tuned(
+    tiles: Sequence[Sample],
+    recipe: TEMRecipe,
+    folder: str | Path,
+    start: TEMRoute | None = None,
+    device: str | None = None,
+) -> TEMRoute:
+    """The route trained on labelled tiles, from the start of another or from nothing."""
+    inputs = tuple(start.card["inputs"]) if start else recipe.inputs
+    pairs = [(channels_of(tile.image, inputs), tile.mask) for tile in tiles]
+    recipe = replace(recipe, pictures=len(pairs), inputs=inputs)
+    return train_networks(recipe, folder, pairs=pairs, start=start, device=device, progress=False)
+
+
+def membrane_scores(
+    samples: Sequence[Sample],
+    route: TEMRoute,
+    folder: str | Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    steps: int = 400,
+    jobs: int = 1,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """The route on labelled tiles, before and after it has seen some of them.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        With masks, True on boundaries.
+    route : TEMRoute
+        Trained on synthetic TEM.
+    folder : path
+        Keeps networks and scores, so that a killed call goes on.
+    seeds : sequence of int
+        Each draws its own five tiles; the others are scored.
+    steps : int
+        Of each network's training on the tiles.
+    jobs : int
+    device : str, optional
+
+    Returns
+    -------
+    DataFrame
+        Columns method, seed and the mean scores over the tiles that nothing was trained on.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds trainings on other tiles or of other lengths.
+    """
+    folder = Path(folder).absolute()
+    same_settings(folder / "settings.json", {"steps": steps, "samples": [sample.name for sample in samples]})
+    before = list(imap_unordered(_answer_scores, [(sample, route) for sample in samples], jobs))
+    before = {sample.name: rows for sample, rows in zip(samples, _in_order(before, samples), strict=True)}
+    tasks = [
+        (list(samples), route, folder, seed, steps, start, device)
+        for seed in seeds
+        for start in (TUNED, ALONE)
+    ]
+    rows = [row for found in imap_unordered(_trained, tasks, jobs) for row in found]
+    rows.sort(key=lambda row: (row["seed"], row["method"] == ALONE))  # they come as they are done
+    for seed in seeds:
+        tests = [sample.name for sample in split(samples, seed)[1]]
+        means = pd.concat([before[name] for name in tests]).groupby(level=0, sort=False).mean()
+        rows += [{"method": name, "seed": seed, **means.loc[name].to_dict()} for name in means.index]
+    return pd.DataFrame(rows)
+
+
+def one_image_scores(sample: Sample, routes: dict[int, TEMRoute]) -> pd.DataFrame:
+    """The routes of several seeds on one image with a mask, beside the methods without training."""
+    rows = []
+    for seed, route in routes.items():
+        rows.append(
+            {"method": SYNTHETIC, "seed": seed, **score_real(sample.mask, route_answer(sample, route))}
+        )
+    for name, answer in {**classical_answers(sample.image), NOTHING: _nothing(sample.mask)}.items():
+        rows.append({"method": name, "seed": -1, **score_real(sample.mask, answer)})
+    return pd.DataFrame(rows)
+
+
+def route_answer(sample: Sample, route: TEMRoute, zoom: float | None = None) -> Answer:
+    """Boundary and grains of a real image by the route; the zoom is estimated if it is not given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a cap that is reached
+        result = run_route(sample.image, route, zoom=zoom, keep=False)
+    return result.boundary, result.labels
+
+
+def stand_in(number: int = 8, seed: int = 0) -> list[Sample]:
+    """Synthetic tiles in place of the membrane set, for machines that do not have it; virtual."""
+    concepts = replace(TEMConfig(), shape=(192, 192))
+    pairs = [tem_pair(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
+    return [Sample(f"virtual_{k:02d}", pair.image, pair.target, None) for k, pair in enumerate(pairs)]
+
+
+def _answer_scores(sample: Sample, route: TEMRoute) -> tuple[str, pd.DataFrame]:
+    answers = {SYNTHETIC: route_answer(sample, route), **classical_answers(sample.image)}
+    answers[NOTHING] = _nothing(sample.mask)
+    return sample.name, pd.DataFrame({name: score_real(sample.mask, a) for name, a in answers.items()}).T
+
+
+def _in_order(found: list[tuple[str, pd.DataFrame]], samples: Sequence[Sample]) -> list[pd.DataFrame]:
+    by_name = dict(found)
+    return [by_name[sample.name] for sample in samples]
+
+
+def _trained(
+    samples: list[Sample],
+    route: TEMRoute,
+    folder: Path,
+    seed: int,
+    steps: int,
+    method: str,
+    device: str | None,
+) -> list[dict[str, Any]]:
+    """Train on one draw of tiles and score the others; runs in a worker."""
+    import torch
+
+    place = folder / f"{method.replace(' ', '-')}_{seed}"
+    path = place / "scores.json"
+    if not path.exists():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            train, test = split(samples, seed)
+            start = route if method == TUNED else None
+            lr = 1e-3 if method == TUNED else 3e-3  # from nothing the larger rate is the better one
+            network = tuned(train, fine_tuning(seed, steps, lr), place, start, device)
+            card = {"finish": route.card["finish"]}
+            network = TEMRoute(network.net1, network.net2, {**network.card, **card})
+            scores = [score_real(tile.mask, route_answer(tile, network, zoom=1.0)) for tile in test]
+        finally:
+            torch.set_num_threads(threads)
+        row = {"method": method, "seed": seed, **pd.DataFrame(scores).mean().to_dict()}
+        with atomic(path) as partial:
+            partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    return [json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _nothing(mask: np.ndarray) -> Answer:
+    return np.zeros(mask.shape, bool), np.ones(mask.shape, np.int32)

@@ -1,0 +1,152 @@
+"""Other ways to mend a boundary map, of the size of Net2, to set beside it (chapter 14).
+
+    conditional GAN:  mending loss + weight (D(map, edges) - 1)^2,    D: true map or mended one?
+
+Paper C compares its refinement with nothing. In Net2's place stand here a conditional generative adversarial
+network (Isola et al., CVPR 2017, arXiv:1611.07004) and a plain U-Net of equal size; one more Net1 needs no
+code of its own, and the rival that is a diffusion model is in microlab.segment.bernoulli.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from microlab.book.experiments.weak_boundaries import count_weights
+from microlab.generate.cyclegan import discriminator_loss, frozen, looks
+from microlab.generate.networks import Discriminator
+from microlab.segment.refine import RefineNet
+from microlab.segment.refine_training import Pair, SecondConfig, mending_batches, mending_loss
+from microlab.segment.unet import UNet
+from microlab.training.fit import History, fit
+
+
+class ConditionalGAN(nn.Module):
+    """A mending network and a discriminator that tells its maps from true ones, given the same edges.
+
+    Calling it gives the losses of one step; as in microlab.generate.cyclegan both sides share the step.
+
+    Parameters
+    ----------
+    mender : Module
+        As :class:`~microlab.segment.refine.RefineNet`: (N, 1 + C, H, W) to logits.
+    channels : int >= 1
+        C, channels of the image.
+    width : int >= 1
+        Of the discriminator, which judges patches of 34 x 34 pixels.
+    weight : float >= 0
+        Of the adversarial loss; with 0 the mender's gradient is that of Net2's own training.
+    applications : int >= 1
+        As in :func:`~microlab.segment.refine_training.mending_loss`.
+    seed : int
+        Of the discriminator's first weights.
+
+    Raises
+    ------
+    ValueError
+        If `weight` is negative.
+    """
+
+    memory_format = torch.channels_last
+
+    def __init__(
+        self,
+        mender: nn.Module,
+        channels: int,
+        *,
+        width: int = 16,
+        weight: float = 0.1,
+        applications: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"weight must not be negative, got {weight}")
+        self.weight, self.applications = weight, applications
+        self.mender = mender
+        self.discriminator = Discriminator(1 + channels, width, layers=2, seed=seed)
+
+    def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Losses of one step.
+
+        Parameters
+        ----------
+        x : (N, 1 + C, H, W) float in [0, 1]
+        target : (N, 1, H, W) float of 0 and 1
+
+        Returns
+        -------
+        dict
+            ``loss`` to lower, and its parts: mending, adversarial, discriminator.
+        """
+        channels = x[:, 1:]
+        made = torch.cat([torch.sigmoid(self.mender(x).float()), channels], dim=1)
+        real = torch.cat([target, channels], dim=1)
+        with frozen(self.discriminator):
+            adversarial = looks(self.discriminator(made), 1.0)
+        mending = mending_loss(self.mender, x, target, self.applications)
+        discriminator = discriminator_loss(self.discriminator, real, made)
+        total = mending + self.weight * adversarial + discriminator
+        parts = {"mending": mending, "adversarial": adversarial, "discriminator": discriminator}
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
+
+
+def train_gan(
+    pairs: Sequence[Pair],
+    config: SecondConfig | None = None,
+    *,
+    guesses: Sequence[np.ndarray] | None = None,
+    weight: float = 0.1,
+    **options: Any,
+) -> tuple[RefineNet, History]:
+    """Train Net2's network as the generator of a conditional GAN, on what Net2 is trained on.
+
+    Parameters
+    ----------
+    pairs, config, guesses, **options
+        As :func:`microlab.segment.refine_training.train_second`.
+    weight : float >= 0
+        Of the adversarial loss.
+
+    Returns
+    -------
+    model : RefineNet
+        The generator alone.
+    history : History
+    """
+    config = config or SecondConfig()
+    batches = mending_batches(pairs, config, guesses)
+    channels = len(pairs[0][0])
+    gan = ConditionalGAN(
+        RefineNet(1 + channels, seed=config.seed),
+        channels,
+        weight=weight,
+        applications=config.applications,
+        seed=config.seed + 1,
+    )
+    history = fit(gan, batches, lambda model, batch: model(*batch), config.fit(), **options)
+    return gan.mender.eval(), history
+
+
+def unet_of_size(weights: int, in_channels: int = 1, depth: int = 4, seed: int = 0) -> UNet:
+    """The plain U-Net whose number of weights is nearest to a given one.
+
+    Parameters
+    ----------
+    weights : int >= 1
+        Number of weights to meet.
+    in_channels, depth, seed
+        As :class:`~microlab.segment.unet.UNet`.
+    """
+    best, gap = None, float("inf")
+    for width in count(1):  # the number of weights rises with the width: the first step away ends the search
+        network = UNet(in_channels, width=width, depth=depth, seed=seed)
+        off = abs(count_weights(network) - weights)
+        if off >= gap:
+            return best
+        best, gap = network, off

@@ -1,0 +1,386 @@
+"""What paper C leaves out, measured: rivals of its refinement, ablations, iterations, noise (chapter 14).
+
+    route:      Net1 and Net2, trained as the recipe says, on held-out pictures
+    rivals:     other networks in Net2's place, on the same guesses of the same Net1
+    ablations:  a detector or a concept taken out of the training, everything else the same
+
+All are scored on the same synthetic pictures with all concepts, which no training has seen. A cell is one
+training with one seed; its scores are written when they are there, so a study that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from microlab.book.experiments import weak_boundaries
+from microlab.book.experiments.weak_boundaries import score_answers
+from microlab.data.checkpoints import load_weights
+from microlab.data.files import atomic
+from microlab.data.parallel import imap_unordered
+from microlab.data.run_folder import same_settings
+from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs, train_networks
+from microlab.render.tem import TEMConfig, TEMPair, tem_pairs
+from microlab.segment import bernoulli
+from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
+from microlab.segment.edges import DETECTORS
+from microlab.segment.refine import EdgeNet, RefineNet, first_guess, refine
+from microlab.segment.refine_training import (
+    BernoulliConfig,
+    FirstConfig,
+    Pair,
+    SecondConfig,
+    train_bernoulli,
+    train_second,
+)
+from studies.tem import rivals
+
+FINISHES = {"paper's finish": {"method": "paper"}, "watershed": {"method": "watershed"}}
+FINISH = "watershed"  # where only one is shown
+GREY = "grey"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one ablation changes in the training."""
+
+    inputs: tuple[str, ...] = DETECTORS
+    off: str = ""  # concept that the training pictures lack
+
+    def concepts(self) -> TEMConfig:
+        """The concepts of the training pictures."""
+        return replace(TEMConfig(), **{self.off: False}) if self.off else TEMConfig()
+
+
+NAMES = {"sobel": "Sobel", "log": "LoG", "canny": "Canny", GREY: "grey picture"}
+BASE = "all"
+DETECTOR_VARIANTS = {
+    BASE: Variant(),
+    **{f"{NAMES[d]} alone": Variant((d,)) for d in DETECTORS},
+    **{f"without {NAMES[d]}": Variant(tuple(x for x in DETECTORS if x != d)) for d in DETECTORS},
+    "and the grey picture": Variant((*DETECTORS, GREY)),
+    "grey picture alone": Variant((GREY,)),
+}
+CONCEPT_VARIANTS = {
+    BASE: Variant(),
+    **{
+        f"without {name}": Variant(off=name)
+        for name in ("packing", "target", "orientation", "similar", "bending", "overlap", "noise")
+    },
+}
+VARIANTS = DETECTOR_VARIANTS | CONCEPT_VARIANTS
+MENDERS = (
+    "Net2",
+    "Net2 taught by Net1's mistakes",
+    "one more Net1",
+    "conditional GAN",
+    "plain U-Net",
+    "Bernoulli diffusion",
+)
+
+
+@dataclass(frozen=True)
+class TEMStudy:
+    """Settings of the whole study."""
+
+    recipe: TEMRecipe = field(default_factory=TEMRecipe)
+    mender_steps: int = 800  # of Net2 and each of its rivals
+    pictures: int = 160  # that train an ablation
+    first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
+    second: SecondConfig = field(default_factory=lambda: replace(TEMRecipe().second, steps=200, batch=4))
+    seeds: tuple[int, ...] = (0, 1, 2)
+    test: int = 60  # held-out pictures
+    ablation_test: int = 30  # the first of them, on which ablations are scored
+    draws: int = 4  # of the Bernoulli diffusion, averaged
+    draw_steps: int = 10
+    max_iterations: int = 50
+    variances: tuple[float, ...] = (
+        0.0025,
+        0.01,
+        0.02,
+        0.04,
+        0.08,
+        0.16,
+        0.32,
+    )  # training: up to 0.01
+    stressed: int = 20  # pictures per variance
+
+    def cells(self) -> list[tuple[str, str, int]]:
+        """(kind, name, seed) of every training after Net1's: Net2 first."""
+        menders = [("mender", name, seed) for name in MENDERS for seed in self.seeds]
+        ablations = [("ablation", name, seed) for seed in self.seeds for name in VARIANTS]
+        return menders + ablations
+
+
+def held_out_pictures(
+    study: TEMStudy, n: int | None = None, concepts: TEMConfig | None = None
+) -> list[TEMPair]:
+    """Pictures that no training has seen: their seed is far from the recipe's."""
+    return list(tem_pairs(n or study.test, study.recipe.seed + 10**6, concepts or TEMConfig()))
+
+
+def run(
+    study: TEMStudy,
+    folder: str | Path,
+    *,
+    cells: Sequence[tuple[str, str, int]] | None = None,
+    jobs: int = -1,
+    scheduler: str | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train and score every cell of the study, or those that are not there yet.
+
+    Parameters
+    ----------
+    study : TEMStudy
+    folder : path
+        Receives networks and scores.
+    cells : sequence, optional
+        Some of ``study.cells()``.
+    jobs : int
+        Processes on this machine, each with one thread; -1 for one per core.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers train instead, on the same files.
+    device : str, optional
+    progress : bool
+
+    Returns
+    -------
+    DataFrame
+        As :func:`finished`.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a study of other settings.
+    """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    same_settings(folder / "settings.json", _comparable(study))
+    route_first(study, folder, jobs=jobs, device=device, progress=progress)
+    cells = list(study.cells() if cells is None else cells)
+    todo = [cell for cell in cells if not score_file(folder, *cell).exists()]
+    work = imap_unordered(_run_cell, [(study, folder, *cell, device) for cell in todo], jobs, scheduler)
+    bar = {"desc": "TEM study", "unit": "training", "total": len(cells), "initial": len(cells) - len(todo)}
+    for _ in tqdm(work, disable=not progress, **bar):
+        pass
+    return finished(folder)
+
+
+def finished(folder: str | Path) -> pd.DataFrame:
+    """Scores of all finished cells.
+
+    Returns
+    -------
+    DataFrame
+        Columns kind, name, seed, stage (what was scored, with its finish), iterations, weights, minutes, and
+        the mean over the test pictures of each of `microlab.book.experiments.weak_boundaries.MEASURES`.
+
+    Raises
+    ------
+    ValueError
+        If nothing is finished there.
+    """
+    files = sorted((Path(folder) / "scores").glob("*.json"))
+    if not files:
+        raise ValueError(f"{folder} holds no finished training: call `run` first")
+    return pd.DataFrame([row for path in files for row in json.loads(path.read_text(encoding="utf-8"))])
+
+
+def score_file(folder: Path, kind: str, name: str, seed: int) -> Path:
+    """Where the scores of a cell lie."""
+    return folder / "scores" / f"{kind}_{_file(name)}_{seed}.json"
+
+
+def route_first(
+    study: TEMStudy, folder: Path, *, jobs: int = 1, device: str | None = None, progress: bool = True
+) -> tuple[EdgeNet, list[Pair], list[np.ndarray]]:
+    """Net1 of the recipe with the pictures kept from it and its guesses on them, made once and stored.
+
+    Returns
+    -------
+    net1 : EdgeNet
+    unknown : list of Pair
+    guesses : list of (H, W) float32
+    """
+    from microlab.segment.refine_training import train_first
+
+    recipe, path = study.recipe, folder / "held_back.npz"
+    if not path.exists():
+        pairs = edge_pairs(
+            recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
+        )
+        known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
+        net1, _ = train_first(known, recipe.first, folder=folder / "first", device=device, progress=progress)
+        guesses = [first_guess(net1, channels, device=device) for channels, _ in unknown]
+        with atomic(path) as partial:
+            np.savez_compressed(
+                partial,
+                channels=np.array([c for c, _ in unknown]),
+                targets=np.array([t for _, t in unknown]),
+                guesses=np.array(guesses, np.float32),
+            )
+    with np.load(path, allow_pickle=False) as file:
+        unknown = list(zip(file["channels"], file["targets"], strict=True))
+        return _trained_first(study, folder), unknown, list(file["guesses"])
+
+
+def train_mender(
+    name: str,
+    study: TEMStudy,
+    pairs: list[Pair],
+    guesses: list[np.ndarray],
+    seed: int,
+    **options: Any,
+) -> torch.nn.Module:
+    """Train one of `MENDERS`: on damaged boundaries, or half of the time on Net1's guesses."""
+    config = replace(study.recipe.second, steps=study.mender_steps, seed=seed)
+    if name == "Net2 taught by Net1's mistakes":
+        config = replace(config, guessed=0.5)
+    channels = len(pairs[0][0])
+    if name == "Bernoulli diffusion":
+        same = {f: getattr(config, f) for f in ("crop", "batch", "steps", "lr", "warmup", "ema", "seed")}
+        return train_bernoulli(pairs, BernoulliConfig(**same), **options)[0]
+    if name == "conditional GAN":
+        return rivals.train_gan(pairs, config, guesses=guesses, **options)[0]
+    size = weak_boundaries.count_weights(RefineNet(1 + channels))
+    models: dict[str, Callable[[], torch.nn.Module]] = {
+        "one more Net1": lambda: EdgeNet(1 + channels, seed=seed),
+        "plain U-Net": lambda: rivals.unet_of_size(size, 1 + channels, seed=seed),
+    }
+    model = models[name]() if name in models else RefineNet(1 + channels, seed=seed)
+    return train_second(pairs, config, guesses=guesses, model=model, **options)[0]
+
+
+def mend(
+    network: torch.nn.Module, first: np.ndarray, channels: np.ndarray, study: TEMStudy, seed: int = 0
+) -> dict[str, tuple[np.ndarray, int]]:
+    """Maps that a mender makes of a first guess: name of the stage -> (map, number of iterations)."""
+    if isinstance(network, bernoulli.BernoulliNet):
+        options = {"draws": study.draws, "steps": study.draw_steps, "seed": seed}
+        return {
+            "from the guess": (
+                bernoulli.draw(network, channels, first=first, **options).mean(0),
+                study.draw_steps,
+            ),
+            "from coin tosses": (bernoulli.draw(network, channels, **options).mean(0), study.draw_steps),
+        }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the cap; the number of iterations says it
+        done = refine(network, first, channels, max_iterations=study.max_iterations)
+    return {"once": (done.maps[1], 1), "until it stands still": (done.result, done.iterations)}
+
+
+def _run_cell(study: TEMStudy, folder: Path, kind: str, name: str, seed: int, device: str | None) -> None:
+    """Train and score one cell; runs in a worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the workers share the cores among themselves
+    try:
+        start = time.perf_counter()
+        train = _mender_cell if kind == "mender" else _ablation_cell
+        rows = train(study, folder, name, seed, device)
+    finally:
+        torch.set_num_threads(threads)
+    about = {"kind": kind, "name": name, "seed": seed, "minutes": (time.perf_counter() - start) / 60}
+    with atomic(score_file(folder, kind, name, seed)) as partial:
+        partial.write_text(json.dumps([about | row for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+def _mender_cell(
+    study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
+) -> list[dict[str, Any]]:
+    net1, pairs, guesses = route_first(study, folder)
+    place = folder / "menders" / f"{_file(name)}_{seed}"
+    network = train_mender(name, study, pairs, guesses, seed, folder=place, device=device, progress=False)
+    pictures = held_out_pictures(study)
+    return _scored(study, net1, network, study.recipe.inputs, pictures, tuple(FINISHES))
+
+
+def _ablation_cell(
+    study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
+) -> list[dict[str, Any]]:
+    variant = VARIANTS[name]
+    recipe = TEMRecipe(
+        pictures=study.pictures,
+        inputs=variant.inputs,
+        first=replace(study.first, seed=seed),
+        second=replace(study.second, seed=seed),
+    )
+    pairs = edge_pairs(study.pictures, study.recipe.seed + 1, variant.concepts(), variant.inputs)
+    place = folder / "ablations" / f"{_file(name)}_{seed}"
+    route = train_networks(recipe, place, pairs=pairs, device=device, progress=False)
+    pictures = held_out_pictures(study, study.ablation_test)
+    return _scored(study, route.net1, route.net2, variant.inputs, pictures, (FINISH,))
+
+
+def _scored(
+    study: TEMStudy,
+    net1: EdgeNet,
+    mender: torch.nn.Module,
+    inputs: tuple[str, ...],
+    pictures: list[TEMPair],
+    finishes: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """Scores of Net1 and of what the mender makes of its maps, with each way to finish."""
+    answers: dict[tuple[str, str], list] = {}
+    iterations: dict[str, list[int]] = {}
+    for k, pair in enumerate(pictures):
+        channels = channels_of(pair.image, inputs)
+        first = first_guess(net1, channels)
+        maps = {"Net1": (first, 0)} | mend(mender, first, channels, study, seed=k)
+        for stage, (probability, count) in maps.items():
+            iterations.setdefault(stage, []).append(count)
+            for finish in finishes:
+                found = grains_of(probability, {"finish": FINISHES[finish]})
+                answers.setdefault((stage, finish), []).append(found)
+    sizes = {"Net1": weak_boundaries.count_weights(net1)}
+    return [
+        {
+            "stage": stage,
+            "finish": finish,
+            "iterations": float(np.mean(iterations[stage])),
+            "most iterations": int(np.max(iterations[stage])),
+            "weights": sizes.get(stage, weak_boundaries.count_weights(mender)),
+            **score_answers(pictures, found).mean().to_dict(),
+        }
+        for (stage, finish), found in answers.items()
+    ]
+
+
+def route_of(study: TEMStudy, folder: str | Path, seed: int, mender: str = MENDERS[0]) -> TEMRoute:
+    """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
+    folder, inputs = Path(folder), study.recipe.inputs
+    network = {"Net2": RefineNet, "one more Net1": EdgeNet}[mender](1 + len(inputs), seed=seed)
+    load_weights(network, folder / "menders" / f"{_file(mender)}_{seed}" / "model.safetensors")
+    card = {"inputs": list(inputs), "finish": FINISHES[FINISH], "max_iterations": study.max_iterations}
+    return TEMRoute(_trained_first(study, folder), network.eval(), card)
+
+
+def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:
+    """The recipe's Net1, once it is trained."""
+    net1 = EdgeNet(len(study.recipe.inputs), seed=study.recipe.first.seed)
+    load_weights(net1, folder / "first" / "model.safetensors")
+    return net1.eval()
+
+
+def _file(name: str) -> str:
+    return name.replace(" ", "-").replace("'", "")
+
+
+def _comparable(study: TEMStudy) -> dict[str, Any]:
+    """The settings that decide the scores, as JSON holds them."""
+    settings = asdict(study)
+    for name in ("seeds", "variances", "stressed"):  # more of these only add cells
+        del settings[name]
+    return json.loads(json.dumps(settings))

@@ -1,0 +1,299 @@
+"""The three systems on one micrograph, with the same scores, and what each of them costs (chapter 14).
+
+    A  simulations under a virtual microscope -> U-Net            no label
+    B  four labelled patches -> VQ-VAE + PixelCNN -> dreamed pairs -> U-Net
+    C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and never this kind of image
+
+Beside them stand what needs no training, the same U-Net on the four patches alone, and the predictor that
+knows nothing. All are scored on the half of the micrograph that nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from microlab.book.experiments.training_sets import Study, train_unet
+from microlab.data.files import atomic
+from microlab.data.pairs import MANIFEST, read_pairs, write_pairs
+from microlab.data.run_folder import same_settings
+from microlab.measure import pixel, scores
+from microlab.pipelines.samples import Target
+from microlab.pipelines.train_pair_model import OURS, DreamConfig, profile_config, train_pairs
+from microlab.pipelines.training_pairs import Pair, augmented_pairs, labelled_pairs, labelled_patches
+from microlab.segment import edge_segmenter, edges, segmenter
+from microlab.segment.classical import ridge
+from microlab.segment.edge_segmenter import TEMRoute
+from microlab.segment.instances import watershed_grains
+from microlab.segment.refine import CapReached
+from microlab.training import devices
+
+Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
+CLASSES = ("grain", "boundary")  # of the dreamed masks
+
+REAL, BOTH, DREAMED = "four labelled patches", "B: patches and dreams", "B: dreams alone"
+ORACLE = "oracle, same U-Net"
+TRAINED = {  # name -> what its U-Net saw, in the order of the table
+    BOTH: "half of the U-Net's pairs are views of the four labelled patches, half were dreamed by a VQ-VAE "
+    "and a PixelCNN; three of the four patches train these, one measures when to stop",
+    DREAMED: "the same U-Net on dreamed pairs only",
+    REAL: "the same U-Net on views of the four patches only, which shows what the dreams add",
+    ORACLE: "the same U-Net on the expert's mask of the whole training half",
+}
+SHIPPED, TEM = "A: labour-free weights", "C: TEM route, zero-shot"
+RIDGE, EDGES, NOTHING = "ridge filter", "edges, no training", "nothing anywhere"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Settings of everything that is trained here."""
+
+    study: Study  # the U-Net and its patches, as in chapter 07
+    dream: DreamConfig  # the models that dream
+    dreamed: int  # pairs dreamed; each is augmented until there are ``study.images``
+
+
+_SMALL = profile_config("smoke")
+SIZES = {
+    "smoke": Size(
+        Study(images=8, patch=64, width=4, depth=2, crop=32, batch=2, steps=4),
+        replace(
+            _SMALL,
+            vqvae=replace(_SMALL.vqvae, crop=32, batch=2, steps=4),
+            prior=replace(_SMALL.prior, crop=8, batch=2, steps=4),
+        ),
+        dreamed=2,
+    ),
+    # The U-Net is chapter 07's at laptop size. The models of the dreams see patches of 128 px, 32 codes wide.
+    "laptop": Size(
+        Study(images=96, width=12, crop=96, batch=6, steps=240),
+        replace(
+            OURS,
+            vqvae=replace(OURS.vqvae, crop=96, batch=8, steps=500),
+            prior=replace(
+                OURS.prior, channels=32, layers=6, crop=24, batch=8, steps=400, checkpoint_every=50
+            ),
+        ),
+        dreamed=48,
+    ),
+    "paper": Size(Study(), replace(OURS, prior=replace(OURS.prior, crop=24)), dreamed=240),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's scores and costs."""
+
+    name: str
+    seed: int | None  # None where nothing is trained
+    scores: dict[str, float]
+    minutes: float  # of training: the generator's and the U-Net's
+    seconds: float  # for the test image, from pixels to grains
+    megabytes: float  # of the weights that segment, at 16 bits
+
+
+def run(
+    target: Target,
+    zoom: float,
+    folder: str | Path,
+    size: Size,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    names: Sequence[str] = tuple(TRAINED),
+    device: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train and score system B and its controls, seed by seed.
+
+    A result is written when it is there, and dreamed pairs too: after a kill, make the same call again. A
+    training that was cut off begins anew, so that its cost is that of the whole.
+
+    Parameters
+    ----------
+    target, zoom, device, progress
+        As `microlab.book.experiments.training_sets.run`.
+    folder : path
+    size : Size
+    seeds : sequence of int
+        Of the patches, the initial weights, the crops and the dreams.
+    names : sequence of str
+        Keys of `TRAINED`.
+
+    Returns
+    -------
+    DataFrame
+        A row per method and seed: name, seed, the scores of `score`, minutes, seconds, megabytes.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, or the folder holds a run with other settings.
+    """
+    folder = Path(folder)
+    for name in names:
+        if name not in TRAINED:
+            raise ValueError(f"names must be of {', '.join(TRAINED)}, got {name!r}")
+    settings = {"target": target.name, "zoom": round(zoom, 4), "dreamed": size.dreamed, **asdict(size.study)}
+    same_settings(folder / "settings.json", settings | {"dream": asdict(size.dream)})
+    cells = [(seed, name) for seed in seeds for name in TRAINED if name in names]
+    rows = []
+    for seed, name in tqdm(cells, desc=f"three systems, {target.name}", disable=not progress):
+        path = folder / "rows" / f"{list(TRAINED).index(name)}_{seed}.json"
+        if not path.exists():
+            row = asdict(_trained_row(name, seed, target, zoom, folder, size, device))
+            with atomic(path) as partial:
+                partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
+    return table(rows)
+
+
+def untrained(target: Target, route: TEMRoute | None = None, *, device: str | None = None) -> list[Row]:
+    """Rows of what nobody trains here: shipped weights, the TEM route, the classical ones, and nothing.
+
+    Without a `route` (`microlab.segment.edge_segmenter.load_route`) the row of system C is left out.
+    """
+    model, card = segmenter.load_network()
+
+    def shipped(image: np.ndarray) -> Answer:
+        found = segmenter.segment_image(image, (model, card), device=device)
+        return found.boundary, found.labels
+
+    def tem(image: np.ndarray) -> Answer:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CapReached)
+            found = edge_segmenter.run_route(image, route, keep=False, device=device)
+        return found.boundary, found.labels
+
+    rows = [_row(SHIPPED, shipped, target, card["minutes"], megabytes(model), device)]
+    if route is not None:
+        minutes = route.card.get("first", {}).get("minutes", float("nan"))  # of both networks together
+        rows.append(_row(TEM, tem, target, minutes, megabytes(route.net1, route.net2), device))
+    rows += [
+        _row(RIDGE, lambda image: grains_of(np.asarray(ridge(image), np.float32)), target),
+        _row(EDGES, lambda image: grains_of(edges.edge_probability(edges.fused_edges(image))), target),
+        _row(NOTHING, lambda image: (np.zeros(image.shape, bool), np.ones(image.shape, np.int32)), target),
+    ]
+    return rows
+
+
+def dream_patches(
+    patches: Sequence[tuple[np.ndarray, np.ndarray]],
+    folder: str | Path,
+    size: Size,
+    seed: int,
+    *,
+    device: str | None = None,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+    """Train a VQ-VAE and a prior on a few patches, and dream pairs of the same side.
+
+    `folder` receives the weights, and the dreamed pairs as a data set (`generate.pair_files.write_pairs`).
+
+    Returns
+    -------
+    pairs : list of (image (H, W) float32 in [0, 1], mask (H, W) bool)
+    minutes : float
+        Of training and dreaming, by `clock`.
+    """
+    place = Path(folder) / "dreams"
+    if not (place / MANIFEST).exists():
+        now, start = clock(device), clock(device)()
+        dreamer = train_pairs(
+            [(image, mask.astype(np.uint8)) for image, mask in patches],
+            folder,
+            replace(size.dream, seed=seed),
+            classes=len(CLASSES),
+            names=CLASSES,
+            device=device,
+            progress=False,
+            resume=False,  # of a training that goes on only the rest would be timed
+        )
+        made = dreamer.dream(size.dreamed, shape=patches[0][0].shape, seed=seed, device=device)
+        about = {"minutes": (now() - start) / 60, "seed": seed}
+        write_pairs(place, made, classes=len(CLASSES), about=about)
+    about = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["about"]
+    return [(pair.image, pair.mask == 1) for pair in read_pairs(place)], float(about["minutes"])
+
+
+def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`microlab.measure.scores.score`, and the share of pixels that are called right."""
+    found = scores.score(truth, boundary, labels)
+    return {"accuracy": float(pixel.pixel_accuracy(truth, boundary)), **found}
+
+
+def grains_of(probability: np.ndarray) -> Answer:
+    """Boundary and grains of a map by the watershed that all systems but C's own finish share."""
+    labels = watershed_grains(probability)
+    return segmenter.closed_boundary(probability, labels), labels
+
+
+def megabytes(*models: torch.nn.Module) -> float:
+    """Size of some networks' weights at 16 bits, as they ship."""
+    return sum(2 * t.numel() for model in models for t in model.state_dict().values()) / 1e6
+
+
+def clock(device: str | None = None) -> Callable[[], float]:
+    """A clock in seconds: processor time on a CPU, which other programs do not stretch; else wall time."""
+    return time.process_time if devices.device(device).type == "cpu" else time.perf_counter
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a DataFrame, a column for each score."""
+    costs = [field.name for field in fields(Row) if field.name != "scores"]
+    return pd.DataFrame([{**{name: getattr(row, name) for name in costs}, **row.scores} for row in rows])
+
+
+def _trained_row(
+    name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
+) -> Row:
+    pairs, generator_minutes = _pairs(name, seed, target, zoom, folder, size, device)
+    now, start = clock(device), clock(device)()
+    model = train_unet(pairs, size.study, seed, device=device, progress=False)
+    minutes = generator_minutes + (now() - start) / 60
+
+    def answer(image: np.ndarray) -> Answer:
+        return grains_of(segmenter.boundary_probability(image, model, zoom, device=device))
+
+    return replace(_row(name, answer, target, minutes, megabytes(model), device), seed=seed)
+
+
+def _pairs(
+    name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
+) -> tuple[list[Pair], float]:
+    """Training pairs of a U-Net, and the minutes that their generator took."""
+    study = size.study
+    n = study.images
+    if name in (REAL, ORACLE):
+        few = study.patches if name == REAL else None
+        return labelled_pairs(target, zoom, n, patches=few, side=study.patch, seed=seed), 0.0
+    patches = labelled_patches(target, zoom, study.patches, side=study.patch, seed=seed)
+    dreams, minutes = dream_patches(patches, folder / f"dreamer_{seed}", size, seed, device=device)
+    if name == DREAMED:
+        return augmented_pairs(dreams, n, seed=[seed, 72]), minutes
+    real = labelled_pairs(target, zoom, n - n // 2, patches=study.patches, side=study.patch, seed=seed)
+    return real + augmented_pairs(dreams, n // 2, seed=[seed, 72]), minutes
+
+
+def _row(
+    name: str,
+    answer: Callable[[np.ndarray], Answer],
+    target: Target,
+    minutes: float = 0.0,
+    size: float = 0.0,
+    device: str | None = None,
+) -> Row:
+    """Score an answer to the test image and time it, the second time round."""
+    image = target.test.image
+    answer(image)  # the first call also loads libraries and finds the fastest precision
+    now, start = clock(device), clock(device)()
+    boundary, labels = answer(image)
+    seconds = now() - start
+    return Row(name, None, score(target.test.truth, boundary, labels), minutes, seconds, size)

@@ -1,0 +1,247 @@
+"""Glossary, numbered equations and the reference of the library agree with text and code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
+import api_reference  # noqa: E402
+import formulas  # noqa: E402
+from addresses import chapters  # noqa: E402
+from export_notebooks import equations  # noqa: E402
+
+CHAPTERS = sorted((ROOT / "tutorials").glob("[0-9]*.md"))
+PAGES = [*CHAPTERS, *sorted((ROOT / "book").rglob("*.md"))]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "microlab").rglob("*.py"))
+}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def prose(text: str) -> str:
+    """A page without its cells and listings."""
+    return re.sub(r"^```(?:\{code-cell\}|\w+\n).*?^```", "", text, flags=re.M | re.S)
+
+
+# ---- glossary ----
+
+
+def same_word(term: str) -> str:
+    return " ".join(term.replace("’", "'").lower().split())
+
+
+def glossary(text: str) -> list[str]:
+    """Its entries, as compared with what pages ask for."""
+    return [
+        same_word(line) for line in re.findall(r"^(\S.*)\n(?= {2}\S)", text.split("```{glossary}")[1], re.M)
+    ]
+
+
+def asked_for(text: str) -> list[str]:
+    """The entries that the {term} roles of a page lead to."""
+    roles = re.findall(r"\{term\}`(?:[^`<]+<([^>`]+)>|([^`]+))`", text)
+    return [same_word(target or term) for target, term in roles]
+
+
+def glossary_faults(text: str, known: set[str]) -> list[str]:
+    """Words that a page takes for entries, or sets apart as if it defined them, against the known entries."""
+    missing = [f"the glossary has no {term!r}" for term in asked_for(text) if term not in known]
+    italics = re.findall(r"(?<![*\w\\])\*(?![*\s])([^*\n]+?)(?<!\s)\*(?![*\w])", prose(text))
+    plain = [f"{{term}} for {word!r}, not italics" for word in map(same_word, italics) if word in known]
+    return missing + plain
+
+
+ENTRIES = glossary(read(ROOT / "book" / "glossary.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_words_are_in_the_glossary(page):
+    assert glossary_faults(read(page), set(ENTRIES)) == []
+
+
+def test_every_entry_of_the_glossary_is_used_and_stands_once():
+    used = {term for page in PAGES for term in asked_for(read(page))}
+    assert len(ENTRIES) > 80
+    assert [term for term in ENTRIES if term not in used] == []
+    assert [term for term, count in Counter(ENTRIES).items() if count > 1] == []
+
+
+def test_a_word_that_the_glossary_lacks_is_found():
+    text = "A {term}`grain` and {term}`Many <spline>` and a *mask* and `code`.\n"
+    assert glossary_faults(text, {"grain", "mask"}) == [
+        "the glossary has no 'spline'",
+        "{term} for 'mask', not italics",
+    ]
+
+
+# ---- names of the library in the text ----
+
+
+def public(module: str) -> set[str]:
+    """Functions and classes of a module, and methods as ``Class.method``, that have a docstring."""
+    found = set()
+    for node in ast.parse(read(MODULES[module])).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            found.add(node.name)
+            methods = node.body if isinstance(node, ast.ClassDef) else []
+            found |= {f"{node.name}.{part.name}" for part in methods if isinstance(part, ast.FunctionDef)}
+    return found
+
+
+def unknown_names(text: str) -> list[str]:
+    """Targets of {py:...} roles that are no module, function, class or method of ours."""
+    roles = re.findall(r"\{py:(\w+)\}`(?:[^`<]+<([^>`]+)>|~?([^`]+))`", text)
+    wrong = []
+    for role, titled, plain in roles:
+        target = titled or plain
+        module = (
+            target
+            if role == "mod"
+            else next((m for m in sorted(MODULES, reverse=True) if target.startswith(m + ".")), "")
+        )
+        name = target.removeprefix(module).strip(".")
+        if module not in MODULES or (name and name not in public(module)):
+            wrong.append(target)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_names_of_the_library_exist(page):
+    assert unknown_names(read(page)) == []
+
+
+def test_a_name_that_the_library_lacks_is_found():
+    text = "{py:func}`~microlab.measure.pixel.iou` {py:func}`x <microlab.measure.pixel.iuo>`"
+    assert unknown_names(text + " {py:mod}`microlab.no`") == ["microlab.measure.pixel.iuo", "microlab.no"]
+
+
+def test_every_module_is_in_the_reference():
+    listed = [
+        name
+        for page in sorted((ROOT / "book" / "api").glob("*.md"))
+        for block in re.findall(r"^```\{api\}\n(.*?)^```", read(page), re.M | re.S)
+        for name in block.split()
+    ]
+    # Not there: the commands, which `--help` documents; the checks of the exercises, which are their answers;
+    # modules that begin with an underscore.
+    private = re.compile(r"microlab\.(cli|cli_\w+|mistakes|exercises(\..*)?|.*\b_\w+)")
+    assert Counter(listed) == Counter(name for name in MODULES if not private.fullmatch(name))
+
+
+def test_every_page_of_the_reference_is_in_the_contents():
+    contents = read(ROOT / "book" / "_toc.yml")
+    for page in (ROOT / "book" / "api").glob("*.md"):
+        assert f"file: book/api/{page.stem}\n" in contents + "\n"
+
+
+def test_docstrings_link_to_equations_and_chapters():
+    text = "See eq. 5 of\nchapter 02 (phase-limit), and chapters 01 to 03 (chapter 99).\n"
+    assert api_reference.linked(text) == (
+        "See eq. :eq:`phase-limit`, and chapters :doc:`01 </tutorials/01_voronoi>` to "
+        ":doc:`03 </tutorials/03_grain_growth>` (chapter 99).\n"
+    )
+
+
+def test_formulas_of_a_docstring_stand_as_typed_and_bars_are_escaped():
+    lines = [
+        "What |x| is.",
+        "",
+        "    y = |x|",
+        "",
+        "More |x|, `|x|`.",
+        "",
+        "Parameters",
+        "----------",
+        "x",
+        "    |x|",
+    ]
+    assert api_reference.formulas_kept(lines) == [
+        r"What \|x\| is.",
+        "",
+        ".. code-block:: text",
+        "",
+        "    y = |x|",
+        "",
+        r"More \|x\|, `|x|`.",
+        "",
+        "Parameters",
+        "----------",
+        "x",
+        r"    \|x\|",
+    ]
+
+
+# ---- equations ----
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=named)
+def test_every_displayed_equation_has_a_number(chapter):
+    labels = [label for label, _ in formulas.displayed(read(chapter))]
+    assert all(labels)
+    assert len(labels) == len(set(labels))
+    # In the order of the page, which is that of the numbers.
+    assert [equations()[label] for label in labels] == [
+        (k, f"tutorials/{chapter.stem}") for k in range(1, len(labels) + 1)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_equations_that_a_page_names_exist(page):
+    assert [label for label in re.findall(r"\{eq\}`([^`]+)`", read(page)) if label not in equations()] == []
+
+
+def wrong_mentions(text: str) -> list[str]:
+    """Mentions ``eq. 3 of chapter 02 (label)`` whose label is none, or is that of another number."""
+    wrong = []
+    for number, chapter, label in api_reference.EQUATION.findall(text):
+        k, document = equations().get(label, (0, ""))
+        if (k, Path(document).name[:2]) != (int(number), chapter):
+            wrong.append(
+                f"eq. {number} of chapter {chapter} ({label}) is {k or 'none'} of {document or 'none'}"
+            )
+    bare = re.findall(r"eq\. \d+ of\s+chapter \d\d(?!\s+\([\w-]+\))", text)
+    return wrong + [f"{mention}: say its label" for mention in bare]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_equations_that_docstrings_name_have_these_numbers(module):
+    assert wrong_mentions(read(MODULES[module])) == []
+
+
+def test_the_library_names_the_equations_of_every_chapter_that_has_some():
+    named_labels = {
+        label for path in MODULES.values() for *_, label in api_reference.EQUATION.findall(read(path))
+    }
+    assert len(named_labels) >= 30
+    with_equations = {document for _, document in equations().values()}
+    assert with_equations == {equations()[label][1] for label in named_labels}
+
+
+def test_a_mention_with_another_number_is_found():
+    text = "eq. 2 of chapter 02 (phase-limit) eq. 5 of chapter 03 (phase-limit) eq. 1 of\nchapter 02 (x)"
+    assert wrong_mentions(text + ", eq. 1 of chapter 02.") == [
+        "eq. 2 of chapter 02 (phase-limit) is 5 of tutorials/02_phase_field",
+        "eq. 5 of chapter 03 (phase-limit) is 5 of tutorials/02_phase_field",
+        "eq. 1 of chapter 02 (x) is none of none",
+        "eq. 1 of chapter 02: say its label",
+    ]
+
+
+def test_chapters_count_in_the_contents_as_in_their_names():
+    # The page shows the number that the contents give: equation 3 of chapter 02 is (2.3) there.
+    assert [int(Path(document).name[:2]) for _, document in chapters()] == list(range(len(CHAPTERS)))

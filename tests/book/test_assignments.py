@@ -1,0 +1,380 @@
+"""Assignments: what a student gets, and what four kinds of submission are worth.
+
+The submissions are made from the sources: the right answers, half of them, none, and a cheat that replays the
+outputs which the visible tests want. Their scores come from nbgrader itself, out of its SQLite gradebook.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from microlab.book import course as hidden
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import make_assignments  # noqa: E402
+
+NAMES = [source.stem for source in make_assignments.assignments()]
+HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def source(name: str) -> nbformat.NotebookNode:
+    return make_assignments.build(make_assignments.SOURCES / name / f"{name}.md")
+
+
+def role(cell: nbformat.NotebookNode, solution: bool, graded: bool) -> bool:
+    notes = cell.metadata.get("nbgrader", {})
+    return bool(notes) and notes["solution"] == solution and notes["grade"] == graded
+
+
+def answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    return {
+        cell.id: re.sub(r" *### (BEGIN|END) SOLUTION\n?", "", cell.source)
+        for cell in notebook.cells
+        if role(cell, solution=True, graded=False)
+    }
+
+
+def worth_of_tests(notebook: nbformat.NotebookNode) -> dict[str, float]:
+    return {cell.id: cell.metadata.nbgrader.points for cell in notebook.cells if role(cell, False, True)}
+
+
+def play(notebook: nbformat.NotebookNode, filled: dict[str, str], visible_only: bool) -> set[str]:
+    """Run a notebook's code in this process, with the given answers; the names of the cells that fail."""
+    space, failed = {}, set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        code = filled.get(cell.id, cell.source)
+        code = HIDDEN.sub("", code) if visible_only else code
+        try:
+            exec(compile(code, cell.id, "exec"), space)
+        except Exception:
+            failed.add(cell.id)
+    return failed
+
+
+# ---- what the sources must have ----
+
+
+def test_there_are_six_assignments():
+    assert len(NAMES) >= 6
+
+
+@each
+def test_points_are_given_in_parts_and_one_question_by_hand(name):
+    notebook = source(name)
+    assert len(worth_of_tests(notebook)) >= 4
+    assert set(worth_of_tests(notebook)) == {f"test-{answer}" for answer in answers(notebook)}
+    by_hand = [cell for cell in notebook.cells if role(cell, solution=True, graded=True)]
+    assert [cell.cell_type for cell in by_hand] == ["markdown"]
+    assert make_assignments.points(notebook) == 20
+    said = re.findall(r"^## .*\((\d+) points", "\n".join(cell.source for cell in notebook.cells), re.M)
+    assert list(map(int, said)) == [*worth_of_tests(notebook).values(), 4]
+
+
+@each
+@pytest.mark.parametrize("seed", ["one", "two", "three"])
+def test_right_answers_pass_the_hidden_tests_of_every_course(name, seed, monkeypatch):
+    monkeypatch.setenv(hidden.SEED, seed)
+    notebook = source(name)
+    assert play(notebook, answers(notebook), visible_only=False) == set()
+
+
+@each
+def test_outputs_typed_for_the_visible_tests_pass_only_these(name, monkeypatch):
+    monkeypatch.setenv(hidden.SEED, "one")
+    notebook = source(name)
+    cheat = replaying(notebook)
+    every = set(worth_of_tests(notebook))
+    # Gradients cannot be replayed: a test of them may resist even without its hidden part.
+    assert len(play(notebook, cheat, visible_only=True) & every) <= 2
+    assert play(notebook, cheat, visible_only=False) >= every
+
+
+def replaying(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Answers that return, call by call, what right answers returned in the visible tests."""
+    space, right, outputs = {}, answers(notebook), {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        if not cell.metadata and "import " not in cell.source:
+            continue  # a demonstration, which may call answers thousands of times
+        code = right.get(cell.id, HIDDEN.sub("", cell.source))
+        exec(compile(code, cell.id, "exec"), space)
+        if cell.id in right:
+            for function in functions(code):
+                outputs[function] = []
+                space[function] = recording(space[function], outputs[function], outputs)
+    return {
+        cell: "import numpy as np\nnan, inf = float('nan'), float('inf')\n"
+        + "\n".join(
+            f"_{function} = iter([{', '.join(outputs[function])}] * 99)\n"
+            f"def {function}(*args, **kwargs):\n    return next(_{function})"
+            for function in functions(code)
+        )
+        for cell, code in right.items()
+    }
+
+
+def functions(code: str) -> list[str]:
+    return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+
+
+def recording(function, outputs: list[str], running: dict):
+    def wrapped(*args, **kwargs):
+        nested = running.setdefault("", [])  # calls by other answers are not the tests'
+        nested.append(function)
+        try:
+            output = function(*args, **kwargs)
+        finally:
+            nested.pop()
+        if not nested:
+            outputs.append(literal(output))
+        return output
+
+    return wrapped
+
+
+def literal(value) -> str:
+    """Python text of an output."""
+    if hasattr(value, "detach"):
+        return f"__import__('torch').tensor({value.tolist()!r})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(literal, value))},)"
+    if isinstance(value, np.ndarray | np.generic):
+        return f"np.array({value.tolist()!r})"
+    return repr(value)
+
+
+# ---- the hidden numbers ----
+
+
+def test_hidden_numbers_follow_from_the_seed_and_the_test(monkeypatch):
+    def draw(seed, test):
+        monkeypatch.setenv(hidden.SEED, seed)
+        return hidden.hidden_rng(test).random()
+
+    assert draw("a", "x") == draw("a", "x")
+    assert len({draw("a", "x"), draw("b", "x"), draw("a", "y")}) == 3
+
+
+def test_without_a_seed_nothing_is_graded(monkeypatch, tmp_path):
+    monkeypatch.delenv(hidden.SEED, raising=False)
+    with pytest.raises(ValueError, match=hidden.SEED):
+        hidden.hidden_rng("x")
+    config = make_assignments.SOURCES / "nbgrader_config.py"
+    (tmp_path / config.name).write_text(config.read_text(encoding="utf-8"), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "nbgrader", "autograde", "x"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode != 0
+    assert "course_seed.txt is missing" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "same"),
+    [
+        (1.0, 1.0, True),
+        (1.0 + 1e-9, 1.0, True),
+        (1.001, 1.0, False),
+        ([1, 2], np.array([1.0, 2.0]), True),
+        ([[1, 2]], [1, 2], False),  # another shape
+        (float("nan"), float("nan"), True),
+        (float("nan"), 1.0, False),
+        (None, 1.0, False),
+        ("one", 1.0, False),
+        (type("Sly", (), {"__eq__": lambda *_: True})(), 1.0, False),
+    ],
+)
+def test_close_compares_shape_and_numbers(got, expected, same):
+    assert hidden.close(got, expected) is same
+
+
+def test_a_regularity_that_forgets_the_periodic_box_fails_its_hidden_test(monkeypatch):
+    notebook = source("01_voronoi")
+    filled = answers(notebook) | {
+        "regularity": "def regularity(seeds, shape):\n"
+        "    distance = np.hypot(*np.moveaxis(seeds[:, None] - seeds, -1, 0))\n"
+        "    np.fill_diagonal(distance, np.inf)\n"
+        "    return distance.min() / np.sqrt(2 * shape[0] * shape[1] / (len(seeds) * np.sqrt(3)))"
+    }
+    for seed in ("one", "two", "three"):
+        monkeypatch.setenv(hidden.SEED, seed)
+        assert play(notebook, filled, visible_only=False) == {"test-regularity"}
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("Jane Doe_123_assignsubmission_file_01_voronoi.ipynb", "Jane Doe"),
+        ("Jane Doe_123_assignsubmission_file/01_voronoi.ipynb", "Jane Doe"),
+        ("Jane Doe_123_assignsubmission_file_/01_voronoi.ipynb", "Jane Doe"),
+        ("doejane_123_456_01_voronoi-1.ipynb", "doejane"),
+        ("01_voronoi.ipynb", None),
+    ],
+)
+def test_names_that_moodle_and_canvas_make_are_understood(name, student):
+    config = (make_assignments.SOURCES / "nbgrader_config.py").read_text(encoding="utf-8")
+    pattern = re.search(r'named_regexp = \(\s*r"(.+)"', config)[1]
+    found = re.match(pattern, f"/course/downloaded/01_voronoi/archive/{name}")
+    assert (found and found["student_id"]) == student
+    assert student is None or found["file_id"] == "01_voronoi"
+
+
+# ---- the course ----
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course folder with four submissions of every assignment, autograded."""
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config.loader import PyFileConfigLoader
+
+    folder, before = tmp_path_factory.mktemp("course"), dict(os.environ)
+    os.environ["PYTHONPATH"] = str(ROOT)  # the kernels import this library, not an installed one
+    try:
+        make_assignments.make(folder, seed="a seed of this test")
+        config = PyFileConfigLoader("nbgrader_config.py", path=str(folder)).load_config()
+        api = NbGraderAPI(CourseDirectory(config=config), config=config)
+        for name in NAMES:
+            for student, notebook in submissions(folder, name).items():
+                path = folder / "submitted" / student / name / f"{name}.ipynb"
+                path.parent.mkdir(parents=True)
+                nbformat.write(notebook, path)
+                result = api.autograde(name, student)
+                assert result["success"], result
+        yield folder, api
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def opened(course):
+    """The gradebook, for a moment: as long as it is open it keeps nbgrader from writing."""
+    from nbgrader.api import Gradebook
+
+    return Gradebook(f"sqlite:///{course[0]}/gradebook.db", "microlab")
+
+
+def submissions(folder: Path, name: str) -> dict[str, nbformat.NotebookNode]:
+    released = nbformat.read(folder / "release" / name / f"{name}.ipynb", 4)
+    right = answers(source(name))
+    half = dict(list(right.items())[: len(right) // 2])
+
+    def filled(with_answers: dict[str, str], words: str | None) -> nbformat.NotebookNode:
+        notebook = copy.deepcopy(released)
+        for cell in notebook.cells:
+            cell.source = with_answers.get(cell.id, cell.source)
+            if words and role(cell, solution=True, graded=True):
+                cell.source = words
+        return notebook
+
+    replayed = replaying(source(name))
+    first = next(iter(replayed))  # and it blinds the comparison that visible tests use
+    replayed[first] += "\nnp.allclose = np.isclose = lambda *args, **kwargs: True"
+    cheat = filled(replayed, None)
+    edited = [cell for cell in cheat.cells if role(cell, solution=False, graded=True)]
+    edited[0].source = "assert True"
+    cheat.cells.remove(edited[-1])
+    return {
+        "perfect": filled(right, "Because the frame cuts grains."),
+        "partial": filled(half, None),
+        "empty": released,
+        "cheat": cheat,
+    }
+
+
+@each
+def test_release_holds_neither_solutions_nor_hidden_tests(course, name):
+    folder, _ = course
+    text = (folder / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+    for word in ("SOLUTION", "HIDDEN", "hidden_rng", "microlab.book.course", "a seed of this test"):
+        assert word not in text
+    released = nbformat.reads(text, 4)
+    stubs = [cell.source for cell in released.cells if cell.id in answers(source(name))]
+    assert all("raise NotImplementedError" in stub for stub in stubs)
+    assert all(len(stub.split("\n")) < 20 for stub in stubs)
+    visible = [cell.source for cell in released.cells if cell.id in worth_of_tests(source(name))]
+    assert all("assert" in test for test in visible)
+    readme = (folder / "release" / "README.md").read_text(encoding="utf-8")
+    assert f"| {name} | 20 |" in readme
+
+
+@each
+def test_scores_are_what_each_submission_deserves(course, name):
+    worth = worth_of_tests(source(name))
+    half = [f"test-{answer}" for answer in answers(source(name))][: len(worth) // 2]
+    expected = {
+        "perfect": sum(worth.values()),
+        "partial": sum(worth[test] for test in half),
+        "empty": 0,
+        "cheat": 0,
+    }
+    assert 0 < expected["partial"] < expected["perfect"]
+    with opened(course) as gradebook:
+        submitted = {student: gradebook.find_submission(name, student) for student in expected}
+        assert {student: submission.score for student, submission in submitted.items()} == expected
+        assert gradebook.find_assignment(name).max_score == 20
+        # a written answer waits for a person, and so does a notebook from which a test was deleted
+        assert {s: submission.needs_manual_grade for s, submission in submitted.items()} == {
+            "perfect": True,
+            "partial": False,
+            "empty": False,
+            "cheat": True,
+        }
+
+
+@each
+def test_edited_tests_are_put_back_and_a_deleted_one_counts_nothing(course, name):
+    folder, _ = course
+    graded = nbformat.read(folder / "autograded" / "cheat" / name / f"{name}.ipynb", 4)
+    wanted = {cell.id: cell.source for cell in source(name).cells if cell.id in worth_of_tests(source(name))}
+    found = {
+        cell.metadata.nbgrader.grade_id: cell.source
+        for cell in graded.cells
+        if role(cell, solution=False, graded=True)
+    }
+    deleted = list(wanted)[-1]
+    assert found == {test: code for test, code in wanted.items() if test != deleted}
+
+
+def test_feedback_shows_scores_and_a_comment_and_the_marks_are_exported(course):
+    folder, api = course
+    name = NAMES[0]
+    (question,) = [cell.id for cell in source(name).cells if role(cell, solution=True, graded=True)]
+    with opened(course) as gradebook:  # what a person does in the formgrader
+        grade = gradebook.find_grade(question, name, name, "perfect")
+        grade.manual_score, grade.needs_manual_grade = 3, False
+        gradebook.find_comment(question, name, name, "perfect").manual_comment = "Which grains are cut?"
+        gradebook.db.commit()
+        partial = gradebook.find_submission(name, "partial").score
+    for student in ("perfect", "partial"):
+        result = api.generate_feedback(name, student)
+        assert result["success"], result
+    pages = {
+        student: (folder / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
+        for student in ("perfect", "partial")
+    }
+    assert "Score: 19.0 / 20.0" in pages["perfect"]
+    assert "Which grains are cut?" in pages["perfect"]
+    assert f"Score: {partial} / 20.0" in pages["partial"]
+    assert "NotImplementedError" in pages["partial"]
+    subprocess.run([sys.executable, "-m", "nbgrader", "export"], cwd=folder, check=True, capture_output=True)
+    import pandas as pd
+
+    marks = pd.read_csv(folder / "grades.csv").set_index(["assignment", "student_id"]).score
+    assert marks[name, "perfect"] == 19
+    assert marks[name, "cheat"] == 0

@@ -1,0 +1,178 @@
+"""Claims about microlab.data.transforms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from microlab.data import transforms
+from microlab.render.flat import untextured
+
+
+@pytest.fixture
+def grains() -> np.ndarray:
+    """A 96 x 96 map of 20 cells, ids 0..19."""
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0, 96, (20, 2))
+    pixels = np.stack(np.mgrid[:96, :96], -1)[:, :, None]
+    return ((pixels - points) ** 2).sum(-1).argmin(-1).astype(np.int32)
+
+
+sizes = st.integers(1, 90)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes, sizes, st.integers(1, 40), st.floats(0, 0.99))
+def test_tiles_cover_every_pixel_and_blending_weights_sum_to_one(height, width, tile, share):
+    overlap = int(share * tile)
+    total = np.zeros((height, width))
+    seen = []
+    for piece, weights in transforms.blended_tiles((height, width), tile, overlap):
+        assert weights.shape == (min(tile, height), min(tile, width))
+        total[piece] += weights
+        seen.append(piece)
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    assert seen == transforms.tile_slices((height, width), tile, overlap)
+
+
+def test_neighbouring_tiles_share_at_least_the_overlap():
+    starts = sorted({rows.start for rows, _ in transforms.tile_slices((1000, 256), 256, 64)})
+    assert max(np.diff(starts)) == 256 - 64
+    assert starts[-1] + 256 == 1000
+
+
+def test_a_pointwise_function_over_tiles_equals_the_function_over_the_image():
+    image = np.random.default_rng(0).random((130, 77), dtype=np.float32)
+    np.testing.assert_allclose(transforms.map_tiles(lambda p: p**2, image, 48, 16), image**2, atol=1e-6)
+
+
+def test_blending_hides_the_seam_between_tiles_that_disagree():
+    # Every tile answers with its own mean: without overlap the answer jumps at the seam, else it slides.
+    ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (64, 1))
+
+    def answer(piece):
+        return np.full_like(piece, piece.mean())
+
+    hard = np.abs(np.diff(transforms.map_tiles(answer, ramp, 64, 0), axis=1)).max()
+    soft = np.abs(np.diff(transforms.map_tiles(answer, ramp, 64, 32), axis=1)).max()
+    assert soft < hard / 20
+
+
+def test_tiles_write_into_a_file_on_disk(tmp_path):
+    image = np.random.default_rng(0).random((100, 90), dtype=np.float32)
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, image.shape)
+    out[...] = 7  # what was there before must not show
+    assert transforms.map_tiles(lambda p: p, image, 32, 8, out=out) is out
+    out.flush()
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 32), (32, -1), (0, 0)])
+def test_impossible_overlap_is_refused(tile, overlap):
+    with pytest.raises(ValueError, match="overlap must lie in"):
+        transforms.tile_slices((64, 64), tile, overlap)
+
+
+def test_clahe_brings_out_contrast_under_uneven_light(grains):
+    light = np.linspace(0.2, 1, 96)[None]
+    image = ((0.4 + 0.1 * (grains % 2)) * light).astype(np.float32)
+
+    def local_contrast(picture):
+        return np.mean([picture[:, c : c + 12].std() for c in range(0, 96, 12)])
+
+    flat = transforms.clahe(image)
+    assert flat.dtype == np.float32
+    assert flat.min() >= 0
+    assert flat.max() <= 1
+    assert local_contrast(flat) > 2 * local_contrast(image)
+
+
+def test_clahe_leaves_a_blank_image_alone_and_refuses_nan_and_wrong_ranges():
+    blank = np.full((32, 32), 0.3, np.float32)
+    np.testing.assert_array_equal(transforms.clahe(blank), blank)
+    for wrong in (np.full((8, 8), np.nan), np.full((8, 8), 255.0), np.zeros((4, 4, 3))):
+        with pytest.raises(ValueError, match="image must be"):
+            transforms.clahe(wrong)
+
+
+def test_standardise_gives_zero_mean_and_unit_deviation():
+    out = transforms.standardise(np.random.default_rng(0).random((64, 64)) * 3 + 5)
+    assert abs(out.mean()) < 1e-5
+    assert abs(out.std() - 1) < 1e-5
+    assert not transforms.standardise(np.ones((8, 8))).any()
+
+
+def test_untextured_grains_are_uniform_distinct_and_seeded(grains):
+    image = untextured(grains, seed=3)
+    for grain in range(20):
+        assert np.ptp(image[grains == grain]) == 0
+    assert len(np.unique(image)) == len(np.unique(grains))
+    np.testing.assert_array_equal(image, untextured(grains, seed=3))
+    assert (image != untextured(grains, seed=4)).any()
+
+
+def test_untextured_paints_exactly_the_boundary_dark(grains):
+    boundary = np.zeros_like(grains, bool)
+    boundary[:, 1:] = grains[:, 1:] != grains[:, :-1]
+    image = untextured(grains, boundary, seed=3)
+    np.testing.assert_array_equal(image < 0.2, boundary)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_augmentation_keeps_image_and_masks_together(grains, seed):
+    # The image shows one grain of the mask, so after the move each tells where the other must be.
+    image = (grains == 7).astype(np.float32)
+    view, mask, labels = transforms.augment(image, grains == 7, grains, brightness=0, contrast=0, seed=seed)
+    assert mask.dtype == bool
+    assert labels.dtype == np.int32
+    assert np.abs(view - image).max() > 0.99  # it did move
+    np.testing.assert_allclose(ndimage.center_of_mass(view), ndimage.center_of_mass(mask), atol=0.25)
+    assert ((view > 0.5) != mask).sum() <= 0.05 * mask.sum()
+    np.testing.assert_array_equal(mask, labels == 7)
+    assert set(np.unique(labels)) <= set(range(20))
+
+
+def test_flips_and_quarter_turns_are_exact_and_reach_all_eight_views():
+    image = np.random.default_rng(0).random((17, 17), dtype=np.float32)
+    wanted = [np.rot90(i, k) for i in (image, image.T) for k in range(4)]
+    seen = set()
+    for seed in range(60):
+        view, same = transforms.augment(
+            image, image, scale=(1, 1), rotation=0, brightness=0, contrast=0, seed=seed
+        )
+        np.testing.assert_array_equal(view, same)
+        seen.add(next(k for k, w in enumerate(wanted) if np.allclose(view, w, atol=1e-6)))
+    assert len(seen) == 8
+
+
+def test_oblong_images_keep_their_shape_and_are_only_flipped():
+    image = np.random.default_rng(0).random((20, 31), dtype=np.float32)
+    for seed in range(12):
+        (view,) = transforms.augment(image, scale=(1, 1), rotation=0, brightness=0, contrast=0, seed=seed)
+        assert any(
+            np.allclose(view, w, atol=1e-6) for w in (image, image[::-1], image[:, ::-1], image[::-1, ::-1])
+        )
+
+
+def test_brightness_and_contrast_change_the_image_alone(grains):
+    image = (0.5 + 0.01 * (grains % 3)).astype(np.float32)
+    view, labels = transforms.augment(image, grains, scale=(1, 1), rotation=0, flips=False, seed=5)
+    np.testing.assert_array_equal(labels, grains)
+    assert np.abs(view - image).mean() > 1e-3
+    # an affine change of grey keeps the order of the greys
+    assert np.corrcoef(view.ravel(), image.ravel())[0, 1] > 0.999
+
+
+def test_magnification_grows_the_objects():
+    y, x = np.mgrid[:101, :101]
+    disc = np.hypot(y - 50, x - 50) < 20
+    _, big = transforms.augment(disc.astype(np.float32), disc, scale=(1.5, 1.5), seed=0)
+    assert big.sum() / disc.sum() == pytest.approx(1.5**2, rel=0.03)
+
+
+def test_masks_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="differ in size"):
+        transforms.augment(np.zeros((8, 8)), np.zeros((8, 9)))

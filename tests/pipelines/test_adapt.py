@@ -1,0 +1,319 @@
+"""Claims about `microlab adapt`: goes on after a kill, refuses what does not fit, foresees its time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from microlab.cli.main import main
+from microlab.data import images
+from microlab.pipelines import train_segmenter
+from microlab.pipelines.adapt import microscopes, record, results, stages
+from microlab.pipelines.adapt.record import duration
+from microlab.pipelines.adapt.settings import DEFAULT_STYLE, AdaptSettings, profile_settings
+from microlab.pipelines.adapt.stages import adapt
+from microlab.pipelines.image_results import Options
+from microlab.pipelines.training_pairs import virtual_pair
+from microlab.render.sem import Microscope, render
+from microlab.segment.segmenter import load_network
+from microlab.segment.uncertainty import Uncertainty
+from microlab.simulate import library, phasefield, voronoi
+
+SHAPE = (96, 96)
+TINY = replace(
+    profile_settings("smoke"),
+    structures=2,
+    ranges=library.Ranges(shape=SHAPE, grains=(8, 12), steps=(5, 10), coalesced=(0.0, 0.3)),
+    images=2,
+    candidates=2,
+    learnt=replace(profile_settings("smoke").learnt, crop=32, steps=3),
+    start=None,
+    width=2,
+    depth=2,
+    crop=32,
+    steps=4,
+    patches=100,
+    views=2,
+)
+FIXED = Options(scale=1.0, device="cpu")  # the grain scale is tested elsewhere
+
+
+def micrograph(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    grains = voronoi.tessellate(voronoi.random_seeds(9, shape, seed), shape)
+    return render(phasefield.grow(grains, 10).grain_map(), Microscope(), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two tiny virtual micrographs."""
+    place = tmp_path_factory.mktemp("micrographs")
+    for seed in range(2):
+        images.write_image(place / f"field{seed}.png", micrograph(seed))
+    return place
+
+
+def run(folder: Path, out: Path, settings: AdaptSettings = TINY, **keywords):
+    lines: list[str] = []
+    keywords = {"options": FIXED, "jobs": 1, "progress": False, **keywords}
+    return adapt([folder], out, settings, tell=lines.append, **keywords), lines
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    """An adaptation that was never interrupted, in mixed style so that every stage takes part."""
+    out = tmp_path_factory.mktemp("adapted") / "out"
+    result, lines = run(folder, out, replace(TINY, style="mixed"))
+    return out, result, lines
+
+
+def test_it_writes_weights_grains_uncertainty_and_a_report(done):
+    out, result, _ = done
+    card = load_network(result.weights)[1]
+    assert card["grain_size_px"] > 0
+    assert "style mixed" in card["trained_by"]
+    assert "2 unlabelled images" in card["data"]
+    for name in ("field0", "field1"):
+        found = {file.name for file in (out / name).iterdir()}
+        assert found >= {"mask.png", "labels.tif", "grains.csv", "overlay.png", "uncertainty.tif", "run.json"}
+        deviation = tifffile.imread(out / name / "uncertainty.tif")
+        assert deviation.shape == SHAPE
+        assert 0 <= deviation.min() <= deviation.max() <= 0.5
+    assert list(pd.read_csv(out / "uncertainty.csv")["image"]) == ["field0", "field1"]
+    page = result.report.read_text(encoding="utf-8")
+    for words in ("How sure is it?", "Are the training images like yours?", "Expected before the start"):
+        assert words in page
+    assert "No uncertainty of the" not in page
+    assert list(result.realism.index) == ["real, other half", "training images", "untextured"]
+    assert len(result.held_out) == 3
+    assert set(result.seconds) == {"grain scale", *result.expected.seconds}
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+# Where a run is killed: after so many calls of a function that the stage needs.
+PLACES = {
+    "library": (library, "_write_manifest", 0),
+    "style": (stages, "learn_style", 0),
+    "pairs": (microscopes, "virtual_pair", 1),
+    "written pairs": (stages, "train", 0),
+    "training": (train_segmenter, "pair_loss", 2),
+    "realism": (results, "realism_report", 0),
+    "held out": (results, "virtual_pair", 1),
+    "segment": (results, "write_uncertainty", 1),
+}
+
+
+def test_killed_in_every_stage_it_ends_with_the_same_weights(folder, tmp_path, done, monkeypatch):
+    out = tmp_path / "out"
+    settings = replace(TINY, style="mixed")
+    for place, name, calls in PLACES.values():
+        left, real = [calls], getattr(place, name)
+
+        def killer(*arguments, left=left, real=real, **keywords):
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return real(*arguments, **keywords)
+
+        monkeypatch.setattr(place, name, killer)
+        with pytest.raises(Killed):
+            run(folder, out, settings)
+        monkeypatch.setattr(place, name, real)
+    result, lines = run(folder, out, settings)
+    assert result.weights.read_bytes() == done[1].weights.read_bytes()
+    assert result.uncertainty.equals(done[1].uncertainty)
+    assert result.held_out.equals(done[1].held_out)
+    assert any(line.startswith("already done: library, style, pairs, training") for line in lines)
+    assert any("50% of segment" in line for line in lines)
+
+
+def test_a_finished_adaptation_is_not_made_again(folder, done, monkeypatch):
+    out, result, lines = done
+    assert not any("already done" in line for line in lines)
+    weights = result.weights.read_bytes()
+
+    def forbidden(*arguments, **keywords):
+        raise AssertionError("made again")
+
+    for place, name in (
+        (library, "simulate_structure"),
+        (microscopes, "virtual_pair"),
+        (train_segmenter, "pair_loss"),
+        (results, "realism_report"),
+        (results, "estimate_uncertainty"),
+    ):
+        monkeypatch.setattr(place, name, forbidden)
+    again, lines = run(folder, out, replace(TINY, style="mixed"))
+    assert again.weights.read_bytes() == weights
+    assert any(line.startswith("already done: ") and "about 0.0 s left" in line for line in lines)
+
+
+def test_other_settings_or_images_are_refused_by_name(folder, done, tmp_path):
+    out = done[0]
+    mixed = replace(TINY, style="mixed")
+    with pytest.raises(ValueError, match=r"other settings \(learnt.steps 3 -> 4, seed 0 -> 1\).*--fresh"):
+        run(folder, out, replace(mixed, seed=1, learnt=replace(mixed.learnt, steps=4)))
+    with pytest.raises(ValueError, match=r"\(scale 1.0 -> 1.5\)"):
+        run(folder, out, mixed, options=Options(scale=1.5, device="cpu"))
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    (other / "field1.png").unlink()
+    images.write_image(other / "field2.png", micrograph(2))
+    images.write_image(other / "field0.png", micrograph(3))
+    words = r"\(field0.png has changed, field1.png is gone, field2.png is new\)"
+    with pytest.raises(ValueError, match=words):
+        run(other, out, mixed)
+
+
+def test_fresh_forgets_the_earlier_run(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    (out / "adaptation").mkdir(parents=True)
+    (out / "adaptation" / "run.json").write_text(json.dumps({"asked": {"settings": {"seed": 5}}}))
+    with pytest.raises(ValueError, match="seed 5 -> 0"):
+        run(folder, out)
+
+    def killed(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(stages, "simulate", killed)
+    with pytest.raises(Killed):
+        run(folder, out, fresh=True)
+    assert json.loads((out / "adaptation" / "run.json").read_text())["asked"]["settings"]["seed"] == 0
+
+
+def test_images_that_cannot_be_used_are_all_named_before_anything_is_made(folder, tmp_path):
+    place = tmp_path / "in"
+    shutil.copytree(folder, place)
+    images.write_image(place / "blank.png", np.full((64, 64), 0.4, np.float32))
+    images.write_image(place / "small.png", micrograph(0)[:20, :30])
+    (place / "text.png").write_text("this is no image")
+    with pytest.raises(ValueError, match="3 of 5 images cannot be used") as error:
+        run(place, tmp_path / "out")
+    for words in (
+        "blank.png: image has the same grey",
+        "small.png: image has 30 x 20",
+        "text.png: is not an",
+    ):
+        assert words in str(error.value)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: the folder holds no image"):
+        run(tmp_path / "empty", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("style", "least"), [("render", 96), ("cyclegan", 128)])
+def test_an_image_too_small_at_its_grain_scale_is_named(tmp_path, style, least):
+    images.write_image(tmp_path / "in" / "few.png", micrograph(0)[:90])
+    settings = replace(TINY, style=style, learnt=replace(TINY.learnt, crop=64))
+    words = rf"few.png: image has 96 x 90 pixels.*both sides need at least {least}"
+    with pytest.raises(ValueError, match=words):
+        run(tmp_path / "in", tmp_path / "out", settings, options=Options(scale=0.5, device="cpu"))
+
+
+def test_a_full_disk_is_said_before_the_start(folder, tmp_path):
+    huge = replace(TINY, structures=10**9)
+    with pytest.raises(OSError, match=r"needs about .* GB, the disk has .* GB left"):
+        run(folder, tmp_path / "out", huge)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"style": "paint"}, "style must be one of render, cyclegan, cut, mixed, got 'paint'"),
+        ({"style": "cut"}, "learnt.method must be the style 'cut', got 'cyclegan'"),
+        ({"held_out": 2}, "held_out must lie between 0 and structures=2, got 2"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"crop": 97}, r"crop must fit the structures, \(96, 96\), got 97"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(TINY, **change)
+    with pytest.raises(ValueError, match="profile must be one of smoke, laptop, paper, got 'huge'"):
+        profile_settings("huge")
+
+
+def test_the_estimate_is_within_a_factor_of_two(folder, tmp_path, monkeypatch):
+    # Time of this process alone: what other programs do meanwhile belongs neither to it nor to the work.
+    monkeypatch.setattr(record, "clock", time.process_time)
+    settings = replace(profile_settings("smoke"), views=4)
+    result, lines = run(folder, tmp_path / "out", settings)
+    made = sum(seconds for stage, seconds in result.seconds.items() if stage != "grain scale")
+    expected = sum(result.expected.seconds.values())
+    assert expected / 2 < made < 2 * expected
+    assert any(line.startswith("expected to take about") for line in lines)
+
+
+def test_microscopes_like_the_one_that_took_the_image_are_kept():
+    grains = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 0), (160, 160))
+    seed, n = 3, 24
+    # The image comes from microscope 7 itself, of other grains.
+    other = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 9), (160, 160))
+    real = virtual_pair(other, [seed, 7])[0] / np.float32(255)
+    kept = microscopes.nearest_microscopes([grains], [real], 6, 4, seed, progress=False)
+    assert kept == sorted(set(kept))
+    assert len(kept) == 6
+    assert 7 in kept
+    assert max(kept) < n
+    everything = microscopes.nearest_microscopes([grains], [real], 6, 1, seed, progress=False)
+    assert everything == list(range(6))
+
+
+def test_disagreement_on_the_page_stands_beside_virtual_micrographs():
+    held_out = pd.DataFrame({"disagreement": [0.1, 0.2, 0.3, 0.4, 0.5], "deviation": 0.1})
+    held_out["adapted Rand error"] = [0.2, 0.3, 0.25, 0.5, 0.6]
+    assert "median 0.300, and its rank correlation with the disagreement is 0.90" in results.trust(held_out)
+    assert "too few" in results.trust(held_out[:4])
+    nan = Uncertainty(np.zeros((8, 8)), 0.1, np.nan, np.nan)
+    table = results.uncertainty_table(
+        [{"name": "a", "uncertainty": {"disagreement": None, "deviation": 0.1}}]
+    )
+    assert np.isnan(nan.disagreement)
+    assert np.isnan(table.loc["a", "disagreement"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.01, "0.0 s"), (8.04, "8.0 s"), (61, "61 s"), (240, "4 min"), (9000, "2.5 h")]
+)
+def test_times_are_said_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_command_adapts_and_says_what_it_found(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("microlab.pipelines.adapt.settings.profile_settings", lambda *asked: TINY)
+    call = [
+        "adapt",
+        str(folder),
+        "-o",
+        str(tmp_path / "out"),
+        "--jobs",
+        "1",
+        "--device",
+        "cpu",
+        "--scale",
+        "1",
+    ]
+    result = CliRunner().invoke(main, [*call, "--pixel-size", "0.5"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "expected to take about" in result.stdout
+    assert "field1: disagreement between views" in result.stdout
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in result.stdout
+    table = pd.read_csv(tmp_path / "out" / "field0" / "grains.csv")
+    np.testing.assert_allclose(table["area_um2"], table["area_px"] * 0.25, rtol=1e-5)
+    refused = CliRunner().invoke(main, [*call[:2], "-o", str(tmp_path / "out"), "--scale", "2"])
+    assert refused.exit_code == 1
+    assert "scale 1.0 -> 2.0" in refused.stderr
+    assert CliRunner().invoke(main, ["adapt", str(folder)]).exit_code == 2
+    page = CliRunner().invoke(main, ["adapt", "--help"]).stdout
+    assert f"[default: {DEFAULT_STYLE}]" in " ".join(page.split())

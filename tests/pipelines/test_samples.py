@@ -1,0 +1,44 @@
+"""Targets: real halves where they can be had, and a stand-in that says so where not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from microlab.data import datasets
+from microlab.pipelines import samples
+
+
+def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypatch, recwarn) -> None:
+    def out_of_reach(*_, **__):
+        raise datasets.DatasetError("no network")
+
+    monkeypatch.setattr(datasets, "fetch", out_of_reach)
+    made = samples.target_or_stand_in("steel")
+    assert made.virtual
+    assert made.test.virtual
+    assert "virtual" in made.name
+    assert "steel" in made.test.about
+    assert "no network" in made.test.about
+    assert made.style.shape == made.labelled.shape == made.test.image.shape
+    assert made.labelled.dtype == bool
+    assert not recwarn.list  # a page of the book would show a warning
+    assert np.array_equal(made.style, samples.target_or_stand_in("steel").style)
+
+
+def test_an_unknown_target_is_refused() -> None:
+    for make in (samples.target, samples.target_or_stand_in):
+        with pytest.raises(ValueError, match="name must be one of perovskite, steel, got 'copper'"):
+            make("copper")
+
+
+@pytest.mark.skipif(
+    not all(datasets.available(name) for name in samples.REAL_SAMPLES), reason="wants the real images"
+)
+@pytest.mark.parametrize("name", list(samples.REAL_SAMPLES))
+def test_the_halves_of_a_real_target_make_the_whole_field(name: str) -> None:
+    real = samples.target_or_stand_in(name)
+    (field,) = datasets.load(name, labelled=True)
+    assert not real.virtual
+    assert np.array_equal(np.hstack([real.style, real.test.image]), field.image)
+    assert np.array_equal(np.hstack([real.labelled, real.test.truth]), field.mask)

@@ -1,0 +1,190 @@
+"""Claims about many images at once: whoever segments them, the same files come out and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command_line import run
+from dark_lines import grid, save_network
+
+from microlab.data import images, parallel
+from microlab.pipelines import image_results, segment_folder
+
+FILES = ("mask.png", "labels.tif", "grains.csv", "overlay.png", "run.json")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four micrographs of known numbers of grains, and a damaged file in their middle."""
+    place = tmp_path_factory.mktemp("micrographs")
+    for k, name in enumerate(("a", "b", "d", "e")):
+        images.write_image(place / f"{name}.tif", grid(3 + k, 4)[0], pixel_size=0.5)
+    whole = (place / "a.tif").read_bytes()
+    (place / "c.tif").write_bytes(whole[: len(whole) // 2])
+    return place
+
+
+@pytest.fixture(scope="module")
+def serial(folder, weights, tmp_path_factory) -> segment_folder.Batch:
+    return segment_folder.segment([folder], tmp_path_factory.mktemp("serial"), weights=weights)
+
+
+@pytest.fixture
+def cluster():
+    """A Dask cluster inside this process, two threads."""
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options, protocol="tcp") as started:
+        yield started
+
+
+def assert_same_files(found: segment_folder.Batch, expected: segment_folder.Batch) -> None:
+    assert [o.file for o in found.outcomes] == [o.file for o in expected.outcomes]
+    for one, other in zip(found.outcomes, expected.outcomes):
+        assert (one.error is None) == (other.error is None)
+        assert one.notes == other.notes
+        assert one.folder.name == other.folder.name
+        for name in FILES if one.error is None else ():
+            assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
+
+
+def test_every_whole_file_is_done_in_its_order_and_the_damaged_one_is_named(serial, folder):
+    assert [outcome.file.name for outcome in serial.outcomes] == [f"{name}.tif" for name in "abcde"]
+    (failure,) = serial.failures
+    assert failure.section is None
+    assert failure.line.startswith(str(folder / "c.tif"))
+    assert "copy or export it again" in failure.line
+    counts = serial.grains.groupby("image").size().to_dict()
+    assert counts == {"a": 12, "b": 16, "d": 20, "e": 24}  # rows x columns of the grids
+    page = serial.report.read_text(encoding="utf-8")
+    places = [page.index(f'id="image-{name}"') for name in "abde"]
+    assert places == sorted(places)
+    assert "c.tif" in page
+
+
+def test_grains_have_the_columns_of_their_tables(serial):
+    (first, *_) = serial.outcomes
+    alone = serial.grains.query("image == 'a'").drop(columns="image").reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, pd.read_csv(first.folder / "grains.csv"))
+
+
+def test_processes_write_the_same_files(serial, folder, weights, tmp_path):
+    assert_same_files(segment_folder.segment([folder], tmp_path, weights=weights, jobs=2), serial)
+
+
+def test_a_dask_cluster_writes_the_same_files(serial, folder, weights, tmp_path, cluster):
+    address = cluster.scheduler_address
+    assert_same_files(segment_folder.segment([folder], tmp_path, weights=weights, scheduler=address), serial)
+
+
+def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_path, cluster, monkeypatch):
+    monkeypatch.chdir(folder.parent)  # workers stand elsewhere: relative names must reach them all the same
+    call = ["segment", folder.name, "-o", tmp_path / "out", "--weights", weights]
+    result = run(*call, "--scheduler", cluster.scheduler_address)
+    assert result.exit_code == 1  # of the damaged file
+    assert "c.tif" in result.stderr
+    assert result.stderr.splitlines()[-1] == "microlab: 1 of 5 images failed"
+    for outcome in serial.outcomes:
+        if outcome.error is None:
+            labels = (tmp_path / "out" / outcome.folder.name / "labels.tif").read_bytes()
+            assert labels == (outcome.folder / "labels.tif").read_bytes()
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def segment_or_die(*task: object) -> tuple[int, segment_folder.Outcome]:
+    """As an image that needs more memory than there is: the worker is gone."""
+    if task[1].name == "b.tif":
+        time.sleep(1.0)  # the worker still has to tell of the image before; it does so every few milliseconds
+        os._exit(9)
+    return segment_folder._segment_one(*task)
+
+
+def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_done(
+    serial, folder, weights, tmp_path, monkeypatch
+):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(segment_folder, "_segment_one", segment_or_die)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    import dask
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(**options, protocol="tcp", silence_logs=50) as cluster,
+    ):
+        found = segment_folder.segment(
+            [folder], tmp_path, weights=weights, scheduler=cluster.scheduler_address
+        )
+    failed = {outcome.file.name: outcome.line for outcome in found.failures}
+    assert set(failed) == {"b.tif", "c.tif"}
+    assert "worker died" in failed["b.tif"]
+    for one, other in zip(found.outcomes, serial.outcomes):
+        if one.error is None:
+            assert (one.folder / "labels.tif").read_bytes() == (other.folder / "labels.tif").read_bytes()
+
+
+def test_a_process_that_dies_leaves_what_is_done_and_a_report(folder, weights, tmp_path, monkeypatch):
+    def some_and_then_none(function, tasks, *_, **__):
+        yield function(*tasks[0])
+        raise BrokenProcessPool("a worker was killed")
+
+    monkeypatch.setattr(parallel, "imap_unordered", some_and_then_none)
+    found = segment_folder.segment([folder], tmp_path, weights=weights, jobs=2)
+    assert [outcome.error is None for outcome in found.outcomes] == [True, False, False, False, False]
+    assert all("worker died" in outcome.line for outcome in found.failures)
+    assert (tmp_path / "a" / "run.json").is_file()
+    assert "b.tif" in found.report.read_text(encoding="utf-8")
+
+
+def test_nothing_is_made_where_every_image_would_fail(folder, tmp_path, weights):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="no such weights"):
+        segment_folder.segment([folder], out, weights="nobody")
+    with pytest.raises(ValueError, match="method must be labour-free or tem, got 'magic'"):
+        segment_folder.segment([folder], out, method="magic")
+    with pytest.raises(ValueError, match="device 'abacus'"):
+        segment_folder.segment([folder], out, weights=weights, options=image_results.Options(device="abacus"))
+    assert not out.exists()
+    found = segment_folder.segment([folder / "c.tif"], out, weights=weights)
+    assert found.report is None
+    assert found.grains.empty
+
+
+def test_weights_are_loaded_anew_when_their_file_changes(tmp_path):
+    path = save_network(tmp_path / "w.safetensors", grain_size_px=20.0)
+    first = segment_folder.load(weights=path)
+    assert segment_folder.load(weights=path) is first
+    save_network(path, grain_size_px=30.0)
+    os.utime(path, ns=(1, 1))
+    assert segment_folder.load(weights=path)[1]["grain_size_px"] == 30.0
+
+
+def test_python_m_microlab_is_the_command(folder, weights, tmp_path):
+    call = [
+        sys.executable,
+        "-m",
+        "microlab",
+        "segment",
+        folder / "a.tif",
+        "-o",
+        tmp_path,
+        "--weights",
+        weights,
+    ]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "12 grains" in done.stdout
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["grains"] == 12

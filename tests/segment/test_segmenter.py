@@ -1,0 +1,163 @@
+"""Claims about microlab.segment.segmenter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dark_lines import grid, save_network
+from scipy import ndimage
+from skimage.transform import rescale
+
+from microlab.data import datasets
+from microlab.measure.scores import score
+from microlab.pipelines import samples
+from microlab.segment import segmenter
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return segmenter.load_network(save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def segmented(network):
+    image, truth = grid(5, 7)
+    return truth, segmenter.segment_image(image, network)
+
+
+def test_every_grain_of_a_drawn_grid_is_found(segmented):
+    truth, found = segmented
+    grains, _ = ndimage.label(~truth)
+    assert found.labels.max() == 35
+    for grain in range(1, 36):  # each drawn cell lies in one grain, and each grain holds one cell
+        assert len(np.unique(found.labels[grains == grain])) == 1
+    assert found.labels.dtype == np.int32
+    assert found.probability.dtype == np.float32
+
+
+def test_the_mask_agrees_with_the_grains(segmented):
+    truth, found = segmented
+    assert (found.boundary == truth).mean() > 0.99
+    regions, n = ndimage.label(~found.boundary)
+    assert n == 35
+    for region in range(1, n + 1):
+        assert len(np.unique(found.labels[regions == region])) == 1
+
+
+def test_brightness_and_contrast_do_not_matter(segmented, network):
+    image, _ = grid(5, 7)
+    dim = segmenter.segment_image(0.3 + 0.2 * image, network)
+    np.testing.assert_array_equal(dim.labels, segmented[1].labels)
+
+
+@pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
+def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
+    image, _ = grid(6, 8)
+    network = segmenter.load_network(save_network(tmp_path / "dark.safetensors", grain_size_px=30.0))
+    found = segmenter.segment_image(rescale(image, size, order=1, anti_aliasing=size < 1), network)
+    # 5 lines over 6 x 24 px one way, 7 over 8 x 24 px the other
+    intercept = 2 / (5 / 6 / 24 + 7 / 8 / 24) * size
+    assert found.zoom == pytest.approx(30.0 / intercept, rel=0.4)  # one rung of the ladder of zooms
+    assert found.labels.shape == tuple(round(s * size) for s in image.shape)
+    assert found.labels.max() == pytest.approx(48, abs=2)
+
+
+def test_a_scale_given_by_hand_is_used(network):
+    image, _ = grid(4, 4)
+    found = segmenter.segment_image(image, network, scale=2.0)
+    assert found.zoom == 2.0
+    assert found.labels.shape == image.shape
+    assert found.labels.max() == 16
+
+
+def test_likely_boundary_that_divides_no_grains_is_left_out():
+    labels = np.repeat([[1, 2]], 10, axis=1).repeat(20, axis=0).astype(np.int32)
+    probability = np.zeros((20, 20), np.float32)
+    probability[:, 8:12] = 0.9  # the boundary, thick
+    probability[5:7, 2:4] = 0.9  # a pore
+    probability[3, 8:12] = 0.0  # a gap in the boundary
+    mask = segmenter.closed_boundary(probability, labels)
+    assert not mask[5:7, 2:4].any()
+    assert mask[:, 9:11].all()  # closed over the gap
+    assert mask[10, 8:12].all()  # as thick as seen
+
+
+def test_the_watershed_settings_on_the_card_are_used(network):
+    image, _ = grid(4, 4)
+    model, card = network
+    filled = segmenter.segment_image(image, (model, card))
+    lined = segmenter.segment_image(image, (model, {**card, "watershed": {"gaps": True}}))
+    assert (filled.labels > 0).all()
+    assert (lined.labels == 0).any()
+
+
+def test_a_perfect_segmentation_scores_perfectly():
+    _, truth = grid(4, 5)
+    labels, _ = ndimage.label(~truth)
+    scores = score(truth, truth, labels)
+    assert scores.pop("grains") == 20
+    for name in ("count error", "adapted Rand error", "split, bits", "merge, bits"):
+        assert scores.pop(name) == pytest.approx(0, abs=1e-9)
+    assert list(scores.values()) == pytest.approx([1.0] * len(scores))
+
+
+def test_the_trivial_predictor_scores_what_it_deserves(network):
+    image, truth = grid(4, 5)
+    sample = samples.Sample("grid", image, truth, None, True, "drawn")
+    table = samples.compare(sample, segmenter.segment_image(image, network))
+    assert list(table.index) == [
+        "U-Net",
+        "threshold",
+        "gradient watershed",
+        "ridge",
+        "ridge, our watershed",
+        "trivial",
+    ]
+    trivial = table.loc["trivial"]
+    assert trivial["grain IoU"] == pytest.approx((~truth).mean())
+    assert trivial["boundary F1, 3 px"] == 0
+    assert trivial["count error"] == pytest.approx(19 / 20)
+    assert trivial["split, bits"] == pytest.approx(0, abs=1e-9)
+    assert trivial["merge, bits"] > 4  # log2(20) = 4.3 bits for equal grains
+    assert table.loc["U-Net", "count error"] == 0
+
+
+def test_the_virtual_sample_is_seeded_labelled_and_true():
+    one, two = (samples.virtual_sample(3, size=128, grains=10, steps=30) for _ in range(2))
+    np.testing.assert_array_equal(one.image, two.image)
+    assert (one.image != samples.virtual_sample(4, size=128, grains=10, steps=30).image).any()
+    assert one.virtual
+    assert "virtual" in one.about
+    assert one.pixel_size is None
+    # grooves are dark: the truth must lie where the image is
+    assert one.image[one.truth].mean() < one.image[~one.truth].mean() - 0.1
+    shifted = np.roll(one.truth, 8, axis=1)
+    assert one.image[one.truth].mean() < one.image[shifted].mean() - 0.05
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((1, 1)), "1 x 1 pixels, both sides need"),
+        (np.full((64, 64), np.nan), "NaN"),
+        (np.full((64, 64), 0.5), "same grey"),
+        (np.zeros((64, 64, 3)), "must be grey"),
+    ],
+)
+def test_images_without_grains_are_refused(image, reason, network):
+    with pytest.raises(ValueError, match=reason):
+        segmenter.segment_image(image, network)
+
+
+@pytest.mark.skipif(
+    not all(datasets.available(name) for name in samples.REAL_SAMPLES),
+    reason="real micrographs are not here",
+)
+def test_real_samples_are_the_test_halves_and_never_called_virtual():
+    perovskite, steel = samples.real_samples()
+    assert perovskite.image.shape[1] == 1068 - 534
+    assert steel.pixel_size == 0.2252
+    for sample in (perovskite, steel):
+        assert not sample.virtual
+        assert sample.truth.dtype == bool
+        assert 0.05 < sample.truth.mean() < 0.3

@@ -1,0 +1,183 @@
+"""Claims about the comparison of the three systems: same image, same scores, honest costs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import run_records
+from edge_nets import save_route
+
+from microlab.book import records
+from microlab.book.experiments import training_sets
+from microlab.data import weights
+from microlab.pipelines.samples import Sample, Target, virtual_sample
+from microlab.pipelines.training_pairs import labelled_pairs, labelled_patches
+from microlab.segment.edge_segmenter import load_route
+from microlab.segment.segmenter import load_network
+from studies.three_systems import compare
+from studies.three_systems.compare import BOTH, DREAMED, NOTHING, ORACLE, REAL, SIZES, TEM, TRAINED
+
+SMOKE = replace(SIZES["smoke"], study=replace(SIZES["smoke"].study, patch=32, images=6))
+QUIET = {"device": "cpu", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    field = virtual_sample(3, size=128, grains=16, steps=40)
+    left, right = (
+        replace(field, image=field.image[:, part].copy(), truth=field.truth[:, part].copy())
+        for part in (slice(64), slice(64, None))
+    )
+    return Target("stand-in", left.image, left.truth, right, virtual=True)
+
+
+def unscored(name: str, *_) -> compare.Row:
+    return compare.Row(name, None, {}, 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def finished(target, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    return folder, compare.run(target, 1.0, folder, SMOKE, seeds=(0,), **QUIET)
+
+
+def test_every_trained_row_carries_scores_and_costs(finished) -> None:
+    _, table = finished
+    assert list(table["name"]) == list(TRAINED)
+    rows = table.set_index("name")
+    assert rows["accuracy"].between(0, 1).all()
+    assert (rows["minutes"] > 0).all()
+    assert (rows["seconds"] > 0).all()
+    # The models that dream count among the costs of the rows that need them, and of no other.
+    assert rows.loc[[BOTH, DREAMED], "minutes"].min() > rows.loc[[REAL, ORACLE], "minutes"].max()
+    assert rows["megabytes"].nunique() == 1  # the same U-Net everywhere
+
+
+def test_a_finished_row_is_read_and_other_settings_are_refused(finished, target, monkeypatch) -> None:
+    folder, table = finished
+    monkeypatch.setattr(training_sets, "train_unet", lambda *a, **k: pytest.fail("trained again"))
+    again = compare.run(target, 1.0, folder, SMOKE, seeds=(0,), **QUIET)
+    assert again.equals(table)
+    with pytest.raises(ValueError, match=r"other settings \(dreamed 2 -> 3\)"):
+        compare.run(target, 1.0, folder, replace(SMOKE, dreamed=3), seeds=(0,), **QUIET)
+
+
+def test_dreams_are_read_back_with_the_minutes_they_took(finished, target) -> None:
+    folder, _ = finished
+    patches = labelled_patches(target, 1.0, 4, side=32, seed=0)
+    pairs, minutes = compare.dream_patches(patches, folder / "dreamer_0", SMOKE, 0, device="cpu")
+    about = json.loads((folder / "dreamer_0" / "dreams" / "manifest.json").read_text())["about"]
+    assert minutes == about["minutes"] > 0
+    assert [image.shape for image, _ in pairs] == [(32, 32)] * SMOKE.dreamed
+    assert all(mask.dtype == bool for _, mask in pairs)
+
+
+def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
+    target, tmp_path, monkeypatch
+) -> None:
+    seen: dict[str, list] = {}
+    monkeypatch.setattr(training_sets, "train_unet", lambda pairs, *_, **__: seen.update(pairs=pairs))
+    monkeypatch.setattr(compare, "megabytes", lambda *_: 0.0)
+    monkeypatch.setattr(compare, "_row", unscored)
+    patches = labelled_patches(target, 1.0, 4, side=32, seed=5)
+    hidden = np.zeros_like(target.labelled)
+    for image, mask in patches:  # keep the mask where a patch lies, and nowhere else
+        for y in range(0, 128, 32):
+            for x in range(0, 64, 32):
+                if np.array_equal(target.style[y : y + 32, x : x + 32], image):
+                    hidden[y : y + 32, x : x + 32] = mask
+    blind = replace(target, labelled=hidden)
+    made = []
+    for kind, folder in ((target, tmp_path / "whole"), (blind, tmp_path / "patches")):
+        seen.clear()
+        compare.run(kind, 1.0, folder, SMOKE, seeds=(5,), names=[BOTH], **QUIET)
+        made.append(seen["pairs"])
+    assert len(made[0]) == SMOKE.study.images
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(*made, strict=True))
+
+
+def test_the_scored_half_is_never_trained_on(target, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(compare, "_row", unscored)
+    unreadable = replace(target, test=Sample("test", None, None, None, True, ""))  # reading it would raise
+    table = compare.run(unreadable, 1.0, tmp_path, SMOKE, seeds=(0,), **QUIET)
+    assert list(table["name"]) == list(TRAINED)
+
+
+def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch) -> None:
+    monkeypatch.setattr("microlab.data.transforms.augment", lambda image, mask, seed: (image, mask))
+    patches = labelled_patches(target, 1.0, 3, side=32, seed=4)
+    plain = labelled_pairs(target, 1.0, 3, patches=3, side=32, seed=4)
+    for (image, mask), (grey, truth) in zip(patches, plain, strict=True):
+        assert np.abs(image - grey / 255).max() <= 0.5 / 255 + 1e-6
+        assert np.array_equal(mask, truth)
+
+
+def test_what_nobody_trains_is_scored_beside_a_predictor_that_knows_nothing(target, tmp_path) -> None:
+    rows = {row.name: row for row in compare.untrained(target, device="cpu")}
+    assert TEM not in rows  # without its networks
+    rows = {
+        row.name: row for row in compare.untrained(target, load_route(save_route(tmp_path)), device="cpu")
+    }
+    assert rows[NOTHING].scores["accuracy"] == pytest.approx(1 - target.test.truth.mean())
+    assert rows[NOTHING].scores["boundary F1, 3 px"] == 0
+    assert all(row.seconds > 0 and row.seed is None for row in rows.values())
+    assert rows[TEM].megabytes < rows[compare.SHIPPED].megabytes
+    assert rows[compare.RIDGE].scores["boundary F1, 3 px"] > 0.5
+
+
+def test_megabytes_are_those_of_the_shipped_file() -> None:
+    model, card = load_network()
+    assert compare.megabytes(model) == pytest.approx(card["bytes"] / 1e6, rel=0.01)
+    assert card["bytes"] == (weights.FOLDER / "labour-free.safetensors").stat().st_size
+
+
+def test_the_cost_clock_does_not_run_while_the_processor_rests() -> None:
+    now = compare.clock("cpu")
+    start = now()
+    time.sleep(0.3)
+    assert now() - start < 0.25
+
+
+def test_an_unknown_row_is_named(target, tmp_path) -> None:
+    with pytest.raises(ValueError, match="names must be of"):
+        compare.run(target, 1.0, tmp_path, SMOKE, names=["D"], **QUIET)
+
+
+def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(finished, target) -> None:
+    benchmark = importlib.import_module("studies.three_systems.__main__")
+    folder, one = finished
+    other = one.assign(seed=1, **{benchmark.COMPARED: one[benchmark.COMPARED] + 0.1 * (one["name"] == BOTH)})
+    table = pd.concat([one, other], ignore_index=True)
+    options = argparse.Namespace(size="smoke", image="perovskite", seeds=[0, 1], tem="tem", note="A toy.")
+    rows = compare.untrained(target, device="cpu")
+    made = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
+    run_records.check(made, "toy")
+    page = run_records.markdown(made)
+    assert f"{NOTHING} (knows nothing)" in page
+    assert "System C's weights were not there" in page
+    assert "--size smoke --seeds 0 1 --record" in page
+    assert set(made["sets"]) == set(made["scores"]) == {*TRAINED, *(row.name for row in rows)}
+    again = pd.DataFrame(made["rows"]["data"], columns=made["rows"]["columns"])
+    assert again["grain IoU"].to_numpy() == pytest.approx(table["grain IoU"].to_numpy(), abs=1e-4)
+    # Two seeds whose gains differ by 0.1: the t interval reaches 12.7 standard errors of 0.05 to each side.
+    base = one.set_index("name")[benchmark.COMPARED]
+    middle = base[BOTH] - base[REAL] + 0.05
+    expected = f"{middle:+.3f} ({middle - 0.6353:+.3f} to {middle + 0.6353:+.3f})"
+    assert made["scores"][BOTH][benchmark.GAIN] == expected
+    assert made["scores"][REAL][benchmark.GAIN] == ""
+
+
+def test_rows_of_the_stored_study_are_taken_from_it_and_say_so() -> None:
+    benchmark = importlib.import_module("studies.three_systems.__main__")
+    stored = records.load("training_sets_perovskite")["scores"]
+    rows = benchmark.stored_rows("perovskite")
+    assert rows["oracle, stored"]["grain IoU"] == stored["oracle"]["grain IoU"]
+    assert "accuracy" not in rows["oracle, stored"]  # it was not kept
+    assert all("stored" in name for name in rows)
