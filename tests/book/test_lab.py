@@ -27,8 +27,10 @@ BROWSER = next(filter(None, map(shutil.which, browse_site.BROWSERS)), None)
 SHOTS = os.environ.get("LAB_SHOTS")  # a folder: pictures of what the test saw, to look at
 
 # The cells of chapters 00 and 03 that a reader meets, and the widget that chapter 03 names, in one notebook.
-WIDGET = "from microlab.book.widgets.lab import GrainGrowthWidget\n\n"
+WIDGET = (
+    "from microlab.book.widgets.lab import GrainGrowthWidget\n\n"
     "widget = GrainGrowthWidget(60, seed=1)\nwidget"
+)
 WRONG = 'from microlab.book import exercises\n\nexercises.check("start-ex-pixel", 2.5, 2.5)'
 REPORT = 'print(f"Python was told: {widget.grains} grains at time {widget.time:.0f}")'
 
