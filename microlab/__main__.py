@@ -1,4 +1,4 @@
-"""`python -m microlab` is `microlab`, with the interpreter that runs it (chapter 16)."""
+"""`python -m microlab` is `microlab`, with the interpreter that runs it."""
 
 from microlab.cli.main import main
 

@@ -2,7 +2,7 @@
 
 A picture needs words for those who cannot see it. The functions that make HTML themselves (`html_image`,
 `frame_slider`) refuse to work without `alt`. The others draw on matplotlib axes; there the words stand in the
-cell's ``mystnb: image: alt:`` metadata, and the checks of the book fail without it. Used by every chapter.
+cell's ``mystnb: image: alt:`` metadata, and the checks of the book fail without it.
 
 Pictures in HTML: an image that carries its words, and a slider through images that needs no kernel.
 

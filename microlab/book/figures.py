@@ -1,4 +1,4 @@
-"""Figures on realism: the dashboard of one call, surface plots, and a map with linked masks (chapter 06).
+"""Figures on realism: the dashboard of one call, surface plots, and a map with linked masks.
 
 real | synthetic sets  ->  patches -> grey levels, entropy, t-SNE with masks, kernel distance with errors
 """

@@ -1,4 +1,4 @@
-"""Which codes does a PixelCNN really see? The blind spot, by measurement (chapter 11).
+"""Which codes does a PixelCNN really see? The blind spot, by measurement.
 
 influence of x on the logits at (r, s) = sum |d logits(r, s) / d x|
 """

@@ -1,4 +1,4 @@
-"""Stored results of long studies, as `microlab demo --real` and the book print them (chapter 07).
+"""Stored results of long studies, as `microlab demo --real` and the book print them.
 
 A record is one JSON file: what was measured on what, the scores of every method, settings, seeds, command,
 machine and date. A score is a number, or [mean, standard deviation] over the seeds.

@@ -1,4 +1,4 @@
-"""Figures of the phase study, after paper B's 15 to 19, with the spread that they lack (chapter 12)."""
+"""Figures of the phase study, after paper B's 15 to 19, with the spread that they lack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: `microlab demo`, `segment`, `refine`, `measure` and the others (chapter 00).
+"""The command line: `microlab demo`, `segment`, `refine`, `measure` and the others.
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 a mistake in the input (one line
 says which), 2 a wrong call. Libraries are imported inside the commands, so that `--help` answers at once.

@@ -1,4 +1,4 @@
-"""Options and checks that several commands of the command line share (chapter 00)."""
+"""Options and checks that several commands of the command line share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that make pairs of image and mask: `dream`, `train-pairs` (chapters 11, 12).
+"""Commands that make pairs of image and mask: `dream`, `train-pairs`.
 
 Registered in `microlab.cli.main`. Libraries are imported inside the commands, so that `--help` is quick.
 """

@@ -1,4 +1,4 @@
-"""The command that draws and refines boundaries from edges: `refine` (chapter 14).
+"""The command that draws and refines boundaries from edges: `refine`.
 
 Registered in `microlab.cli.main`. Libraries are imported inside the command, so that `--help` is quick.
 """

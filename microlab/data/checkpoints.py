@@ -1,4 +1,4 @@
-"""Weights of networks in safetensors files, written whole or not at all (chapter 07)."""
+"""Weights of networks in safetensors files, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Six public sets of real micrographs, fetched by checksum and never stored in the repository (chapter 00).
+"""Six public sets of real micrographs, fetched by checksum and never stored in the repository.
 
     file accepted  <=>  sha256(file) = the registry's sha256
 

@@ -1,10 +1,10 @@
-"""Micrographs in and out: PNG, JPEG and TIFF files, their pixel size and their data bar (chapter 00).
+"""Micrographs in and out: PNG, JPEG and TIFF files, their pixel size and their data bar.
 
     grey level in [0, 1] = stored value / (2^bits - 1)
 
 Every mistake a file can hold ends in an `ImageError` of one line: which file, what is wrong, how to mend it.
 
-The data bar that a scanning electron microscope prints under its image (chapter 00).
+The data bar that a scanning electron microscope prints under its image.
 
 It is a band across the full width at the bottom whose background is one exact black or white, with text and
 a scale bar on it. Grains measured through it would be wrong, so it is found and cut off.

@@ -1,4 +1,4 @@
-"""Pairs of micrograph and mask on disk, with a manifest of their checksums (chapter 11).
+"""Pairs of micrograph and mask on disk, with a manifest of their checksums.
 
 FOLDER/manifest.json, images/NAME.tif, masks/NAME.tif (class ids), masks_colour/NAME.png (to look at)
 """

@@ -1,4 +1,4 @@
-"""The one pool of processes: on this machine, or on a Dask cluster (chapter 03).
+"""The one pool of processes: on this machine, or on a Dask cluster.
 
 Several processes compute with one thread each: torch's own threads would only wait for each other.
 """

@@ -1,4 +1,4 @@
-"""A folder of results that a stopped run goes on from (chapter 16).
+"""A folder of results that a stopped run goes on from.
 
     same settings -> the run goes on;  other settings -> InputError, and nothing is touched
 

@@ -1,4 +1,4 @@
-"""Preparing images for networks: contrast, tiles, untextured rendering, augmentation (chapters 00, 06, 08).
+"""Preparing images for networks: contrast, tiles, untextured rendering, augmentation.
 
 Tiles overlap and are blended with weights that sum to one in every pixel of an image:
 

@@ -1,4 +1,4 @@
-"""Trained weights, each with a card that says where they come from (chapter 00).
+"""Trained weights, each with a card that says where they come from.
 
     weights accepted  <=>  sha256(<name>.safetensors) = sha256 in <name>.json
 

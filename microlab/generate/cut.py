@@ -1,4 +1,4 @@
-"""CUT: one translator, held in place by contrast instead of by a way back (chapter 05).
+"""CUT: one translator, held in place by contrast instead of by a way back.
 
     loss = (D_X(F(y)) - 1)^2 + 1/2 lambda_nce [NCE(y, F(y)) + NCE(x, F(x))]
     NCE(a, b) = - log [ exp(b_i . a_i / tau) / sum_j exp(b_i . a_j / tau) ]     i, j: places in the image

@@ -1,4 +1,4 @@
-"""CycleGAN: two translators that must undo each other (chapter 05).
+"""CycleGAN: two translators that must undo each other.
 
     F: Y -> X   simulation to micrograph            D_X  tells real micrographs from translated ones
     G: X -> Y   micrograph to simulation            D_Y  tells simulations from translated micrographs

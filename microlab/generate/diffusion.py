@@ -1,4 +1,4 @@
-"""Paint a micrograph over a given mask by denoising diffusion (chapter 12).
+"""Paint a micrograph over a given mask by denoising diffusion.
 
     x_t = alpha x_0 + sigma eps,   alpha = cos(pi t / 2),  sigma = sin(pi t / 2),   v = alpha eps - sigma x_0
 
@@ -7,7 +7,7 @@ diffusion: Ho, Jain and Abbeel, NeurIPS 2020 (arXiv:2006.11239). The cosine sche
 ICML 2021 (arXiv:2102.09672), without their offset. v, which stays well defined at t = 1, where eps says
 nothing of the picture: Salimans and Ho, ICLR 2022 (arXiv:2202.00512).
 
-Train a mask-conditional diffusion model on a few labelled micrographs (chapter 12).
+Train a mask-conditional diffusion model on a few labelled micrographs.
 
     crops of standardised image and mask -> MaskDiffusion -> mean squared error of the velocity
 

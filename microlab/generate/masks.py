@@ -1,4 +1,4 @@
-"""Cleaning of raw masks, as paper B does it (arXiv:2408.00707; chapter 11).
+"""Cleaning of raw masks, as paper B does it (arXiv:2408.00707).
 
 grey levels -> k-means started at the class levels -> objects under 200 px removed -> filled from the nearest
 """

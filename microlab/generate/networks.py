@@ -1,4 +1,4 @@
-"""Networks of the translation between simulation and micrograph (chapter 05).
+"""Networks of the translation between simulation and micrograph.
 
     generator:      7x7 convolution, two halvings, residual blocks, two doublings, 7x7 convolution, tanh
     discriminator:  strided 4x4 convolutions to a map of scores, one score for each patch of 70 x 70 pixels

@@ -1,4 +1,4 @@
-"""Synthetic pairs beside real ones: what their masks hold, and whether images are copied (chapter 11).
+"""Synthetic pairs beside real ones: what their masks hold, and whether images are copied.
 
     distance(patch) = 1 - max over real images, shifts and turns of the correlation of coarse grey levels
 

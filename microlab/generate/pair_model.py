@@ -1,4 +1,4 @@
-"""A VQ-VAE and a prior that were trained together: load and dream (chapters 11, 12).
+"""A VQ-VAE and a prior that were trained together: load and dream.
 
 class fractions -> PixelCNN -> codes -> VQ-VAE's decoder -> image and mask -> cleaned mask
 """

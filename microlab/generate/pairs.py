@@ -1,4 +1,4 @@
-"""Pairs of micrograph and mask: as one array, and dreamed from codes (chapter 11).
+"""Pairs of micrograph and mask: as one array, and dreamed from codes.
 
     class c of C -> grey level c / (C - 1), or C channels of zeros and ones
 

@@ -1,4 +1,4 @@
-"""PixelCNN, plain and gated: how likely is each code, given all codes before it? (chapter 11)
+"""PixelCNN, plain and gated: how likely is each code, given all codes before it?
 
     p(k) = prod_i p(k_i | k_1, ..., k_(i-1)),     i runs along rows, from the top left
 
@@ -9,7 +9,7 @@ Stacked as in the plain network (van den Oord, Kalchbrenner and Kavukcuoglu, ICM
 which paper B uses, such convolutions never reach a triangle above to the right: the blind spot. The gated
 network (van den Oord et al., NeurIPS 2016, arXiv:1606.05328) keeps a stack of its own for the rows above.
 
-Train a PixelCNN on code maps, and measure how well it predicts unseen ones (chapter 11).
+Train a PixelCNN on code maps, and measure how well it predicts unseen ones.
 
     bits per code = -mean_i log2 p(k_i | k_1, ..., k_(i-1))
 

@@ -1,4 +1,4 @@
-"""Draw code maps from a PixelCNN, code by code, without computing anything twice (chapter 11).
+"""Draw code maps from a PixelCNN, code by code, without computing anything twice.
 
     k_i = F^-1(u_i),     F the cumulative distribution of p(k_i | k_1, ..., k_(i-1)),     u_i uniform
 

@@ -1,4 +1,4 @@
-"""Learn the look of unlabelled micrographs and lend it to simulations (chapter 05).
+"""Learn the look of unlabelled micrographs and lend it to simulations.
 
     simulations Y, micrographs X  ->  crops  ->  CycleGAN or CUT  ->  F, which translates whole images Y -> X
 

@@ -1,11 +1,11 @@
-"""A VQ-VAE that turns an image and its mask, stacked as channels, into a small map of codes (chapter 11).
+"""A VQ-VAE that turns an image and its mask, stacked as channels, into a small map of codes.
 
     x -> encoder -> z,   k = argmin_j |z - e_j|,   decoder(e_k) -> x',   |x - x'|^2 + beta |z - sg(e_k)|^2
 
 Four by four pixels become one of K codes (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017, eqs. 1 to 3).
 Paper B stacks a micrograph and its grey mask to 4 channels, so that one code speaks of both.
 
-Train a VQ-VAE on a few labelled micrographs, and report what its codes keep (chapter 11).
+Train a VQ-VAE on a few labelled micrographs, and report what its codes keep.
 
     crops of image and mask -> VQ-VAE -> error of each channel in units of its variance
 

@@ -1,4 +1,4 @@
-"""Do the boundaries of an image lie where its mask says? (chapter 05)
+"""Do the boundaries of an image lie where its mask says?
 
     displacement of a boundary pixel = |offset along the boundary's normal at which the image is darkest|
 

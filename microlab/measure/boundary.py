@@ -1,4 +1,4 @@
-"""Boundary metrics: how far predicted boundaries lie from true ones (chapter 08).
+"""Boundary metrics: how far predicted boundaries lie from true ones.
 
     P = share of predicted boundary pixels within theta of a true one,   R the reverse,   F1 = 2PR / (P + R)
 

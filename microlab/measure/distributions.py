@@ -1,4 +1,4 @@
-"""Two distributions of grains compared: ours and that of an expert's mask (chapter 09).
+"""Two distributions of grains compared: ours and that of an expert's mask.
 
     difference = mean of ours - mean of truth,     quantiles of ours against quantiles of truth
 

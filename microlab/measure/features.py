@@ -1,4 +1,4 @@
-"""Feature spaces in which patches of micrographs are compared (chapter 06).
+"""Feature spaces in which patches of micrographs are compared.
 
     features: (n, side, side) grey patches -> (n, d) numbers
 

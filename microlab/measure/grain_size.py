@@ -1,4 +1,4 @@
-"""ASTM E112 grain size numbers from label images (chapter 09).
+"""ASTM E112 grain size numbers from label images.
 
     G = 3.321928 log10(N_A) - 2.954,  N_A grains per mm^2
     G = -6.643856 log10(l) - 3.288,   l mean intercept in mm

@@ -1,4 +1,4 @@
-"""Grain sizes and shapes from a label image, in pixels and micrometres (chapter 09).
+"""Grain sizes and shapes from a label image, in pixels and micrometres.
 
     d = 2 sqrt(A / pi),     circularity = 4 pi A / P^2,     weight = W H / ((W - w - 1) (H - h - 1))
 

@@ -1,4 +1,4 @@
-"""How fast do grains grow? Mean size with error bars, and the parabolic law (chapter 10).
+"""How fast do grains grow? Mean size with error bars, and the parabolic law.
 
     R(t)^2 = R(0)^2 + k t,     pi R^2 = mean grain area = area of the field / number of grains
 

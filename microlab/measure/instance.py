@@ -1,4 +1,4 @@
-"""Grain metrics: are the grains cut apart as in the truth (chapter 08).
+"""Grain metrics: are the grains cut apart as in the truth.
 
     ARE = 1 - 2PR / (P + R) over pairs of pixels,   VOI = H(P|T) + H(T|P),   PQ = SQ x RQ over matched grains
 

@@ -1,4 +1,4 @@
-"""Kernel distance of two sets of features, unbiased and with an error (chapter 06).
+"""Kernel distance of two sets of features, unbiased and with an error.
 
 KID(X, Y) = mean_{i!=j} k(x_i, x_j) + mean_{i!=j} k(y_i, y_j) - 2 mean_{i,j} k(x_i, y_j),
 k(x, y) = (x . y / d + 1)^3

@@ -1,4 +1,4 @@
-"""Label images: connected components, the lines between labels, labels at the edge (chapter 08)."""
+"""Label images: connected components, the lines between labels, labels at the edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel metrics: how many pixels have the right class (chapter 08).
+"""Pixel metrics: how many pixels have the right class.
 
     IoU_c = |T_c and P_c| / |T_c or P_c|,     Dice_c = 2 |T_c and P_c| / (|T_c| + |P_c|)
 

@@ -1,4 +1,4 @@
-"""A map of many features in two dimensions, with images and their masks linked (chapter 06).
+"""A map of many features in two dimensions, with images and their masks linked.
 
 t-SNE: neighbours in d dimensions become neighbours in the plane; distances between groups mean little
 """

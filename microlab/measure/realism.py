@@ -1,4 +1,4 @@
-"""Distances between sets of micrographs: grey levels, entropy, SSIM, kernel distance (chapter 06).
+"""Distances between sets of micrographs: grey levels, entropy, SSIM, kernel distance.
 
     W = sum_k |F(k) - G(k)| / 255,     H = -sum_k p_k log2 p_k     (earth mover's distance, entropy)
 

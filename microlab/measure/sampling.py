@@ -1,4 +1,4 @@
-"""What a field of limited size does to a mean grain size: cut grains, and too few of them (chapter 09).
+"""What a field of limited size does to a mean grain size: cut grains, and too few of them.
 
     n = f (z s / p)^2 grains hold the mean of a quantity of relative spread s within +-p
 

@@ -1,4 +1,4 @@
-"""Scores of one segmentation against a true boundary mask, all of them in one row (chapter 08)."""
+"""Scores of one segmentation against a true boundary mask, all of them in one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check a segmentation by eye, without a mask: a few lines on which everybody can count (chapter 16).
+"""Check a segmentation by eye, without a mask: a few lines on which everybody can count.
 
     crossings of a line = changes of grain along it,     length / crossings = mean intercept
 

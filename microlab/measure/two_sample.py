@@ -1,4 +1,4 @@
-"""Two-sample tests for grains: distributions, means, and directions without a sense (chapter 09).
+"""Two-sample tests for grains: distributions, means, and directions without a sense.
 
     D = max |F_a - F_b|  (Kolmogorov, Smirnov),     V = max (F_a - F_b) + max (F_b - F_a)  (Kuiper)
 

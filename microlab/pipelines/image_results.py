@@ -1,9 +1,9 @@
-"""Many image files in, one folder of results each (chapter 00).
+"""Many image files in, one folder of results each.
 
 Every file of a result is written whole or not at all, and `run.json` comes last: a folder that holds it is
 complete.
 
-Image files down paper C's route, one folder of results each: what `microlab refine` writes (chapter 14).
+Image files down paper C's route, one folder of results each: what `microlab refine` writes.
 
 Beside the results of every segmentation there are the maps of all iterations and how sure the route is. As in
 microlab.pipelines.image_results every file is whole or absent, and `run.json` comes last.

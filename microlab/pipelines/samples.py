@@ -2,7 +2,7 @@
 
 The virtual one is embedded: it is made when asked for, needs no download, and is always marked as virtual.
 
-Labelled multi-phase fields that system B learns from: real ones, or a virtual stand-in (chapters 11, 12).
+Labelled multi-phase fields that system B learns from: real ones, or a virtual stand-in.
 
 Fields, not patches, are split into training, validation and test: patches of one field share its look, so a
 model that saw one patch has seen a little of the others.

@@ -1,4 +1,4 @@
-"""Many image files at once: here, in processes of this machine, or on a Dask cluster (chapter 16).
+"""Many image files at once: here, in processes of this machine, or on a Dask cluster.
 
     files  ->  one folder of results each, by any worker and in any order  ->  one report, in the files' order
 

@@ -1,10 +1,10 @@
-"""Train paper C's two networks on synthetic TEM: no label is drawn by anybody (chapter 14).
+"""Train paper C's two networks on synthetic TEM: no label is drawn by anybody.
 
     pictures -> edges;   Net1 learns from some pictures, Net2 from the others
 
 Net2 may be taught by Net1's own mistakes (`SecondConfig.guessed`), which must be those on pictures that Net1
 does not know; so these are kept apart. By default it learns from damage alone: taught by mistakes it learns
-that a faint boundary is often none, and leaves the gaps open (chapter 14).
+that a faint boundary is often none, and leaves the gaps open.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What determines a dreamer: the settings of both models, ours and paper B's, in three sizes (chapter 11).
+"""What determines a dreamer: the settings of both models, ours and paper B's, in three sizes.
 
-From a few labelled micrographs to a model that dreams pairs of image and mask (chapters 11, 12).
+From a few labelled micrographs to a model that dreams pairs of image and mask.
 
     image + mask -> VQ-VAE -> codes -> PixelCNN, steered by the class fractions of the crop
 

@@ -1,4 +1,4 @@
-"""The labour-free recipe: train a U-Net that has never seen a hand-drawn mask (chapter 00, chapter 07).
+"""The labour-free recipe: train a U-Net that has never seen a hand-drawn mask.
 
     simulated grains -> virtual SEM, settings drawn at random -> (image, mask) pairs -> U-Net
 

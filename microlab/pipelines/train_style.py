@@ -1,4 +1,4 @@
-"""A translator for one material: from unlabelled micrographs to weights with a card (chapter 05).
+"""A translator for one material: from unlabelled micrographs to weights with a card.
 
 unlabelled micrographs, zoomed to the library's grain size  +  simulations  ->  F, and how faithful it is
 """

@@ -1,4 +1,4 @@
-"""Pairs of image and boundary mask to train on: simulated, translated, or labelled by hand (chapter 07)."""
+"""Pairs of image and boundary mask to train on: simulated, translated, or labelled by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flat images of grain maps: one grey for each grain and dark lines between them (chapter 05)."""
+"""Flat images of grain maps: one grey for each grain and dark lines between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A virtual scanning electron microscope: from a grain map to a micrograph whose truth is known (chapter 04).
+"""A virtual scanning electron microscope: from a grain map to a micrograph whose truth is known.
 
     signal = surface (contrast, grooves, texture) * illumination, blurred by the probe, counted line by line
 

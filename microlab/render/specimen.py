@@ -1,15 +1,15 @@
-"""The specimen's surface: what the electron beam meets before the microscope adds its faults (chapter 04).
+"""The specimen's surface: what the electron beam meets before the microscope adds its faults.
 
 Every function takes an image (or makes the first one) and returns an image, float32, nominally in [0, 1],
 and can be used alone. The chain is put together in :mod:`microlab.render.sem`.
 
-Carbon films on the specimen: what the beam leaves where it has dwelt (chapter 15).
+Carbon films on the specimen: what the beam leaves where it has dwelt.
 
     I = I_0 exp(-h) + level (1 - exp(-h)),     h the thickness in escape depths
 
 The first term is eq. 1 of chapter 15 (breaks-film); the second is what the film shines itself.
 
-A second phase under the virtual microscope (chapter 15).
+A second phase under the virtual microscope.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Virtual multi-phase micrographs with exact masks, after ultrahigh-carbon steel (chapters 11, 12).
+"""Virtual multi-phase micrographs with exact masks, after ultrahigh-carbon steel.
 
     network = { x : distance of x from the grain boundaries < w(x) },   w a smooth random half-width
 

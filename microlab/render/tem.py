@@ -1,4 +1,4 @@
-"""Concept-oriented synthetic TEM: pictures of polycrystals with their boundaries, for training (chapter 13).
+"""Concept-oriented synthetic TEM: pictures of polycrystals with their boundaries, for training.
 
     image = blur((paint * contours * shading) overlapped by a second layer) + noise
 

@@ -1,4 +1,4 @@
-"""What the foil and the microscope do to a bright-field TEM picture: concepts 5 to 7 (chapter 13).
+"""What the foil and the microscope do to a bright-field TEM picture: concepts 5 to 7.
 
     bright field near a Bragg condition:  I = 1 - sin^2(pi tau sqrt(1 + p^2)) / (1 + p^2)
 

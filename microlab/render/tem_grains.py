@@ -1,4 +1,4 @@
-"""Grains as a bright-field TEM shows them: concepts 1 to 4 of the synthetic pictures (chapter 13).
+"""Grains as a bright-field TEM shows them: concepts 1 to 4 of the synthetic pictures.
 
     brightness = diffuse + direct exp(-sum_g 1 / (1 + p_g^2)),   p_g = angle from plane g to beam / its width
 

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of the target: adapt a network to new images without a label (chapter 07).
+"""Batch-norm statistics of the target: adapt a network to new images without a label.
 
     (x - mean) / std     with mean and std of the target's tiles instead of the training set's
 

@@ -1,4 +1,4 @@
-"""Boundary maps by Bernoulli diffusion, given the edges (chapter 14).
+"""Boundary maps by Bernoulli diffusion, given the edges.
 
     q(x_t = 1 | x_0) = a_t x_0 + (1 - a_t) / 2,     a_0 = 1,  a_T = 0
 

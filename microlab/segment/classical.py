@@ -1,4 +1,4 @@
-"""Three classical baselines for grain boundaries: threshold, gradient watershed, ridge filter (chapter 08).
+"""Three classical baselines for grain boundaries: threshold, gradient watershed, ridge filter.
 
     p = r / (r + Otsu(r)),     so that p >= 0.5 is Otsu's choice on the filter's response r
 

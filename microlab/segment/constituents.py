@@ -1,15 +1,15 @@
-"""Which phase is each pixel? A U-Net for masks of several classes, trained as in paper B (chapter 12).
+"""Which phase is each pixel? A U-Net for masks of several classes, trained as in paper B.
 
     loss = mean over pixels of -(1 - p_t)^gamma log p_t  +  1 - mean over images and classes of Dice_c
 
 p_t is the probability given to a pixel's true class. The network is ours, from scratch, or the paper's: a
 U-Net whose contracting path is an EfficientNet-B3 from the package segmentation_models_pytorch.
 
-What a network for phases is trained on: labelled micrographs, checked, cropped and augmented (chapter 12).
+What a network for phases is trained on: labelled micrographs, checked, cropped and augmented.
 
 The mask moves with the image where the image is turned, and stays as it is where only its greys change.
 
-U-Nets whose contracting path is a known classifier, from segmentation_models_pytorch (chapter 12).
+U-Nets whose contracting path is a known classifier, from segmentation_models_pytorch.
 
 The package is optional. It needs torchvision, which must come from the same index as torch: the one on PyPI
 fits the torch on PyPI, and does not import beside the CPU build that `make` installs on Linux.

@@ -1,4 +1,4 @@
-"""Boundary maps damaged on purpose, for a network that learns to mend them (chapter 14).
+"""Boundary maps damaged on purpose, for a network that learns to mend them.
 
     damaged = (boundary without gaps) or (what a dilation adds in places) or (stray segments)
 

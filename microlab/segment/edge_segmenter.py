@@ -1,11 +1,11 @@
-"""The networks of paper C's route with their cards: what they take, and how their maps end (chapter 14).
+"""The networks of paper C's route with their cards: what they take, and how their maps end.
 
     channels = (Sobel, LoG, Canny[, grey]),    grains = finish(last map)
 
 A card travels with the weights, so that a picture meets the networks as the training pictures did.
 Reference: arXiv:2504.14782.
 
-Paper C's route for a user's image: edges, a first map, its refinement, grains (chapter 14).
+Paper C's route for a user's image: edges, a first map, its refinement, grains.
 
     image -> zoom -> edges -> x_0 = Net1(edges),  x_{k+1} = Net2(x_k, edges) until it stands still -> grains
 

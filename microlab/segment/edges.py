@@ -1,4 +1,4 @@
-"""Edges of a grey image by three detectors, fused into channels, without any training (chapter 14).
+"""Edges of a grey image by three detectors, fused into channels, without any training.
 
     t = median(r) sqrt(log2(1 / alpha)),     exceeded by pure noise in a share alpha of pixels
 

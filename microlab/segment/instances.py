@@ -1,4 +1,4 @@
-"""From boundary probability to grains (chapter 00, chapter 08).
+"""From boundary probability to grains.
 
     grain = catchment basin of the boundary probability
 

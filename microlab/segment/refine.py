@@ -1,4 +1,4 @@
-"""The networks that turn fused edges into boundary maps and mend those maps (chapter 14).
+"""The networks that turn fused edges into boundary maps and mend those maps.
 
     Net1: edges -> map,    Net2: map, edges -> better map
 
@@ -6,7 +6,7 @@ Paper C (arXiv:2504.14782) gives the roles of its two networks: Net1 an encoder-
 extra depth, Net2 a smaller one that is applied again and again. The layers here are ours, of about the size
 of the networks that the paper released (0.3 million and 20 thousand weights).
 
-Boundary maps from fused edges, refined until they stand still (chapter 14).
+Boundary maps from fused edges, refined until they stand still.
 
     x_0 = Net1(edges),    x_{k+1} = Net2(x_k, edges)    until    mean |x_{k+1} - x_k| < 0.003
 

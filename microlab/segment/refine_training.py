@@ -1,4 +1,4 @@
-"""Train Net1, Net2 and the Bernoulli diffusion on images with known boundaries (chapter 14).
+"""Train Net1, Net2 and the Bernoulli diffusion on images with known boundaries.
 
     Net1: edges -> boundary        Net2: damaged boundary, edges -> boundary
     Bernoulli: noised boundary, edges, time -> boundary

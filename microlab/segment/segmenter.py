@@ -1,4 +1,4 @@
-"""The labour-free road, stage by stage: a micrograph in, grains and numbers out (chapters 00 and 09).
+"""The labour-free road, stage by stage: a micrograph in, grains and numbers out.
 
     micrograph -> zoom -> boundary probability -> zoom back -> watershed -> grains -> numbers with units
 

@@ -1,4 +1,4 @@
-"""How sure is a segmentation when nobody knows the truth? Ask the network again (chapter 07).
+"""How sure is a segmentation when nobody knows the truth? Ask the network again.
 
     u(x) = std_k p_k(x),     D = mean_k ARE(grains of mean_k p_k, grains of p_k)
 

@@ -1,4 +1,4 @@
-"""The U-Net of paper A and prediction over images of any size (chapter 00, chapter 07).
+"""The U-Net of paper A and prediction over images of any size.
 
     probability = sigmoid(UNet(image)),     loss = BCE + 1 - Dice
 

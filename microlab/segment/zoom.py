@@ -1,4 +1,4 @@
-"""How large are the grains? The zoom at which a network meets the grain size it was trained on (chapter 05).
+"""How large are the grains? The zoom at which a network meets the grain size it was trained on.
 
     zoom * intercept(zoom) = design intercept
 

@@ -1,4 +1,4 @@
-"""A library of simulated polycrystals on disk: parallel, seeded, resumable (chapter 03).
+"""A library of simulated polycrystals on disk: parallel, seeded, resumable.
 
     structure(index) = grain growth of a Voronoi polycrystal, with parameters drawn from (seed, index)
 

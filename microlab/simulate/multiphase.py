@@ -1,4 +1,4 @@
-"""Grain growth in a solid of two phases, alpha and beta (chapter 15).
+"""Grain growth in a solid of two phases, alpha and beta.
 
     d eta_i / dt = L [ gamma (c - c_other)^2 eta_i - eta_i^3 - 2 eps eta_i sum_{j != i} eta_j^2
                        + kappa lap(eta_i) ]

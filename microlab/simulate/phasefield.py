@@ -1,11 +1,11 @@
-"""The flat boundary between two grains of the Chen-Yang model at equilibrium (chapter 02).
+"""The flat boundary between two grains of the Chen-Yang model at equilibrium.
 
     kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2,    and the same with eta and zeta exchanged
 
 For gamma = 1 its energy is sigma = 0.3875 sqrt(kappa), its width 1 / max |eta'| = 3.436 sqrt(kappa), and
 phi = eta^2 + zeta^2 falls to 0.636 at its middle.
 
-Grain growth with the Chen-Yang phase-field model (chapters 02 and 03).
+Grain growth with the Chen-Yang phase-field model.
 
     d eta_i / dt = L [ eta_i (1 + (2 gamma - 1) eta_i^2 - 2 gamma phi) + kappa lap(eta_i) ]
     phi = sum_j eta_j^2

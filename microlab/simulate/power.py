@@ -1,4 +1,4 @@
-"""Packed circles and their power (Laguerre) diagram: convex grains of stated sizes (chapter 13).
+"""Packed circles and their power (Laguerre) diagram: convex grains of stated sizes.
 
     cell_i = { x : |x - c_i|^2 - r_i^2 <= |x - c_j|^2 - r_j^2 for every circle j }
 

@@ -1,4 +1,4 @@
-"""Many grains on few order-parameter fields (chapter 03).
+"""Many grains on few order-parameter fields.
 
 Fields are coupled only through phi, and outside its grain a field decays like exp(-r / sqrt(kappa)). So
 grains that are far apart may share one field, as far-apart countries on a map share a colour: colour the

@@ -1,4 +1,4 @@
-"""Which grains touch, and polycrystals whose neighbours have joined (chapter 01, chapter 03)."""
+"""Which grains touch, and polycrystals whose neighbours have joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Periodic Voronoi polycrystals: seeds, tessellation and statistics (chapter 01).
+"""Periodic Voronoi polycrystals: seeds, tessellation and statistics.
 
     cell_i = { x : |x - s_i| <= |x - s_j| for every seed j },   distances in the periodic box.
 

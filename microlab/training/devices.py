@@ -1,4 +1,4 @@
-"""Where a network computes: device, precision, and the processes that share a run (chapter 07)."""
+"""Where a network computes: device, precision, and the processes that share a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training loop for every network of the book (chapters 04 and 07).
+"""One training loop for every network of the book.
 
     weights <- weights - lr(step) * Adam(d loss / d weights)
 

@@ -1,7 +1,7 @@
 """How big a run is: one source of every chapter, three sizes.
 
 ``MICROLAB_PROFILE`` is ``smoke`` (does everything run?), ``laptop`` (the default: a convincing result
-in minutes) or ``paper`` (the published settings). Only this module reads it. Used by every chapter.
+in minutes) or ``paper`` (the published settings). Only this module reads it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Break a micrograph on purpose, and see whether anything warns (chapter 15).
+"""Break a micrograph on purpose, and see whether anything warns.
 
     error(strength) = ARE(truth, grains found),     warning(strength) = what one can compute without the truth
 
 A warning that rises with the error is worth having; one that stays low while the error is high leaves the
 network confidently wrong. Rules made of warnings are in `microlab.book.experiments.faults`.
 
-When to look at a picture oneself: rules made of warnings, and what they cost (chapter 15).
+When to look at a picture oneself: rules made of warnings, and what they cost.
 
     alarm if warning > x,     balanced accuracy = 1 - (false alarms + misses) / 2
 

@@ -1,4 +1,4 @@
-"""Watch grains grow through a microscope and measure how fast they do it (chapter 10).
+"""Watch grains grow through a microscope and measure how fast they do it.
 
     phase field -> frames -> micrograph of each -> segmentation of each -> mean size against time -> k
 

@@ -1,4 +1,4 @@
-"""Poor masks, made from expert masks by a stated corruption (chapter 12).
+"""Poor masks, made from expert masks by a stated corruption.
 
     poor(x) = wrong_class(merge(expert(x + u(x)))),     u a smooth random shift
 

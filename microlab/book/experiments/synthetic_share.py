@@ -1,8 +1,8 @@
-"""Training sets of paper B's study: which real patches with which masks, and how much synthetic (chapter 12).
+"""Training sets of paper B's study: which real patches with which masks, and how much synthetic.
 
 training set = real pairs of a base + share / 100 * (their number) pairs from a pool of synthetic ones
 
-What the scores of a phase study say: means, paired gains with intervals, paper B beside them (chapter 12).
+What the scores of a phase study say: means, paired gains with intervals, paper B beside them.
 
     gain = mean d_s +- t_{n-1} sd(d) / sqrt(n),     d_s = score with synthetic - without, both of seed s
 
@@ -10,7 +10,7 @@ Both models of a difference have the same seed, so the same initial weights and 
 the seeds have in common cancels. The seeds cover training and the choice from the pool, not another choice
 of real patches or of test fields; the interval says nothing about those.
 
-Paper B's question: how much synthetic data helps a segmentation of phases, and where? (chapter 12)
+Paper B's question: how much synthetic data helps a segmentation of phases, and where?
 
     training set = real pairs of a base + share / 100 * (their number) pairs from a pool of synthetic ones
 

@@ -1,4 +1,4 @@
-"""A second phase: what a network of one phase misses, and what two-phase data mends (chapter 15).
+"""A second phase: what a network of one phase misses, and what two-phase data mends.
 
     two-phase phase field -> grain map, phase map -> virtual SEM with phase contrast -> (image, mask) pairs
 

@@ -1,4 +1,4 @@
-"""Scores of a boundary map on a synthetic TEM picture, strong and weak boundaries apart (chapter 14).
+"""Scores of a boundary map on a synthetic TEM picture, strong and weak boundaries apart.
 
     recall, weak    = share of the true weak boundary that has a predicted line within 2 px
     precision, weak = share of the predicted lines nearest to a weak boundary that lie within 2 px of it

@@ -1,4 +1,4 @@
-"""The labour-free pipeline on a user's own unlabelled images (chapter 07).
+"""The labour-free pipeline on a user's own unlabelled images.
 
     images -> grain scale -> simulated library -> style -> pairs -> U-Net -> realism, grains, uncertainty
 

@@ -1,4 +1,4 @@
-"""How long an adaptation will take on this machine: a few steps of each stage are timed (chapter 07).
+"""How long an adaptation will take on this machine: a few steps of each stage are timed.
 
 seconds(stage) = number of steps * seconds of a step measured now,     over the processes that share them
 """

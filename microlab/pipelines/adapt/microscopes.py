@@ -1,4 +1,4 @@
-"""Virtual microscopes that resemble the one which took a user's images (chapter 07).
+"""Virtual microscopes that resemble the one which took a user's images.
 
     of every `candidates` microscopes drawn at random, keep the one whose image is nearest to a real one
 

@@ -1,4 +1,4 @@
-"""What an adaptation says about itself: realism, segmented images, and how sure it is (chapter 07)."""
+"""What an adaptation says about itself: realism, segmented images, and how sure it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What determines an adaptation, and its three sizes (chapter 07)."""
+"""What determines an adaptation, and its three sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's images: read, checked, and brought to the grain size of the simulations (chapter 07)."""
+"""A user's images: read, checked, and brought to the grain size of the simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of an adaptation, each of which resumes (chapter 07).
+"""The stages of an adaptation, each of which resumes.
 
 Everything made on the way lies in ``OUT/adaptation``; a stage whose files are complete is not repeated, and
 the library, the style and the training go on in their middle. The same call after a kill gives the same
