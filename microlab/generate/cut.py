@@ -5,17 +5,22 @@
 
 What stands at a place after translation must be more like what stood there before than like any other place.
 Park et al., ECCV 2020 (doi:10.1007/978-3-030-58545-7_19). Half the networks of a CycleGAN. The variant with
-a ten times larger weight and no identity term (FastCUT) stayed at the identity in our trial.
+a ten times larger weight and no identity term (FastCUT) stayed at the identity in our tests.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from microlab.generate.cyclegan import discriminator_loss, frozen, looks
+from microlab.generate.cyclegan import discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator, Generator, ImagePool, initialise
+
+if TYPE_CHECKING:
+    from microlab.generate.style import StyleConfig
 
 
 class CUT(nn.Module):
@@ -76,11 +81,36 @@ class CUT(nn.Module):
             )
             initialise(self.heads)
 
+    @classmethod
+    def from_config(cls, config: StyleConfig, y_channels: int, x_channels: int) -> CUT:
+        """The untrained networks of a configuration.
+
+        Raises
+        ------
+        ValueError
+            If simulations and micrographs have different channels.
+        """
+        if y_channels != x_channels:
+            raise ValueError(
+                f"CUT needs equal channels, got simulations with {y_channels} and micrographs with "
+                f"{x_channels}: make both grey, or use method='cyclegan' with lambda_identity=0"
+            )
+        return cls(
+            y_channels,
+            crop=config.crop,
+            width=config.width,
+            blocks=config.blocks,
+            noise=config.noise,
+            lambda_nce=config.lambda_nce,
+            layers=config.layers,
+            seed=config.seed,
+        )
+
     def forward(self, y: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Losses of one step; arguments and result as in `CycleGAN.forward`."""
         fake_x, same_x = self.F(y), self.F(x)
         with frozen(self.D_X):
-            parts = {"F": looks(self.D_X(fake_x), 1.0)}
+            parts = {"F": lsgan_loss(self.D_X(fake_x), 1.0)}
         parts["contrast"] = 0.5 * (self.contrast(y, fake_x) + self.contrast(x, same_x))
         parts["D_X"] = discriminator_loss(self.D_X, x, self.pool_X.exchange(fake_x))
         total = parts["F"] + parts["D_X"] + self.lambda_nce * parts["contrast"]

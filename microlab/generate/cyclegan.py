@@ -15,12 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from microlab.generate.networks import Discriminator, Generator, ImagePool
+
+if TYPE_CHECKING:
+    from microlab.generate.style import StyleConfig
 
 
 class CycleGAN(nn.Module):
@@ -55,7 +59,7 @@ class CycleGAN(nn.Module):
     Raises
     ------
     ValueError
-        If a weight is negative, or the identity loss is asked for between images of different channels.
+        If a weight is negative, or the identity loss has a weight between images of different channels.
     """
 
     def __init__(
@@ -89,6 +93,22 @@ class CycleGAN(nn.Module):
         self.pool_X = ImagePool(pool, (x_channels, crop, crop))
         self.pool_Y = ImagePool(pool, (y_channels, crop, crop))
 
+    @classmethod
+    def from_config(cls, config: StyleConfig, y_channels: int, x_channels: int) -> CycleGAN:
+        """The untrained networks of a configuration, between images of these channels."""
+        return cls(
+            y_channels,
+            x_channels,
+            crop=config.crop,
+            width=config.width,
+            blocks=config.blocks,
+            noise=config.noise,
+            lambda_cycle=config.lambda_cycle,
+            lambda_identity=config.lambda_identity,
+            layers=config.layers,
+            seed=config.seed,
+        )
+
     def forward(self, y: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Losses of one step.
 
@@ -104,7 +124,7 @@ class CycleGAN(nn.Module):
         """
         fake_x, fake_y = self.F(y), self.G(x)
         with frozen(self.D_X, self.D_Y):
-            parts = {"F": looks(self.D_X(fake_x), 1.0), "G": looks(self.D_Y(fake_y), 1.0)}
+            parts = {"F": lsgan_loss(self.D_X(fake_x), 1.0), "G": lsgan_loss(self.D_Y(fake_y), 1.0)}
         parts["cycle"] = _l1(self.G(fake_x), y) + _l1(self.F(fake_y), x)
         if self.lambda_identity:
             parts["identity"] = _l1(self.F(x), x) + _l1(self.G(y), y)
@@ -118,29 +138,34 @@ class CycleGAN(nn.Module):
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
 
 
-def looks(scores: Tensor, like: float) -> Tensor:
-    """Least-squares adversarial loss: mean squared distance of patch scores from 1 (real) or 0 (made)."""
-    return functional.mse_loss(scores, torch.full_like(scores, like))
+def lsgan_loss(scores: Tensor, target: float) -> Tensor:
+    """Least-squares adversarial loss: mean squared distance of patch scores from 1 (real) or 0 (fake)."""
+    return functional.mse_loss(scores, torch.full_like(scores, target))
 
 
-def discriminator_loss(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
-    """Half the loss on real patches plus half that on made ones; no gradient reaches the generator.
+def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Half the loss on real patches plus half that on fake ones; no gradient reaches the generator.
 
     It is half of eq. 3 of chapter 05 (cyclegan-judges).
     """
-    return 0.5 * (looks(discriminator(real), 1.0) + looks(discriminator(made.detach()), 0.0))
+    real_loss = lsgan_loss(discriminator(real), 1.0)
+    fake_loss = lsgan_loss(discriminator(fake.detach()), 0.0)
+    return 0.5 * (real_loss + fake_loss)
 
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Gradients pass through the networks, but not into their weights."""
-    parameters = [p for network in networks for p in network.parameters()]
-    for parameter in parameters:
+    """Let gradients pass through the networks, but not into their weights.
+
+    Weights that were frozen before stay frozen afterwards.
+    """
+    trainable = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in parameters:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 

@@ -1,9 +1,9 @@
-"""Learn the look of unlabelled micrographs and lend it to simulations.
+"""Learn the style of unlabelled micrographs and give it to simulations.
 
     simulations Y, micrographs X  ->  crops  ->  CycleGAN or CUT  ->  F, which translates whole images Y -> X
 
-The two sets are not paired: what they share is the size of their grains in pixels. Zoom the micrographs so
-that they do (`microlab.segment.zoom`), or the discriminator will tell them apart by that alone.
+The two sets are not paired, but the size of their grains in pixels must agree, or the discriminator will tell
+them apart by that alone: zoom the micrographs first (`microlab.segment.zoom`).
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ import numpy as np
 import torch
 from torch import nn
 
+from microlab.data.errors import InputError
 from microlab.data.images import write_image
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN
 from microlab.training.devices import device as pick_device
 from microlab.training.fit import FitConfig, History, fit
 
-METHODS = ("cyclegan", "cut")
+STYLES: dict[str, type[nn.Module]] = {"cyclegan": CycleGAN, "cut": CUT}
+"""Translators by the name of their style.
+
+A class builds its networks with ``from_config(config, y_channels, x_channels)``. Called with batches of
+simulations and micrographs, they return their losses; their ``F`` translates simulations.
+"""
+
 Images = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
 class StyleConfig:
-    """Everything that determines a learnt style. The defaults take minutes on two CPU cores.
+    """Everything that determines a learnt style. The defaults take minutes on two CPU cores."""
 
-    Paper A names the method and no settings; those of its network are width 64, blocks 9, crop 256, batch 1,
-    lr 2e-4 (`PAPER`).
-    """
-
-    method: str = "cyclegan"  # or 'cut'
+    method: str = "cyclegan"  # a name of STYLES
     width: int = 16  # channels of the first level
     blocks: int = 4  # residual blocks
     layers: int = 2  # halvings of the discriminators: patches of 34 pixels, about one grain
     noise: float = 0.3  # of F's noise channel
     lambda_cycle: float = 10.0  # CycleGAN only
-    lambda_identity: float = 0.1  # CycleGAN only; without it the picture may drift (chapter 05)
+    lambda_identity: float = 0.1  # CycleGAN only; without it the grey levels may drift
     lambda_nce: float = 1.0  # CUT only
     crop: int = 96  # pixels
     batch: int = 2
@@ -51,8 +54,8 @@ class StyleConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method not in STYLES:
+            raise InputError(f"a learnt style must be one of {', '.join(STYLES)}, got {self.method!r}")
         for name in ("crop", "batch", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -62,6 +65,7 @@ class StyleConfig:
             )
 
 
+# Paper A names the method and no settings; these are those of the network it takes.
 PAPER = StyleConfig(
     width=64,
     blocks=9,
@@ -93,13 +97,12 @@ def learn_style(
     Parameters
     ----------
     simulated, real : dict of str to array, or sequence of arrays
-        Images (H, W) or (H, W, C), float in [0, 1]; a dict's names (of files, say) appear in errors.
+        Images (H, W) or (H, W, C), float in [0, 1]; the keys of a dict (file names, say) appear in errors.
     config : StyleConfig, optional
     folder : path, optional
         Receives the checkpoint, ``history.csv`` with the losses, and ``samples/step_000100.png``: a
-        simulation beside its translation at that step. A run that was killed goes on from there.
-    device : str, optional
-    progress, resume : bool
+        simulation beside its translation at that step.
+    device, progress, resume
         As in `microlab.training.fit.fit`.
     on_sample : callable, optional
         ``on_sample(step, simulation, translation)`` with images (H, W) or (H, W, C), every `sample_every`
@@ -108,36 +111,32 @@ def learn_style(
 
     Returns
     -------
-    model : CycleGAN or CUT
-        Its attribute ``F`` translates simulations.
+    model : Module
+        An instance of a class in STYLES; its ``F`` translates simulations.
     history : History
 
     Raises
     ------
-    ValueError
+    InputError
         If a set is empty, an image is smaller than a crop, constant or not finite, or channels differ.
     """
     config = config or StyleConfig()
     domains = [checked_domain(simulated, "simulated", config.crop), checked_domain(real, "real", config.crop)]
-    model = build(config, len(domains[0][0]), len(domains[1][0]))
+    y_channels, x_channels = (len(images[0]) for images in domains)
+    model = STYLES[config.method].from_config(config, y_channels, x_channels)
     if pick_device(device).type == "cuda":  # on CPUs this layout slows instance normalisation down
         model.memory_format = torch.channels_last
-    show = domains[0][0][:, : 4 * config.crop, : 4 * config.crop]
+    show = domains[0][0][:, : 4 * config.crop, : 4 * config.crop].transpose(1, 2, 0).squeeze()
 
     def sample(model: nn.Module, step: int) -> None:
         if step % sample_every and step != config.steps:
             return
-        before, after = (
-            show.transpose(1, 2, 0).squeeze(),
-            translate(model.F, show.transpose(1, 2, 0).squeeze()),
-        )
-        if folder is not None and before.ndim == after.ndim:
-            (Path(folder) / "samples").mkdir(exist_ok=True)
-            write_image(
-                Path(folder) / "samples" / f"step_{step:06d}.png", np.concatenate([before, after], axis=1)
-            )
+        translation = translate(model.F, show)
+        if folder is not None and show.ndim == translation.ndim:
+            beside = np.concatenate([show, translation], axis=1)
+            write_image(Path(folder) / "samples" / f"step_{step:06d}.png", beside)
         if on_sample is not None:
-            on_sample(step, before, after)
+            on_sample(step, show, translation)
 
     history = fit(
         model,
@@ -162,26 +161,6 @@ def learn_style(
     return model, history
 
 
-def build(config: StyleConfig, y_channels: int = 1, x_channels: int = 1) -> nn.Module:
-    """The untrained networks that a configuration describes.
-
-    Raises
-    ------
-    ValueError
-        If CUT is asked for between images of different channels.
-    """
-    shared = {name: getattr(config, name) for name in ("crop", "width", "blocks", "noise", "layers", "seed")}
-    if config.method == "cyclegan":
-        weights = {"lambda_cycle": config.lambda_cycle, "lambda_identity": config.lambda_identity}
-        return CycleGAN(y_channels, x_channels, **shared, **weights)
-    if y_channels != x_channels:
-        raise ValueError(
-            f"CUT needs equal channels, got simulations with {y_channels} and micrographs with {x_channels}: "
-            "make both grey, or use method='cyclegan' with lambda_identity=0"
-        )
-    return CUT(y_channels, **shared, lambda_nce=config.lambda_nce)
-
-
 @torch.inference_mode()
 def translate(
     generator: nn.Module, image: np.ndarray, *, seed: int = 0, device: str | torch.device | None = None
@@ -193,7 +172,7 @@ def translate(
     generator : Generator
         ``model.F`` of `learn_style`, or `Generator.from_weights`.
     image : (H, W) or (H, W, C) float in [0, 1]
-        At least 8 pixels to each side. Not a tile: instance normalisation would make seams.
+        At least 8 x 8 pixels. Not a tile: instance normalisation would make seams.
     seed : int
         Of the noise channel.
     device : str, optional
@@ -226,29 +205,26 @@ def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarr
 
 
 def checked_domain(images: Images, what: str, crop: int) -> list[np.ndarray]:
-    """Images as (C, H, W) float32, or a ValueError that names the one which cannot be learnt from."""
+    """Images as (C, H, W) float32, or an InputError that names the one which cannot be learnt from."""
     named = images.items() if isinstance(images, Mapping) else enumerate(images)
-    found = {}
-    for name, image in named:
-        label = f"{what} image {name}"
-        planes = found[label] = _planes(image, label)
+    domain = {f"{what} image {name}": _planes(image, f"{what} image {name}") for name, image in named}
+    if not domain:
+        raise InputError(f"there are no {what} images; give at least one")
+    first = next(iter(domain))
+    for label, planes in domain.items():
         if min(planes.shape[1:]) < crop:
-            raise ValueError(
+            raise InputError(
                 f"{label} has {planes.shape[2]} x {planes.shape[1]} pixels, smaller than the crop of {crop}: "
                 "leave it out or lower crop"
             )
         if planes.max() == planes.min():
-            raise ValueError(f"{label} has the same grey everywhere, there is no style in it: leave it out")
-    if not found:
-        raise ValueError(f"there are no {what} images; give at least one")
-    first = next(iter(found))
-    for label, planes in found.items():
-        if len(planes) != len(found[first]):
-            raise ValueError(
-                f"{label} has {len(planes)} channels and {first} has {len(found[first])}: "
+            raise InputError(f"{label} has the same grey everywhere, there is no style in it: leave it out")
+        if len(planes) != len(domain[first]):
+            raise InputError(
+                f"{label} has {len(planes)} channels and {first} has {len(domain[first])}: "
                 "convert them to the same"
             )
-    return list(found.values())
+    return list(domain.values())
 
 
 def _planes(image: np.ndarray, label: str) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from microlab.book.experiments.weak_boundaries import count_weights
-from microlab.generate.cyclegan import discriminator_loss, frozen, looks
+from microlab.generate.cyclegan import discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator
 from microlab.segment.refine import RefineNet
 from microlab.segment.refine_training import Pair, SecondConfig, mending_batches, mending_loss
@@ -88,7 +88,7 @@ class ConditionalGAN(nn.Module):
         made = torch.cat([torch.sigmoid(self.mender(x).float()), channels], dim=1)
         real = torch.cat([target, channels], dim=1)
         with frozen(self.discriminator):
-            adversarial = looks(self.discriminator(made), 1.0)
+            adversarial = lsgan_loss(self.discriminator(made), 1.0)
         mending = mending_loss(self.mender, x, target, self.applications)
         discriminator = discriminator_loss(self.discriminator, real, made)
         total = mending + self.weight * adversarial + discriminator

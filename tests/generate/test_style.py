@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from microlab.data import weights
+from microlab.data.errors import InputError
 from microlab.generate.cut import CUT
-from microlab.generate.cyclegan import CycleGAN, discriminator_loss, looks
+from microlab.generate.cyclegan import CycleGAN, discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator, Generator, ImagePool
-from microlab.generate.style import StyleConfig, build, learn_style, stretch, translate
+from microlab.generate.style import STYLES, StyleConfig, learn_style, stretch, translate
 from microlab.render.flat import untextured
 from microlab.simulate import voronoi
 
@@ -49,12 +50,14 @@ def test_without_noise_a_flat_image_stays_flat_so_texture_needs_the_noise_channe
 
 @pytest.mark.parametrize(("layers", "field"), [(3, 70), (2, 34), (1, 16)])
 def test_a_score_of_the_discriminator_sees_a_patch_of_the_known_size(layers: int, field: int) -> None:
-    judge = Discriminator(width=2, layers=layers).double()
-    judge.score = nn.Sequential(*(m for m in judge.score if not isinstance(m, nn.InstanceNorm2d)))
-    for parameter in judge.parameters():
+    discriminator = Discriminator(width=2, layers=layers).double()
+    discriminator.score = nn.Sequential(
+        *(m for m in discriminator.score if not isinstance(m, nn.InstanceNorm2d))
+    )
+    for parameter in discriminator.parameters():
         nn.init.constant_(parameter, 0.1)  # no path cancels another
     image = torch.ones(1, 1, 128, 128, dtype=torch.double, requires_grad=True)
-    scores = judge.score(image)
+    scores = discriminator.score(image)
     scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
     rows = image.grad[0, 0].abs().sum(1).nonzero().ravel()
     assert rows[-1] - rows[0] + 1 == field  # 70 is the published figure for three layers
@@ -79,10 +82,18 @@ def test_the_pool_shows_old_images_half_of_the_time_and_holds_what_it_was_given(
 # ---- losses ----------------------------------------------------------------------------------------------
 
 
-def test_the_adversarial_loss_is_the_squared_distance_from_the_wanted_score() -> None:
+def test_the_adversarial_loss_is_the_squared_distance_from_the_target() -> None:
     scores = torch.tensor([0.0, 0.5, 1.0])
-    assert looks(scores, 1.0) == pytest.approx((1 + 0.25 + 0) / 3)
+    assert lsgan_loss(scores, 1.0) == pytest.approx((1 + 0.25 + 0) / 3)
     assert discriminator_loss(nn.Identity(), torch.ones(3), torch.ones(3)) == pytest.approx(0.5)
+
+
+def test_a_network_frozen_on_purpose_stays_frozen() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    network[0].requires_grad_(False)
+    with frozen(network):
+        assert not any(p.requires_grad for p in network.parameters())
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True]
 
 
 def test_one_optimiser_for_all_does_what_generators_and_discriminators_in_turn_do() -> None:
@@ -92,7 +103,7 @@ def test_one_optimiser_for_all_does_what_generators_and_discriminators_in_turn_d
     adam = {"lr": 1e-3, "betas": (0.5, 0.999)}
     together = torch.optim.Adam(ours.parameters(), **adam)
     of_generators = torch.optim.Adam([*turns.F.parameters(), *turns.G.parameters()], **adam)
-    of_judges = torch.optim.Adam([*turns.D_X.parameters(), *turns.D_Y.parameters()], **adam)
+    of_discriminators = torch.optim.Adam([*turns.D_X.parameters(), *turns.D_Y.parameters()], **adam)
     mse, l1 = nn.functional.mse_loss, nn.functional.l1_loss
     for _ in range(3):
         y, x = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
@@ -108,11 +119,11 @@ def test_one_optimiser_for_all_does_what_generators_and_discriminators_in_turn_d
         of_generators.zero_grad()
         loss.backward()
         of_generators.step()
-        of_judges.zero_grad()
-        for judge, real, fake in ((turns.D_X, x, fake_x), (turns.D_Y, y, fake_y)):
-            one, zero = judge(real), judge(fake.detach())
+        of_discriminators.zero_grad()
+        for discriminator, real, fake in ((turns.D_X, x, fake_x), (turns.D_Y, y, fake_y)):
+            one, zero = discriminator(real), discriminator(fake.detach())
             (0.5 * (mse(one, torch.ones_like(one)) + mse(zero, torch.zeros_like(zero)))).backward()
-        of_judges.step()
+        of_discriminators.step()
     for (name, a), b in zip(ours.named_parameters(), turns.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
 
@@ -175,7 +186,7 @@ def test_training_moves_the_grey_of_translations_towards_that_of_the_micrographs
     model, _ = learn_style(
         [flat_grains(seed) for seed in range(4, 8)], dark, config, progress=False, device="cpu"
     )
-    untrained = translate(build(config).F, y)
+    untrained = translate(STYLES[config.method].from_config(config, 1, 1).F, y)
     trained = translate(model.F, y)
     wanted = np.mean([image.mean() for image in dark])
     assert abs(trained.mean() - wanted) < 0.5 * abs(untrained.mean() - wanted)
@@ -216,6 +227,27 @@ def test_cut_and_the_identity_loss_ask_for_equal_channels() -> None:
     ):
         with pytest.raises(ValueError, match="equal channels"):
             learn_style(images(1), colour, config, progress=False)
+
+
+def test_a_style_is_added_by_one_line_and_an_unknown_one_is_refused(monkeypatch) -> None:
+    class Brighter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.F = Generator(width=4, blocks=0)
+
+        @classmethod
+        def from_config(cls, config: StyleConfig, y_channels: int, x_channels: int) -> nn.Module:
+            return cls()
+
+        def forward(self, y: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": (self.F(y).mean() - x.mean()) ** 2}
+
+    with pytest.raises(InputError, match="one of cyclegan, cut, got 'brighter'"):
+        StyleConfig(method="brighter")
+    monkeypatch.setitem(STYLES, "brighter", Brighter)
+    config = dataclasses.replace(TINY, method="brighter")
+    model, _ = learn_style(images(2), images(1, seed=1), config, progress=False, device="cpu")
+    assert isinstance(model, Brighter)
 
 
 @pytest.mark.parametrize("arguments", [{"method": "pix2pix"}, {"steps": 0}, {"crop": 16}])

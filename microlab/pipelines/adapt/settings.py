@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from microlab.generate.style import METHODS, PAPER, StyleConfig
+from microlab.generate.style import PAPER, StyleConfig
+from microlab.generate.style import STYLES as LEARNT
 from microlab.pipelines.train_segmenter import STRUCTURES
 from microlab.segment.segmenter import DEFAULT_WEIGHTS
 from microlab.segment.uncertainty import VIEWS
 from microlab.simulate.library import Ranges
 from microlab.training.profiles import PROFILES
 
-STYLES = ("render", "cyclegan", "cut", "mixed")
+STYLES = ("render", *LEARNT, "mixed")
 # The labour-free set with the lowest Rand error on both targets before batch-norm adaptation
 # (studies/training_sets/__main__.py); `render` needs no translator and is several times faster.
 DEFAULT_STYLE = "mixed"
@@ -58,7 +59,7 @@ class AdaptSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.crop > min(self.ranges.shape):
             raise ValueError(f"crop must fit the structures, {self.ranges.shape}, got {self.crop}")
-        if self.style in METHODS and self.learnt.method != self.style:
+        if self.style in LEARNT and self.learnt.method != self.style:
             raise ValueError(f"learnt.method must be the style {self.style!r}, got {self.learnt.method!r}")
         if self.learns and self.learnt.crop > min(self.ranges.shape):
             raise ValueError(
@@ -87,7 +88,7 @@ def profile_settings(profile: str, style: str = DEFAULT_STYLE, seed: int = 0) ->
     ValueError
         If `profile` or `style` is not known.
     """
-    method = "cut" if style == "cut" else "cyclegan"
+    method = style if style in LEARNT else "cyclegan"
     common = {"style": style, "seed": seed}
     laptop = AdaptSettings(**common, learnt=StyleConfig(method=method, seed=seed))
     if profile == "laptop":
