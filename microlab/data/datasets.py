@@ -22,14 +22,11 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from microlab.data.errors import DatasetError
 from microlab.data.files import sha256
 from microlab.data.images import read_image
 
 STYLE_COLUMNS = 534  # perovskite: columns left of this are the style source, the others the test
-
-
-class DatasetError(ValueError):
-    """A data set that is unknown, damaged or out of reach, with one line on how to mend it."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,14 @@ class ImageError(InputError):
     """A file that cannot be read or written as an image."""
 
 
+class DatasetError(InputError):
+    """A data set that is unknown, damaged or out of reach."""
+
+
+class WeightsError(InputError):
+    """Weights that are missing, damaged or of another network."""
+
+
 USER_ERRORS = (ValueError, OSError, MemoryError)
 """What the command line shows as one line."""
 

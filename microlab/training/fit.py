@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from microlab.data.checkpoints import load_state, read_tensors, save_weights, write_tensors
+from microlab.data import weights
 from microlab.data.files import atomic
 from microlab.training.devices import (
     PRECISIONS,
@@ -336,7 +336,7 @@ class _Run:
                 torch.distributed.broadcast(tensor, 0)
         self.model.eval()
         if self.folder is not None and self.rank == 0:
-            save_weights(self.model, self.folder / "model.safetensors")
+            weights.write_tensors(self.folder / "model.safetensors", self.model.state_dict())
 
     def save(self) -> None:
         if self.folder is None or self.rank > 0:
@@ -364,22 +364,22 @@ class _Run:
         }
         self._write_history()
         # One file, replaced in one step: a kill leaves either the old state or the new one, never a mixture.
-        write_tensors(tensors, self.folder / "state.safetensors", {"run": json.dumps(facts)})
+        weights.write_tensors(self.folder / "state.safetensors", tensors, {"run": json.dumps(facts)})
 
     def restore(self) -> None:
         path = self.folder / "state.safetensors" if self.folder is not None else None
         if path is None or not path.exists():
             return
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = weights.read_tensors(path)
         facts = json.loads(metadata["run"])
         self._check_settings(facts["config"], path)
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "mean": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
-        load_state(self.model, groups["model"], path)
+        weights.fill(self.model, path, groups["model"])
         if self.mean is not None:
-            load_state(self.mean, groups["mean"], path)
+            weights.fill(self.mean, path, groups["mean"])
         if groups["best"]:
             self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()}
         state = self.optimizer.state_dict()

@@ -25,10 +25,10 @@ from tqdm.auto import tqdm
 
 from microlab.book.experiments import weak_boundaries
 from microlab.book.experiments.weak_boundaries import score_answers
-from microlab.data.checkpoints import load_weights
 from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import same_settings
+from microlab.data.weights import fill
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs, train_networks
 from microlab.render.tem import TEMConfig, TEMPair, tem_pairs
 from microlab.segment import bernoulli
@@ -362,7 +362,7 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int, mender: str = MENDE
     """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
     folder, inputs = Path(folder), study.recipe.inputs
     network = {"Net2": RefineNet, "one more Net1": EdgeNet}[mender](1 + len(inputs), seed=seed)
-    load_weights(network, folder / "menders" / f"{_file(mender)}_{seed}" / "model.safetensors")
+    fill(network, folder / "menders" / f"{_file(mender)}_{seed}" / "model.safetensors")
     card = {"inputs": list(inputs), "finish": FINISHES[FINISH], "max_iterations": study.max_iterations}
     return TEMRoute(_trained_first(study, folder), network.eval(), card)
 
@@ -370,7 +370,7 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int, mender: str = MENDE
 def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:
     """The recipe's Net1, once it is trained."""
     net1 = EdgeNet(len(study.recipe.inputs), seed=study.recipe.first.seed)
-    load_weights(net1, folder / "first" / "model.safetensors")
+    fill(net1, folder / "first" / "model.safetensors")
     return net1.eval()
 
 

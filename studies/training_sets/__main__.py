@@ -26,8 +26,8 @@ import microlab
 from microlab.book.experiments import training_sets
 from microlab.book.records import FOLDER as RESULTS
 from microlab.book.records import table_text
-from microlab.data.checkpoints import load_weights
 from microlab.data.files import atomic
+from microlab.data.weights import fill
 from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, learn_style
 from microlab.measure.labels import boundaries
@@ -137,7 +137,7 @@ def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int],
     rows = []
     for seed in seeds:
         model = UNet(width=training_sets.Study.width, depth=training_sets.Study.depth)
-        load_weights(model, folder / f"CycleGAN_{seed}" / "model.safetensors")
+        fill(model, folder / f"CycleGAN_{seed}" / "model.safetensors")
         probability = segmenter.boundary_probability(target.test.image, model.eval(), zoom)
         labels = watershed_grains(probability)
         drawn = segmenter.closed_boundary(probability, labels)

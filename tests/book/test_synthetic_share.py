@@ -278,9 +278,9 @@ def test_scores_are_of_the_test_images_and_poor_masks_never_score(finished, data
     row = table[(table.base == "many mixed") & (table.share == 100)].iloc[0]
     cell = Cell("many mixed", 100, "vqvae", 0)
     model = constituents.build_network(replace(TINY.training, seed=0))
-    from microlab.data.checkpoints import load_weights
+    from microlab.data.weights import fill
 
-    load_weights(model, folder / "models" / cell.name / "model.safetensors")
+    fill(model, folder / "models" / cell.name / "model.safetensors")
     right = [
         (constituents.predict_phases(model.eval(), p.image, device="cpu") == p.mask).mean() for p in data.test
     ]

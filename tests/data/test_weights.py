@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from microlab.data import weights
+from microlab.data.errors import WeightsError
 from microlab.data.files import sha256
-from microlab.data.weights import WeightsError
+from microlab.data.weights import fill, read_tensors, write_tensors
 
 CARD = {
     "architecture": "Small",
@@ -149,3 +150,24 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot be written"):
         weights.save(tmp_path / "file" / "m.safetensors", trained(), CARD)
+
+
+def test_weights_survive_the_file_in_any_memory_layout(tmp_path):
+    model = torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+    path = tmp_path / "deep" / "w.safetensors"
+    write_tensors(path, model.state_dict(), {"made by": "a test"})
+    other = torch.nn.Conv2d(3, 5, 3)
+    fill(other, path)
+    assert read_tensors(path)[1] == {"made by": "a test"}
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_wrong_weight_files_are_named(tmp_path):
+    (tmp_path / "text.safetensors").write_text("not weights at all")
+    with pytest.raises(WeightsError, match=r"text\.safetensors: is no readable safetensors file"):
+        fill(torch.nn.Linear(3, 1), tmp_path / "text.safetensors")
+    with pytest.raises(WeightsError, match="no such weights"):
+        fill(torch.nn.Linear(3, 1), tmp_path / "missing.safetensors")
+    write_tensors(tmp_path / "linear.safetensors", torch.nn.Linear(2, 2).state_dict())
+    with pytest.raises(WeightsError, match="another network"):
+        fill(torch.nn.Linear(3, 1), tmp_path / "linear.safetensors")

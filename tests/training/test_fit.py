@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from microlab.data.checkpoints import load_weights, read_tensors, save_weights, write_tensors
+from microlab.data.weights import read_tensors, write_tensors
 from microlab.segment.unet import UNet, boundary_loss
 from microlab.training.devices import autocast, device, fastest_precision
 from microlab.training.fit import FitConfig, History, fit, shuffled
@@ -390,7 +390,7 @@ def test_a_checkpoint_older_than_a_setting_is_resumed_at_its_default(tmp_path):
     tensors, metadata = read_tensors(state)
     facts = json.loads(metadata["run"])
     del facts["config"]["plateau"], facts["config"]["plateau_factor"], facts["reductions"]
-    write_tensors(tensors, state, {"run": json.dumps(facts)})
+    write_tensors(state, tensors, {"run": json.dumps(facts)})
     with pytest.raises(ValueError, match="plateau None -> 3"):
         quiet(Line(), FitConfig(steps=20, plateau=3, **settings), folder=tmp_path)
     history = quiet(Line(), FitConfig(steps=20, **settings), folder=tmp_path)
@@ -528,40 +528,6 @@ def test_device_takes_a_name_and_refuses_a_missing_one():
         device("toaster")
 
 
-# ---- files -----------------------------------------------------------------------------------------------
-
-
-def test_weights_survive_the_file_in_any_memory_layout(tmp_path):
-    model = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
-    save_weights(model, tmp_path / "deep" / "w.safetensors", {"made by": "a test"})
-    other = nn.Conv2d(3, 5, 3)
-    assert load_weights(other, tmp_path / "deep" / "w.safetensors") == {"made by": "a test"}
-    assert torch.equal(other.weight, model.weight)
-
-
-def test_half_weights_are_half_the_file_and_close(tmp_path):
-    model = nn.Conv2d(32, 32, 3)
-    save_weights(model, tmp_path / "whole.safetensors")
-    save_weights(model, tmp_path / "half.safetensors", half=True)
-    sizes = [(tmp_path / name).stat().st_size for name in ("whole.safetensors", "half.safetensors")]
-    assert sizes[1] < 0.52 * sizes[0]
-    other = nn.Conv2d(32, 32, 3)
-    load_weights(other, tmp_path / "half.safetensors")
-    assert other.weight.dtype == torch.float32
-    assert torch.allclose(other.weight, model.weight, rtol=2**-10, atol=1e-6)
-
-
-def test_wrong_weight_files_are_named(tmp_path):
-    (tmp_path / "text.safetensors").write_text("not weights at all")
-    with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file"):
-        load_weights(Line(), tmp_path / "text.safetensors")
-    with pytest.raises(ValueError, match="no weights at"):
-        load_weights(Line(), tmp_path / "missing.safetensors")
-    save_weights(nn.Linear(2, 2), tmp_path / "linear.safetensors")
-    with pytest.raises(ValueError, match="another network"):
-        load_weights(Line(), tmp_path / "linear.safetensors")
-
-
 # ---- several processes -----------------------------------------------------------------------------------
 
 
@@ -582,7 +548,7 @@ def pair(folder: Path) -> None:
             steps=6, lr=0.003, precision="float32", log_every=2, checkpoint_every=3, validate_every=3
         )
         quiet(model, config, batches=batches, loss=pixel_loss, folder=folder / norm, validate=size)
-        save_weights(model, folder / norm / f"rank{os.environ.get('RANK', '')}.safetensors")
+        write_tensors(folder / norm / f"rank{os.environ.get('RANK', '')}.safetensors", model.state_dict())
 
 
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
