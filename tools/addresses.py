@@ -1,7 +1,9 @@
-"""Where the project lives: read from `_config.yml`, the one place where the addresses stand."""
+"""Where things are: addresses from `_config.yml`, chapters from the contents, modules from the tree."""
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,3 +66,36 @@ def chapters(toc: Path = ROOT / "book" / "_toc.yml") -> list[tuple[str, str]]:
         for page in part["chapters"]
         if page["file"].startswith("tutorials/")
     ]
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Files of the library's modules and rooms, by dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / "microlab").rglob("*.py"))
+        if path.stem != "__main__"
+    }
+
+
+def documented(name: str) -> list[str]:
+    """The modules that a name in ``{api}`` stands for: a room with all that is in it, or one module.
+
+    Not among them: the checks of the exercises, which are their answers.
+    """
+    if name == "microlab":
+        return [name]
+    inside = [module for module in modules() if module.startswith(f"{name}.")]
+    return [name, *(module for module in inside if not module.startswith("microlab.book.exercises"))]
+
+
+@functools.cache
+def reference_pages() -> dict[str, str]:
+    """Page of the book (its path without ending) that documents a module, by module."""
+    return {
+        module: page.relative_to(ROOT).with_suffix("").as_posix()
+        for page in [ROOT / "book" / "api.md", *sorted((ROOT / "book" / "api").glob("*.md"))]
+        for block in re.findall(r"^```\{api\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        for name in block.split()
+        for module in documented(name)
+    }

@@ -19,7 +19,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
-from addresses import ROOT, addresses
+from addresses import ROOT, addresses, reference_pages
 from pybtex.database import parse_file
 
 FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
@@ -82,16 +82,6 @@ def equations() -> dict[str, tuple[int, str]]:
         numbers = number_labels(jupytext.read(chapter))
         document = f"tutorials/{chapter.stem}"
         found |= {label: (int(number), document) for label, number in numbers.items() if number.isdigit()}
-    return found
-
-
-@functools.cache
-def reference_pages() -> dict[str, str]:
-    """Page of the book (its path without ending) that documents a module, by module."""
-    found = {}
-    for page in sorted((ROOT / "book" / "api").glob("*.md")):
-        for block in re.findall(r"^```\{api\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-            found |= dict.fromkeys(block.split(), f"book/api/{page.stem}")
     return found
 
 

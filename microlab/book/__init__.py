@@ -1,0 +1,1 @@
+"""What only the chapters need: shared experiments, stored records, figures, widgets and exercises."""

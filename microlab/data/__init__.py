@@ -1,1 +1,1 @@
-"""Data: micrographs in and out, public data sets by checksum, trained weights with cards."""
+"""Micrographs, files, pixel sizes, public data sets, trained weights and folders of results."""

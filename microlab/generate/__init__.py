@@ -1,1 +1,1 @@
-"""Generative models that lend simulations the look of a real microscope."""
+"""Looks learnt from micrographs, and pairs of image and mask drawn from a learnt distribution."""

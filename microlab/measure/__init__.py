@@ -1,1 +1,1 @@
-"""Measurement: segmentation metrics and grain statistics."""
+"""Scores against a truth, grain sizes, growth, distributions and realism."""

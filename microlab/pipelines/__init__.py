@@ -1,0 +1,1 @@
+"""The stages put together: what the command line, the chapters and the studies call."""

@@ -1,1 +1,1 @@
-"""Rendering: how a structure looks in a microscope, and how a micrograph is prepared for a network."""
+"""What a microscope makes of a structure: SEM, TEM, steel, and the faults of a specimen."""

@@ -1,1 +1,1 @@
-"""Segmentation: networks, classical baselines, and the step from boundaries to grains."""
+"""From a micrograph to boundaries, grains and constituents."""

@@ -1,1 +1,1 @@
-"""Simulated structures: Voronoi tessellations, phase-field grain growth, libraries."""
+"""Structures whose truth is known: Voronoi and power diagrams, phase-field grain growth, libraries."""

@@ -1,0 +1,1 @@
+"""One training loop for all networks; the device and the profile it runs on."""

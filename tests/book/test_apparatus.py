@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 import api_reference  # noqa: E402
 import formulas  # noqa: E402
-from addresses import chapters  # noqa: E402
+from addresses import chapters, documented  # noqa: E402
 from export_notebooks import equations  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "tutorials").glob("[0-9]*.md"))
@@ -130,17 +130,44 @@ def test_a_name_that_the_library_lacks_is_found():
     assert unknown_names(text + " {py:mod}`microlab.no`") == ["microlab.measure.pixel.iuo", "microlab.no"]
 
 
-def test_every_module_is_in_the_reference():
+def test_every_module_is_in_the_reference_once():
     listed = [
-        name
-        for page in sorted((ROOT / "book" / "api").glob("*.md"))
+        module
+        for page in [ROOT / "book" / "api.md", *sorted((ROOT / "book" / "api").glob("*.md"))]
         for block in re.findall(r"^```\{api\}\n(.*?)^```", read(page), re.M | re.S)
         for name in block.split()
+        for module in documented(name)
     ]
-    # Not there: the commands, which `--help` documents; the checks of the exercises, which are their answers;
-    # modules that begin with an underscore.
-    private = re.compile(r"microlab\.(cli|cli_\w+|mistakes|exercises(\..*)?|.*\b_\w+)")
+    # Not there: the commands, whose page is made of `--help`; the exercises' checks, which are their answers.
+    private = re.compile(r"microlab\.(__main__|cli|book\.exercises)(\..*)?")
     assert Counter(listed) == Counter(name for name in MODULES if not private.fullmatch(name))
+
+
+def test_every_command_is_in_the_reference():
+    lines = api_reference.Commands.lines(None)
+    assert {"## microlab", "## microlab segment", "## microlab datasets fetch"} <= set(lines)
+    assert any(line.startswith("Usage: microlab datasets fetch") for line in lines)
+
+
+def test_a_module_says_in_which_chapters_it_is_used():
+    code = "%pip install x\nfrom microlab.simulate import power, voronoi\nimport microlab.plotting as p\n"
+    code += "from microlab.measure.pixel import iou\nimport numpy\nfrom microlab import read\n"
+    modules = {
+        f"microlab.{name}" for name in ("simulate.power", "simulate.voronoi", "plotting", "measure.pixel")
+    }
+    assert api_reference.imported(code) == {"microlab", *modules}
+    assert api_reference.users()["microlab.book.widgets.growth"] == ["tutorials/03_grain_growth"]
+    assert api_reference.used_in(["tutorials/04_x", "tutorials/07_y"]) == (
+        "Used in chapters {doc}`04 </tutorials/04_x>`, {doc}`07 </tutorials/07_y>`."
+    )
+    assert api_reference.used_in(["tutorials/04_x"]).startswith("Used in chapter {doc}")
+    assert api_reference.used_in([]) == ""
+
+
+def test_no_module_types_the_chapters_that_use_it():
+    typed = re.compile(r"\(chapters? \d\d[^()]*\)")
+    docstrings = {name: ast.get_docstring(ast.parse(read(path))) or "" for name, path in MODULES.items()}
+    assert [name for name, text in docstrings.items() if typed.search(text)] == []
 
 
 def test_every_page_of_the_reference_is_in_the_contents():

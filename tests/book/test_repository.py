@@ -255,7 +255,7 @@ def export_text(tmp_path: Path, text: str) -> str:
         (
             "{py:func}`~microlab.measure.pixel.iou` of {py:mod}`microlab.book.records`",
             f"[`iou`]({addresses().page('book/api/measure')}#microlab.measure.pixel.iou) of "
-            f"[`microlab.book.records`]({addresses().page('book/api/training')}#module-microlab.book.records)",
+            f"[`microlab.book.records`]({addresses().page('book/api/book')}#module-microlab.book.records)",
         ),
         ("```{note}\nLook.\n```", "> **Note**\n>\n> Look."),
         (":::{tip}\nLook.\n:::", "> **Tip**\n>\n> Look."),

@@ -1,0 +1,1 @@
+"""Experiments that a chapter runs small and a study runs in full."""
