@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import ndimage
 from skimage import exposure
-from skimage.transform import rescale
+from skimage.transform import rescale, resize
 
 Tile = tuple[slice, slice]
 
@@ -266,3 +266,13 @@ def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
         return np.asarray(image, np.float32)
     zoom = max(zoom, 1 / min(image.shape))
     return rescale(np.asarray(image, np.float32), zoom, order=1, anti_aliasing=zoom < 1).astype(np.float32)
+
+
+def resize_to(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) at another size: floating point in [0, 1] linearly, whole numbers by the nearest pixel."""
+    if values.shape == tuple(shape):
+        return values
+    if values.dtype.kind in "iub":
+        return resize(values, shape, order=0, preserve_range=True, anti_aliasing=False).astype(values.dtype)
+    shrinks = values.size > shape[0] * shape[1]
+    return np.clip(resize(values, shape, order=1, anti_aliasing=shrinks), 0, 1).astype(np.float32)

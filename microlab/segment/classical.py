@@ -9,6 +9,7 @@ which boundary lines stand out from noise, is read from the image by :func:`line
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -17,7 +18,9 @@ from skimage.measure import label
 from skimage.morphology import disk
 from skimage.segmentation import find_boundaries, watershed
 
+from microlab.data.transforms import resize_by, resize_to
 from microlab.segment.instances import deep_basins
+from microlab.segment.segmenter import Segmenter
 
 POLARITIES = ("dark", "bright", "auto")
 
@@ -117,6 +120,41 @@ BASELINES: dict[str, Callable[..., np.ndarray]] = {
     "gradient watershed": gradient_watershed,
     "ridge": ridge,
 }
+
+
+class ClassicalSegmenter(Segmenter):
+    """A baseline as a segmenter: its boundary probability, and grains by the common watershed."""
+
+    baseline: ClassVar[str]  # name in `BASELINES`
+
+    @property
+    def name(self) -> str:
+        return self.baseline.replace(" ", "-")
+
+    @property
+    def card(self) -> dict:
+        return {"name": self.name, "trained_by": "nothing is trained; its one length is read from each image"}
+
+    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
+        return resize_to(BASELINES[self.baseline](resize_by(image, zoom)), image.shape)
+
+
+class Threshold(ClassicalSegmenter):
+    """:func:`threshold` as a segmenter."""
+
+    baseline = "threshold"
+
+
+class GradientWatershed(ClassicalSegmenter):
+    """:func:`gradient_watershed` as a segmenter."""
+
+    baseline = "gradient watershed"
+
+
+class Ridge(ClassicalSegmenter):
+    """:func:`ridge` as a segmenter."""
+
+    baseline = "ridge"
 
 
 def line_scale(image: np.ndarray, polarity: str = "auto") -> tuple[float, str]:

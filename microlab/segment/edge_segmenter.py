@@ -1,51 +1,75 @@
-"""The networks of paper C's route with their cards: what they take, and how their maps end.
+"""The segmenter of paper C for TEM: edges, a first boundary map, its refinement to convergence, grains.
 
-    channels = (Sobel, LoG, Canny[, grey]),    grains = finish(last map)
+    image -> zoom -> edges -> y_0 = Net1(edges),  y_{k+1} = Net2(y_k, edges) until converged -> grains
 
-A card travels with the weights, so that a picture meets the networks as the training pictures did.
-Reference: arXiv:2504.14782.
-
-Paper C's route for a user's image: edges, a first map, its refinement, grains.
-
-    image -> zoom -> edges -> x_0 = Net1(edges),  x_{k+1} = Net2(x_k, edges) until it stands still -> grains
-
-Edges do not depend on brightness or contrast, so neither does the result. The parts are
-`microlab.segment.edges` and `refine`; this module wires them. Reference: arXiv:2504.14782.
+Edges do not depend on brightness or contrast, so neither does the result. The parts are in
+`microlab.segment.edges` and `microlab.segment.refine`. Reference: arXiv:2504.14782.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 from skimage.segmentation import watershed
-from skimage.transform import resize
 from torch import nn
 
 from microlab.data import weights as stored
-from microlab.data.transforms import resize_by
+from microlab.data.errors import ImageError
+from microlab.data.micrograph import Micrograph
+from microlab.data.transforms import resize_by, resize_to
 from microlab.segment import edges, refine
 from microlab.segment.edges import DETECTORS, EdgeConfig
-from microlab.segment.instances import watershed_grains
-from microlab.segment.refine import CapReached, EdgeNet, Refinement, RefineNet
-from microlab.segment.segmenter import Segmentation, closed_boundary
-from microlab.segment.uncertainty import VIEWS, Uncertainty, compare_views
+from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.refine import EdgeNet, Refinement, RefineNet
+from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom, pixels_of
+from microlab.segment.uncertainty import estimate_uncertainty
 from microlab.segment.zoom import matching_zoom
+from microlab.training.devices import device as pick_device
 
-DEFAULT_WEIGHTS = "tem"
 CHANNELS = (*DETECTORS, "grey")
 FINISHES = {"paper": refine.finish, "watershed": watershed_grains}
 LENGTHS = {"radius": 1, "neck": 1, "smooth": 1, "min_area": 2}  # settings in pixels, and their power
+CARD_DEFAULTS = {  # the paper's
+    "inputs": list(DETECTORS),
+    "grain_size_px": None,
+    "tolerance": 0.003,
+    "max_iterations": 50,
+    "finish": {"method": "paper"},
+}
 
 
-@dataclass(frozen=True)
-class TEMRoute:
-    """The two networks and what their cards say about using them.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EdgeSegmentation(Segmentation):
+    """A segmentation with what led to it.
+
+    Attributes
+    ----------
+    channels : (C, h, w) float32 in [0, 1]
+        What the networks saw of the image, at their magnification.
+    agreement : (H, W) uint8 in 0..3
+        How many detectors have an edge here.
+    first : (H, W) float32 in [0, 1]
+        The map of Net1.
+    refinement : Refinement
+        Its maps are (iterations + 1, h, w), at the networks' magnification.
+    """
+
+    channels: np.ndarray
+    agreement: np.ndarray
+    first: np.ndarray
+    refinement: Refinement
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeSegmenter(Segmenter):
+    """Two networks and what their card says about using them.
 
     Attributes
     ----------
@@ -53,9 +77,12 @@ class TEMRoute:
         As `microlab.segment.refine.first_guess` and `refine` take them.
     card : dict
         ``inputs``, names of `CHANNELS` that the networks take, in their order; ``grain_size_px``, the mean
-        linear intercept of the training pictures, px, or None; ``finish``, the ``method`` "paper"
+        linear intercept of the training images, px, or None; ``finish``, the ``method`` "paper"
         (`microlab.segment.refine.finish`) or "watershed" (`watershed_grains`) with its keyword arguments;
-        ``tolerance`` and ``max_iterations`` of the refinement. What is missing gets the paper's value.
+        ``tolerance`` and ``max_iterations`` of the refinement. What is missing gets the value of
+        `CARD_DEFAULTS`.
+    device : str, optional
+        Where the networks compute; the fastest there is by default.
 
     Raises
     ------
@@ -66,11 +93,12 @@ class TEMRoute:
     net1: nn.Module
     net2: nn.Module
     card: dict
+    device: str | None = None
+
+    name: ClassVar[str] = "tem"
 
     def __post_init__(self) -> None:
-        defaults = {"inputs": list(DETECTORS), "grain_size_px": None, "tolerance": 0.003}
-        defaults |= {"max_iterations": 50, "finish": {"method": "paper"}}
-        card = {**defaults, **self.card, "method": "tem"}
+        card = CARD_DEFAULTS | self.card
         inputs = _checked_inputs(card["inputs"])
         for name, network, more in (("net1", self.net1, 0), ("net2", self.net2, 1)):
             takes = getattr(network, "in_channels", len(inputs) + more)  # networks made by hand do not say
@@ -84,44 +112,163 @@ class TEMRoute:
         if size is not None and not 0 < size < np.inf:
             raise ValueError(f"card: grain_size_px must be a positive number of pixels, got {size}")
         method, settings = finish_settings(card["finish"])
-        card |= {"inputs": list(inputs), "finish": {"method": method, **settings}}
+        card |= {"inputs": list(inputs), "finish": {"method": method, **settings}, "method": "tem"}
         object.__setattr__(self, "card", card)
 
+    @classmethod
+    def load(
+        cls,
+        weights: str | os.PathLike = "tem",
+        device: str | None = None,
+        *,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+    ) -> EdgeSegmenter:
+        """The pair of networks, ready to use.
 
-def load_route(weights: str | os.PathLike = DEFAULT_WEIGHTS) -> TEMRoute:
-    """The pair of networks, ready to use.
+        Parameters
+        ----------
+        weights : str or path
+            "tem", which ships with the package, or a folder that holds ``first.safetensors`` and
+            ``refine.safetensors``, each with its card.
+        device : str, optional
+        tolerance, max_iterations
+            As `microlab.segment.refine.refine`; the card's by default.
 
-    Parameters
-    ----------
-    weights : str or path
-        "tem", which ships with the package, or a folder that holds ``first.safetensors`` and
-        ``refine.safetensors``, each with its card.
+        Raises
+        ------
+        WeightsError
+            If a file is missing or damaged, or the two do not fit each other.
+        """
+        pick_device(device)  # a wrong one fails here, not with the first image
+        folder = Path(weights)
+        shipped = os.fspath(weights) == "tem"
+        if not shipped and not folder.is_dir():
+            raise stored.WeightsError(
+                f"{weights}: no such weights; give tem or a folder with first.safetensors and "
+                "refine.safetensors"
+            )
+        paths = ["tem-first", "tem-refine"]
+        if not shipped:
+            paths = [folder / "first.safetensors", folder / "refine.safetensors"]
+        net1, first = stored.load(paths[0], EdgeNet)
+        net2, second = stored.load(paths[1], RefineNet)
+        card = {"name": os.fspath(weights), **{key: first[key] for key in CARD_DEFAULTS if key in first}}
+        given = {"tolerance": tolerance, "max_iterations": max_iterations}
+        card |= {key: value for key, value in given.items() if value is not None}
+        card["first"] = {key: value for key, value in first.items() if key not in CARD_DEFAULTS}
+        try:
+            return cls(net1, net2, card | {"refine": second}, device)
+        except (TypeError, ValueError) as error:
+            raise stored.WeightsError(f"{weights}: {error}") from None
 
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, or the two do not fit each other.
-    """
-    folder = Path(weights)
-    shipped = os.fspath(weights) == DEFAULT_WEIGHTS
-    if not shipped and not folder.is_dir():
-        raise stored.WeightsError(
-            f"{weights}: no such weights; give {DEFAULT_WEIGHTS} or a folder with first.safetensors and "
-            "refine.safetensors"
+    def check(self, image: Micrograph | np.ndarray) -> np.ndarray:
+        """The image stretched to [0, 1], (H, W) float32, or an `ImageError`. No edge depends on the range."""
+        image = edges.check_image(pixels_of(image))
+        least = EdgeConfig().least_side
+        if min(image.shape) < least:
+            raise ImageError(
+                f"image has {image.shape[1]} x {image.shape[0]} pixels, both sides need at least {least}; "
+                "give a larger field"
+            )
+        return ((image - image.min()) / np.ptp(image)).astype(np.float32)
+
+    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
+        channels = channels_of(_zoomed(image, zoom), self.card["inputs"])
+        _, refinement = self._refined(channels, keep=False, progress=progress)
+        return resize_to(refinement.result, image.shape)
+
+    def grains(self, probability: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Boundary mask and grains of a map by the card's ``finish``; see `finished`."""
+        return finished(probability, self.card["finish"], zoom)
+
+    def estimate_zoom(self, image: Micrograph | np.ndarray) -> float:
+        """As `Segmenter.estimate_zoom`, on the grains that the watershed finds in Net1's map.
+
+        The watershed closes the gaps that the refinement would close later.
+        """
+        size = self.card["grain_size_px"]
+        if size is None:
+            return 1.0
+
+        def grains(part: np.ndarray) -> np.ndarray:
+            if np.ptp(part) < 1e-6:  # a blank middle of an image that is not blank
+                return np.ones(part.shape, np.int32)
+            channels = channels_of(part, self.card["inputs"])
+            return watershed_grains(refine.first_guess(self.net1, channels, device=self.device))
+
+        return matching_zoom(self.check(image), grains, float(size))
+
+    def segment(
+        self,
+        image: Micrograph | np.ndarray,
+        *,
+        zoom: float | None = None,
+        uncertainty: bool = False,
+        progress: bool = False,
+        keep: bool = True,
+    ) -> EdgeSegmentation:
+        """Segment one micrograph into grains.
+
+        Parameters
+        ----------
+        image, zoom, uncertainty, progress
+            As `Segmenter.segment`.
+        keep : bool
+            Keep the map of every iteration; False keeps the first and the last, for large images.
+
+        Raises
+        ------
+        InputError
+            If the image is not grey, too small, constant or not finite, or `zoom` is out of range.
+
+        Warns
+        -----
+        NotConverged
+            If the refinement stopped at ``max_iterations``.
+        """
+        image = self.check(image)
+        zoom = self.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
+        zoomed = _zoomed(image, zoom)
+        detected = edges.fused_edges(zoomed)
+        channels = select_channels(detected, zoomed, self.card["inputs"])
+        first, refinement = self._refined(channels, keep=keep, progress=progress)
+        probability = resize_to(refinement.result, image.shape)
+        boundary, labels = self.grains(probability, zoom)
+        n = refinement.iterations
+        maps = {"boundary": probability}
+        if keep:
+            maps["iterations"] = np.stack([resize_to(map_, image.shape) for map_ in refinement.maps])
+        changes = pd.DataFrame({"iteration": np.arange(1, n + 1), "mean_change": refinement.changes})
+        record = {
+            "iterations": n,
+            "converged": refinement.converged,
+            "last_mean_change": float(refinement.changes[-1]),
+        }
+        settings = ("tolerance", "max_iterations", "inputs", "finish")
+        ending = "converged" if refinement.converged else "cap reached"
+        return EdgeSegmentation(
+            probability,
+            boundary,
+            labels,
+            zoom,
+            estimate_uncertainty(image, self, zoom) if uncertainty else None,
+            status=f"{n} iteration{'' if n == 1 else 's'}, {ending}",
+            maps=maps,
+            tables={"changes": changes},
+            record=record | {name: self.card[name] for name in settings},
+            channels=channels,
+            agreement=resize_to(edges.agreement(detected), image.shape),
+            first=resize_to(first, image.shape),
+            refinement=refinement,
         )
-    paths = [
-        f"{DEFAULT_WEIGHTS}-{part}" if shipped else folder / f"{part}.safetensors"
-        for part in ("first", "refine")
-    ]
-    net1, first = stored.load(paths[0], EdgeNet)
-    net2, second = stored.load(paths[1], RefineNet)
-    names = ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations")
-    card = {"name": os.fspath(weights), **{name: first[name] for name in names if name in first}}
-    card["first"] = {key: value for key, value in first.items() if key not in names}
-    try:
-        return TEMRoute(net1, net2, card | {"refine": second})
-    except (TypeError, ValueError) as error:
-        raise stored.WeightsError(f"{weights}: {error}") from None
+
+    def _refined(self, channels: np.ndarray, *, keep: bool, progress: bool) -> tuple[np.ndarray, Refinement]:
+        """Net1's map of the channels, and its refinement."""
+        first = refine.first_guess(self.net1, channels, device=self.device)
+        rule = {name: self.card[name] for name in ("tolerance", "max_iterations")}
+        options = {"keep": keep, "device": self.device, "progress": progress}
+        return first, refine.refine(self.net2, first, channels, **rule, **options)
 
 
 def channels_of(image: np.ndarray, inputs: Sequence[str] = DETECTORS) -> np.ndarray:
@@ -145,25 +292,25 @@ def channels_of(image: np.ndarray, inputs: Sequence[str] = DETECTORS) -> np.ndar
         If a name is unknown, or the image is no grey image, too small, constant or not finite.
     """
     inputs = _checked_inputs(inputs)
-    return picked(edges.fused_edges(image), image, inputs)
+    return select_channels(edges.fused_edges(image), image, inputs)
 
 
-def picked(found: np.ndarray, image: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
+def select_channels(detected: np.ndarray, image: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
     """Channels by name, out of the edges of all detectors (`fused_edges`) and the image they are from."""
-    by_name = dict(zip(DETECTORS, found, strict=True))
+    by_name = dict(zip(DETECTORS, detected, strict=True))
     if "grey" in inputs:
         by_name["grey"] = edges.stretch(image).astype(np.float32)
     return np.stack([by_name[name] for name in inputs])
 
 
-def grains_of(probability: np.ndarray, card: dict, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Boundary mask and grains of a map by the card's ``finish``.
+def finished(probability: np.ndarray, finish: dict, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Boundary mask and grains of a map by a card's ``finish``.
 
     Parameters
     ----------
     probability : (H, W) float32 in [0, 1]
-    card : dict
-        Of a `TEMRoute`.
+    finish : dict
+        As on the card of an `EdgeSegmenter`.
     zoom : float
         The card counts lengths in pixels of the networks, so they are divided by the zoom here.
 
@@ -174,7 +321,7 @@ def grains_of(probability: np.ndarray, card: dict, zoom: float = 1.0) -> tuple[n
         Grains 1..n that fill the image: between two grains they meet where a boundary is likeliest, so that
         a wide line takes no area from them. 0 everywhere if every pixel is boundary.
     """
-    method, settings = finish_settings(card["finish"])
+    method, settings = finish_settings(finish)
     for name, power in LENGTHS.items():
         if name in settings:
             scaled = settings[name] / zoom**power
@@ -213,220 +360,58 @@ def _checked_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
     return inputs
 
 
-@dataclass(frozen=True)
-class TEMResult:
-    """What the route made of one image."""
-
-    channels: np.ndarray  # (C, h, w) float32 in [0, 1], at the networks' scale
-    agreement: np.ndarray  # (H, W) uint8, 0..3: how many detectors see an edge here
-    first: np.ndarray  # (H, W) float32 in [0, 1], the map of Net1
-    refinement: Refinement  # its maps are (iterations + 1, h, w), at the networks' scale
-    probability: np.ndarray  # (H, W) float32 in [0, 1], the last map
-    boundary: np.ndarray  # (H, W) bool
-    labels: np.ndarray  # (H, W) int32: grains 1..n that fill the image; 0 everywhere if there is none
-    zoom: float  # magnification before the edges
-
-
-def run_route(
-    image: np.ndarray,
-    route: TEMRoute,
-    *,
-    zoom: float | None = None,
-    tolerance: float | None = None,
-    max_iterations: int | None = None,
-    keep: bool = True,
-    device: str | None = None,
-    progress: bool = False,
-) -> TEMResult:
-    """Send one image down the whole route.
-
-    Parameters
-    ----------
-    image : (H, W) float
-        Grey micrograph in any units.
-    route : TEMRoute
-        From `load_route`.
-    zoom : float, optional
-        Magnification before the edges; estimated by default (`estimate_zoom`).
-    tolerance, max_iterations, keep
-        As `microlab.segment.refine.refine`; the card's by default.
-    device : str, optional
-    progress : bool
-
-    Returns
-    -------
-    TEMResult
-
-    Raises
-    ------
-    ValueError
-        If the image is not grey, too small, constant or not finite, or a setting is out of range.
-
-    Warns
-    -----
-    CapReached
-        If the map did not stand still.
-    """
-    image = _checked(image)
-    zoom = estimate_zoom(image, route, device=device) if zoom is None else float(zoom)
-    seen = _zoomed(image, zoom)
-    found = edges.fused_edges(seen)
-    channels = picked(found, seen, route.card["inputs"])
-    settings = _settings(route, tolerance, max_iterations) | {"keep": keep, "device": device}
-    first = refine.first_guess(route.net1, channels, device=device)
-    refinement = refine.refine(route.net2, first, channels, progress=progress, **settings)
-    probability = at_size(refinement.result, image.shape)
-    boundary, labels = grains_of(probability, route.card, zoom)
-    agreement = at_size(edges.agreement(found), image.shape)
-    return TEMResult(
-        channels, agreement, at_size(first, image.shape), refinement, probability, boundary, labels, zoom
-    )
-
-
-def segment_tem(
-    image: np.ndarray,
-    route: TEMRoute,
-    *,
-    scale: float | None = None,
-    tolerance: float | None = None,
-    max_iterations: int | None = None,
-    device: str | None = None,
-    progress: bool = False,
-) -> Segmentation:
-    """Segment one micrograph into grains, as `microlab.segment.segmenter.segment_image` does, by this route.
-
-    Parameters and warnings as `run_route`, with `scale` for its `zoom`.
-
-    Raises
-    ------
-    ValueError
-        As `run_route`, and if no grain is found.
-    """
-    result = run_route(
-        image,
-        route,
-        zoom=scale,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        keep=False,
-        device=device,
-        progress=progress,
-    )
-    return segmentation_of(result)
-
-
-def segmentation_of(result: TEMResult) -> Segmentation:
-    """The part of a result that the report and the measurements read; ValueError if it holds no grain."""
-    if not result.labels.any():
-        raise ValueError(
-            "the networks call every pixel a boundary and leave no grain; check the image, or give a scale"
-        )
-    return Segmentation(result.probability, result.boundary, result.labels, result.zoom)
-
-
-def route_uncertainty(
-    image: np.ndarray,
-    route: TEMRoute,
-    zoom: float = 1.0,
-    *,
-    views: int = VIEWS,
-    tolerance: float | None = None,
-    max_iterations: int | None = None,
-    device: str | None = None,
-) -> Uncertainty:
-    """How far the route's results for the views of an image differ (`microlab.segment.uncertainty`).
-
-    Every view goes the whole way, refinement included, at magnification `zoom`. Whether each stands still at
-    the end is not told.
-
-    Parameters
-    ----------
-    image, route, zoom, tolerance, max_iterations, device
-        As `run_route`.
-    views : int in 2..8
-        How many of the eight symmetries of the square.
-
-    Raises
-    ------
-    ValueError
-        As `run_route`, and if `views` is out of range.
-    """
-    image = _checked(image)
-    settings = _settings(route, tolerance, max_iterations) | {"keep": False, "device": device}
-
-    def last_map(seen: np.ndarray) -> np.ndarray:
-        channels = channels_of(seen, route.card["inputs"])
-        first = refine.first_guess(route.net1, channels, device=device)
-        return refine.refine(route.net2, first, channels, **settings).result
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CapReached)
-        return compare_views(
-            _zoomed(image, zoom),
-            last_map,
-            lambda probability: grains_of(probability, route.card)[1],
-            views=views,
-            shape=image.shape,
-        )
-
-
-def estimate_zoom(image: np.ndarray, route: TEMRoute, *, device: str | None = None) -> float:
-    """Magnification that brings an image's grains to the size the networks were trained on.
-
-    As `segmenter.estimate_zoom`, on the grains that the watershed finds in Net1's map: it closes the
-    gaps that the refinement would close later. 1 without a ``grain_size_px`` on the card.
-    """
-    design = route.card["grain_size_px"]
-    if design is None:
-        return 1.0
-
-    def grains(part: np.ndarray) -> np.ndarray:
-        if np.ptp(part) < 1e-6:  # a blank middle of an image that is not blank
-            return np.ones(part.shape, np.int32)
-        return watershed_grains(
-            refine.first_guess(route.net1, channels_of(part, route.card["inputs"]), device=device)
-        )
-
-    return matching_zoom(_checked(image), grains, float(design))
-
-
-def at_size(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A map at the size of its image: float linearly, integers by the nearest pixel."""
-    if values.shape == tuple(shape):
-        return values
-    if values.dtype.kind in "iub":
-        return resize(values, shape, order=0, preserve_range=True, anti_aliasing=False).astype(values.dtype)
-    shrinks = values.shape[0] > shape[0]
-    return np.clip(resize(values, shape, order=1, anti_aliasing=shrinks), 0, 1).astype(np.float32)
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    """The image with greys in [0, 1], float32, or a ValueError. No edge depends on the range of the greys."""
-    image = edges.check_image(image)
-    least = EdgeConfig().least_side
-    if min(image.shape) < least:
-        raise ValueError(
-            f"image has {image.shape[1]} x {image.shape[0]} pixels, both sides need at least {least}; "
-            "give a larger field"
-        )
-    return ((image - image.min()) / np.ptp(image)).astype(np.float32)
-
-
 def _zoomed(image: np.ndarray, zoom: float) -> np.ndarray:
-    if not 0 < zoom < np.inf:
-        raise ValueError(f"zoom must be a positive number, got {zoom}")
     least = EdgeConfig().least_side
-    if min(image.shape) * zoom < least:
-        raise ValueError(
-            f"image has {image.shape[1]} x {image.shape[0]} pixels; at scale {zoom:g} its shorter side has "
-            f"fewer than {least}; give a larger scale or a larger field"
+    if min(image.shape) * checked_zoom(zoom) < least:
+        raise ImageError(
+            f"image has {image.shape[1]} x {image.shape[0]} pixels; at zoom {zoom:g} its shorter side has "
+            f"fewer than {least}; give a larger zoom or a larger field"
         )
     return resize_by(image, zoom)
 
 
-def _settings(route: TEMRoute, tolerance: float | None, max_iterations: int | None) -> dict:
-    """Rule that stops the refinement, the card's where none is given."""
-    return {
-        "tolerance": route.card["tolerance"] if tolerance is None else tolerance,
-        "max_iterations": route.card["max_iterations"] if max_iterations is None else max_iterations,
-    }
+# ---- the old calls, until nobody uses them: EdgeSegmenter takes their place ------------------------------
+
+TEMRoute = EdgeSegmenter
+DEFAULT_WEIGHTS = "tem"
+load_route = EdgeSegmenter.load
+at_size = resize_to
+
+
+def _with(route, tolerance, max_iterations, device=None):
+    given = {"tolerance": tolerance, "max_iterations": max_iterations}
+    card = route.card | {key: value for key, value in given.items() if value is not None}
+    return replace(route, card=card, device=device)
+
+
+def grains_of(probability, card, zoom=1.0):
+    return finished(probability, card["finish"], zoom)
+
+
+def run_route(
+    image, route, *, zoom=None, tolerance=None, max_iterations=None, keep=True, device=None, progress=False
+):
+    route = _with(route, tolerance, max_iterations, device)
+    return route.segment(image, zoom=zoom, keep=keep, progress=progress)
+
+
+def segment_tem(
+    image, route, *, scale=None, tolerance=None, max_iterations=None, device=None, progress=False
+):
+    return segmentation_of(_with(route, tolerance, max_iterations, device).segment(image, zoom=scale))
+
+
+def segmentation_of(result):
+    if not result.labels.any():
+        raise ValueError(
+            "the networks call every pixel a boundary and leave no grain; check the image, or give a scale"
+        )
+    return result
+
+
+def route_uncertainty(image, route, zoom=1.0, *, views=8, tolerance=None, max_iterations=None, device=None):
+    return estimate_uncertainty(image, _with(route, tolerance, max_iterations, device), zoom, views=views)
+
+
+def estimate_zoom(image, route, *, device=None):
+    return route.estimate_zoom(image)

@@ -26,7 +26,7 @@ from scipy import ndimage
 from skimage import feature
 from skimage.filters import gaussian, threshold_otsu
 
-from microlab.segment.instances import watershed_grains
+from microlab.data.errors import ImageError
 
 DETECTORS = ("sobel", "log", "canny")
 """Names of the channels of :func:`fused_edges`, in their order (red, green and blue as a colour image)."""
@@ -105,7 +105,7 @@ def prepare(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
     config = config or EdgeConfig()
     stretched = stretch(image, config.low, config.high)
     if min(stretched.shape) < config.least_side:
-        raise ValueError(
+        raise ImageError(
             f"image must be at least {config.least_side} px high and wide for a median of {config.median} px "
             f"and sigma {config.sigma:g}, got {stretched.shape}"
         )
@@ -292,47 +292,20 @@ def edge_probability(edges: np.ndarray, width: float = 1.0) -> np.ndarray:
     return np.mean(near, axis=0).astype(np.float32)
 
 
-def edge_grains(image: np.ndarray, config: EdgeConfig | None = None, *, min_area: int = 30) -> np.ndarray:
-    """Grains without training: edges that agree, closed by the watershed.
-
-    :func:`fused_edges`, :func:`edge_probability`, then
-    :func:`microlab.segment.instances.watershed_grains`, which closes gaps and removes lines that less than
-    half of their length supports. A picture with bend contours, twins or wide blurred boundaries is cut into
-    too many grains: edges alone do not tell these from boundaries.
-
-    Parameters
-    ----------
-    image, config
-        As :func:`fused_edges`.
-    min_area : int >= 1
-        Smaller grains, px, are given to their neighbours.
-
-    Returns
-    -------
-    int32 (H, W), grains 1..n, no background.
-
-    Raises
-    ------
-    ValueError
-        As :func:`fused_edges`.
-    """
-    return watershed_grains(edge_probability(fused_edges(image, config)), min_area=min_area)
-
-
 def check_image(image: np.ndarray) -> np.ndarray:
-    """The image as (H, W) float64, or a ValueError that says why no edge can be found in it."""
+    """The image as (H, W) float64, or an `ImageError` that says why no edge can be found in it."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[-1] in (3, 4):
-        raise ValueError(
+        raise ImageError(
             f"image must be grey, (H, W), got {image.shape}, which looks like colour; average it"
         )
     if image.ndim != 2 or image.size == 0:
-        raise ValueError(f"image must be grey, (H, W), with at least one pixel, got {image.shape}")
+        raise ImageError(f"image must be grey, (H, W), with at least one pixel, got {image.shape}")
     image = image.astype(np.float64)
     if not np.isfinite(image).all():
-        raise ValueError("image holds NaN or infinite values; replace them first")
+        raise ImageError("image holds NaN or infinite values; replace them first")
     if np.ptp(image) <= 1e-9 * np.abs(image).max():
-        raise ValueError(f"image is constant ({image[0, 0]:g}): it has no edges to find; check the export")
+        raise ImageError(f"image is constant ({image[0, 0]:g}): it has no edges to find; check the export")
     return image
 
 

@@ -1,4 +1,4 @@
-"""From boundary probability to grains.
+"""From boundary probability to grains, by a seeded watershed.
 
     grain = catchment basin of the boundary probability
 
@@ -14,7 +14,7 @@ from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import relabel_sequential, watershed
 
-from microlab.measure.labels import _checked
+from microlab.measure.labels import _checked, boundaries
 
 
 def watershed_grains(
@@ -92,6 +92,22 @@ def watershed_grains(
     if gaps:
         labels = np.where(probability < threshold, labels, 0)
     return relabel_sequential(labels)[0].astype(np.int32)
+
+
+def closed_boundary(probability: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Boundary mask that agrees with the grains: their lines, and the likely boundary connected to them.
+
+    A network alone leaves gaps; the watershed's lines alone have no thickness. Likely boundary that touches
+    no line between two grains is a scratch or a pore, and is left out.
+
+    Returns
+    -------
+    (H, W) bool
+    """
+    lines = boundaries(labels)
+    return ndimage.binary_propagation(
+        lines, mask=lines | (probability >= threshold), structure=np.ones((3, 3))
+    )
 
 
 def _join_open(labels: np.ndarray, empty: np.ndarray, open_share: float) -> np.ndarray:

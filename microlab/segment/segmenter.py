@@ -1,193 +1,205 @@
-"""The labour-free road, stage by stage: a micrograph in, grains and numbers out.
+"""The protocol that every method of segmentation follows, and its result.
 
-    micrograph -> zoom -> boundary probability -> zoom back -> watershed -> grains -> numbers with units
+    image -> zoom -> boundary probability -> zoom back -> labels
 
-Truth is only ever used to score (`score`, `compare`), never to segment.
+A true boundary only ever scores a segmentation (`microlab.measure.scores`); no segmenter reads one. The
+methods that can be chosen by name are in `microlab.segment.registry`.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-from scipy import ndimage
-from skimage.transform import resize
+import pandas as pd
 
-from microlab.data.transforms import standardise
-from microlab.measure.labels import boundaries
-from microlab.segment.instances import watershed_grains
+from microlab.data.errors import ImageError, InputError
+from microlab.data.micrograph import Micrograph
+from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
+from microlab.segment.zoom import matching_zoom
 
-DEFAULT_WEIGHTS = "labour-free"
-SMALLEST_SIDE = 32  # px; a shorter image cannot show a grain and its boundaries
-
-Network = tuple[object, dict]  # a model and its card
+LEAST_SIDE = 32  # px; a shorter image cannot show a grain and its boundaries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the network and the watershed made of one micrograph.
+    """Grains and boundaries of one micrograph.
 
     Attributes
     ----------
     probability : (H, W) float32 in [0, 1]
         Probability of a grain boundary.
     boundary : (H, W) bool
-        Boundary mask: closed lines, as thick as the network saw them.
+        True on boundaries: closed lines, as thick as the segmenter predicts them.
     labels : (H, W) int32
-        Grains 1..n, filling the image.
+        Grains 1..n, filling the image; 0 everywhere if there is no grain.
     zoom : float
-        Magnification at which the network looked at the image.
+        Magnification of the image before the segmenter.
+    uncertainty : Uncertainty or None
+        Disagreement between views of the image, if it was asked for.
+    notes : tuple of str
+        Sentences for the user: what to be careful with.
+    status : str
+        How it ended, in a few words for the terminal.
+    maps : dict of str to array
+        Further maps worth writing, (H, W) or (n, H, W), by the name of their file.
+    tables : dict of str to DataFrame
+        Further tables worth writing, by the name of their file.
+    record : dict
+        Plain values worth keeping with the result.
     """
 
     probability: np.ndarray
     boundary: np.ndarray
     labels: np.ndarray
     zoom: float
+    uncertainty: Uncertainty | None = None
+    notes: tuple[str, ...] = ()
+    status: str = ""
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
-def load_network(weights: str | os.PathLike | Network = DEFAULT_WEIGHTS) -> Network:
-    """A network ready to predict, with its card.
+class Segmenter(Protocol):
+    """A method of segmentation.
 
-    Parameters
+    A class that derives from this one defines `name`, `card` and `probability`; the other methods have
+    defaults that build on these.
+
+    Attributes
     ----------
-    weights : str or path
-        Name of shipped weights, or a ``.safetensors`` file with its card (``.json``) beside it.
-        A (model, card) pair is passed through.
-
-    Raises
-    ------
-    ValueError
-        If there are no such weights or they do not fit their card.
+    name : str
+        As in `microlab.segment.registry`.
+    card : dict
+        What it is and what it was trained on, for reports. Two entries are read here: ``grain_size_px``, the
+        mean linear intercept of the training images in pixels, and ``watershed``, the keyword arguments of
+        `watershed_grains`.
     """
-    if isinstance(weights, tuple):
-        return weights
-    from microlab.data.weights import load
-    from microlab.segment.unet import UNet
 
-    pass
+    name: str
+    card: dict
 
-    model, card = load(weights, UNet)
-    return model, {"name": os.fspath(weights), **card}
+    @abstractmethod
+    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
+        """Boundary probability of an (H, W) image, computed at a magnification; (H, W) float32 in [0, 1]."""
 
+    @classmethod
+    def load(cls, weights: str | None = None, device: str | None = None) -> Segmenter:
+        """The segmenter, ready to use. A method with weights or settings of its own replaces this."""
+        return cls()
 
-def segment_image(
-    image: np.ndarray,
-    weights: str | os.PathLike | Network = DEFAULT_WEIGHTS,
-    *,
-    scale: float | None = None,
-    device: str | None = None,
-    progress: bool = False,
-) -> Segmentation:
-    """Segment one micrograph into grains.
+    def grains(self, probability: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Boundary (H, W) bool and labels (H, W) int32 of a probability that was computed at a zoom."""
+        labels = watershed_grains(probability, **self.card.get("watershed", {}))
+        return closed_boundary(probability, labels), labels
 
-    Parameters
-    ----------
-    image : (H, W) float32 in [0, 1]
-    weights : str, path or (model, card)
-        See `load_network`. Load once and pass the pair when there are many images.
-    scale : float, optional
-        Magnification before the network; estimated from the image by default (`estimate_zoom`).
-    device : str, optional
-    progress : bool
+    def check(self, image: Micrograph | np.ndarray) -> np.ndarray:
+        """The image as (H, W) float32, or an `ImageError` that says why nothing can be segmented in it."""
+        return checked_image(image)
 
-    Returns
-    -------
-    Segmentation
+    def estimate_zoom(self, image: Micrograph | np.ndarray) -> float:
+        """Magnification that brings the grains of an image to the size of those in the training images.
 
-    Raises
-    ------
-    ValueError
-        If the image is too small, not finite or blank, or `scale` is not positive.
-    """
-    image = checked_image(image)
-    model, card = load_network(weights)
-    if scale is not None and not (np.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number, got {scale}")
-    zoom = estimate_zoom(image, model, card, device=device) if scale is None else float(scale)
-    probability = boundary_probability(image, model, zoom, device=device, progress=progress)
-    labels = grains_of(probability, card)
-    return Segmentation(probability, closed_boundary(probability, labels), labels, zoom)
+        It is 1 for a segmenter whose card has no ``grain_size_px``.
+        """
+        size = self.card.get("grain_size_px")
+        if size is None:
+            return 1.0
+        return matching_zoom(
+            self.check(image), lambda part: self.grains(self.probability(part))[1], float(size)
+        )
 
+    def segment(
+        self,
+        image: Micrograph | np.ndarray,
+        *,
+        zoom: float | None = None,
+        uncertainty: bool = False,
+        progress: bool = False,
+    ) -> Segmentation:
+        """Segment one micrograph into grains.
 
-def estimate_zoom(image: np.ndarray, model: object, card: dict, *, device: str | None = None) -> float:
-    """Magnification that brings an image's grains to the size the network was trained on.
+        Parameters
+        ----------
+        image : Micrograph or (H, W) array
+        zoom : float, optional
+            Magnification before the segmenter; by default that of `estimate_zoom`.
+        uncertainty : bool
+            Segment eight views of the image as well (`microlab.segment.uncertainty`).
+        progress : bool
+            Show a progress bar.
 
-    Parameters
-    ----------
-    image : (H, W) float32
-    model, card : network
-        ``card["grain_size_px"]`` is the mean linear intercept of the training images; without it
-        the zoom is 1.
-
-    Returns
-    -------
-    float
-    """
-    from microlab.segment.zoom import matching_zoom
-
-    design = card.get("grain_size_px")
-    if design is None:
-        return 1.0
-    return matching_zoom(
-        image, lambda part: grains_of(boundary_probability(part, model, device=device), card), float(design)
-    )
+        Raises
+        ------
+        InputError
+            If the image is too small, not finite or blank, or `zoom` is not positive.
+        """
+        image = self.check(image)
+        zoom = self.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
+        probability = self.probability(image, zoom, progress=progress)
+        boundary, labels = self.grains(probability, zoom)
+        views = estimate_uncertainty(image, self, zoom) if uncertainty else None
+        return Segmentation(probability, boundary, labels, zoom, views)
 
 
-def boundary_probability(
-    image: np.ndarray, model: object, zoom: float = 1.0, *, device: str | None = None, progress: bool = False
-) -> np.ndarray:
-    """Boundary probability of an image, seen by the network at magnification `zoom`.
-
-    Returns
-    -------
-    (H, W) float32 in [0, 1], of the image's own size.
-    """
-    from microlab.data.transforms import resize_by
-    from microlab.segment.unet import predict
-
-    pass
-
-    # Training images are standardised too, so brightness and contrast do not matter.
-    probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
-    if probability.shape == image.shape:
-        return probability
-    return np.clip(resize(probability, image.shape, order=1, anti_aliasing=zoom > 1), 0, 1).astype(np.float32)
-
-
-def grains_of(probability: np.ndarray, card: dict) -> np.ndarray:
-    """Grains by watershed with the settings on the network's card, ``card["watershed"]``; int32 1..n."""
-    return watershed_grains(probability, **card.get("watershed", {}))
-
-
-def closed_boundary(probability: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Boundary mask that agrees with the grains: their lines, and the likely boundary connected to them.
-
-    The network alone leaves gaps; the watershed's lines alone have no thickness. Likely boundary that touches
-    no line between two grains is a scratch or a pore, and is left out.
-
-    Returns
-    -------
-    (H, W) bool
-    """
-    lines = boundaries(labels)
-    return ndimage.binary_propagation(
-        lines, mask=lines | (probability >= threshold), structure=np.ones((3, 3))
-    )
-
-
-def checked_image(image: np.ndarray) -> np.ndarray:
-    """The image as float32, or a ValueError that says why nothing can be segmented in it."""
-    image = np.asarray(image, dtype=np.float32)
+def checked_image(image: Micrograph | np.ndarray) -> np.ndarray:
+    """The image as (H, W) float32, or an `ImageError` that says why nothing can be segmented in it."""
+    image = np.asarray(pixels_of(image), dtype=np.float32)
     if image.ndim != 2:
-        raise ValueError(f"image must be grey, (H, W), got shape {image.shape}")
-    if min(image.shape) < SMALLEST_SIDE:
-        raise ValueError(
+        raise ImageError(f"image must be grey, (H, W), got shape {image.shape}")
+    if min(image.shape) < LEAST_SIDE:
+        raise ImageError(
             f"image has {image.shape[1]} x {image.shape[0]} pixels, "
-            f"both sides need at least {SMALLEST_SIDE}; give a larger field"
+            f"both sides need at least {LEAST_SIDE}; give a larger field"
         )
     if not np.isfinite(image).all():
-        raise ValueError("image holds NaN or infinite values; replace them first")
+        raise ImageError("image holds NaN or infinite values; replace them first")
     if image.max() == image.min():
-        raise ValueError("image has the same grey everywhere, there is nothing to segment; check the export")
+        raise ImageError("image has the same grey everywhere, there is nothing to segment; check the export")
     return image
+
+
+def checked_zoom(zoom: float) -> float:
+    """The zoom, or an `InputError`."""
+    if not 0 < zoom < np.inf:
+        raise InputError(f"zoom must be a positive number, got {zoom}")
+    return float(zoom)
+
+
+def pixels_of(image: Micrograph | np.ndarray) -> np.ndarray:
+    """The array of a micrograph; an array as it is."""
+    return image.image if isinstance(image, Micrograph) else image
+
+
+# ---- the old calls, until nobody uses them: load_segmenter and Segmenter take their place ----------------
+
+DEFAULT_WEIGHTS = "labour-free"
+Network = tuple[object, dict]
+
+
+def load_network(weights=DEFAULT_WEIGHTS):
+    from microlab.segment.unet import UNetSegmenter
+
+    if isinstance(weights, UNetSegmenter):
+        return weights
+    return UNetSegmenter(*weights) if isinstance(weights, tuple) else UNetSegmenter.load(weights)
+
+
+def segment_image(image, weights=DEFAULT_WEIGHTS, *, scale=None, device=None, progress=False):
+    return load_network(weights).segment(image, zoom=scale, progress=progress)
+
+
+def estimate_zoom(image, model, card, *, device=None):
+    return load_network((model, card)).estimate_zoom(image)
+
+
+def boundary_probability(image, model, zoom=1.0, *, device=None, progress=False):
+    return load_network((model, {})).probability(image, zoom, progress=progress)
+
+
+def grains_of(probability, card):
+    return watershed_grains(probability, **card.get("watershed", {}))

@@ -1,35 +1,37 @@
-"""How sure is a segmentation when nobody knows the truth? Ask the network again.
+"""Uncertainty of a segmentation without a truth: the disagreement between views of one image.
 
     u(x) = std_k p_k(x),     D = mean_k ARE(grains of mean_k p_k, grains of p_k)
 
-p_k is the boundary probability of view k of an image: turned and mirrored, predicted, turned back. A network
-that has understood an image says the same of all eight. Agreement is necessary, not sufficient: what all
-views get wrong in the same way, no disagreement shows.
+p_k is the boundary probability of view k of an image: turned and mirrored, segmented, turned back. A good
+segmenter says the same of all eight. Agreement is necessary, not sufficient: an error that all views share
+shows in no disagreement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 from skimage.transform import resize
 
-from microlab.data.transforms import resize_by, standardise
+from microlab.data.micrograph import Micrograph
+from microlab.data.transforms import resize_by
 from microlab.measure import instance
 from microlab.measure.labels import boundaries
-from microlab.segment import segmenter
-from microlab.segment.segmenter import Network
-from microlab.segment.unet import predict
+
+if TYPE_CHECKING:
+    from microlab.segment.segmenter import Segmenter
 
 VIEWS = 8  # symmetries of the square
 NEAR = 3  # px from a line between grains that count as near it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """How far several looks at one image differ.
+    """Disagreement between several segmentations of one image.
 
     Attributes
     ----------
@@ -39,9 +41,9 @@ class Uncertainty:
         Its mean near the lines between grains.
     disagreement : float in [0, 1]
         Mean adapted Rand error of the grains of single views against those of their mean. NaN where the mean
-        shows one grain only: nothing was found that could be compared.
+        shows one grain only: there is nothing to compare.
     models : float in [0, 1]
-        Adapted Rand error of another network's grains against the same; NaN without one.
+        Adapted Rand error of another segmenter's grains against the same; NaN without one.
     """
 
     deviation_map: np.ndarray
@@ -51,110 +53,58 @@ class Uncertainty:
 
 
 def estimate_uncertainty(
-    image: np.ndarray,
-    network: Network,
+    image: Micrograph | np.ndarray,
+    segmenter: Segmenter,
     zoom: float = 1.0,
     *,
     views: int = VIEWS,
-    other: Network | None = None,
-    device: str | None = None,
+    other: Segmenter | None = None,
 ) -> Uncertainty:
-    """Disagreement between views of an image, and with another network; no truth is needed.
+    """Disagreement between views of an image, and with another segmenter; no truth is needed.
 
-    Everything is computed at the network's scale; the map is brought back to the image's size.
+    Everything is computed on the magnified image; the map is brought back to the image's size. Warnings of
+    the single views are not shown.
 
     Parameters
     ----------
-    image : (H, W) float32 in [0, 1]
-    network, other : (model, card)
+    image : Micrograph or (H, W) array
+    segmenter, other : Segmenter
     zoom : float
-        Magnification before the network, as in `microlab.segment.segmenter.segment_image`.
+        Magnification before the segmenter.
     views : int in 2..8
         How many of the eight symmetries of the square; the first one is the image as it is.
-    device : str, optional
-
-    Returns
-    -------
-    Uncertainty
-
-    Raises
-    ------
-    ValueError
-        If `views` is out of range, or the image cannot be segmented.
-
-    References
-    ----------
-    Wang et al., Neurocomputing 338, 34 (2019): test-time augmentation as a measure of uncertainty.
-    """
-    image = segmenter.checked_image(image)
-    model, card = network
-
-    def grains_of_other(seen: np.ndarray) -> np.ndarray:
-        return segmenter.grains_of(predict(other[0], seen, device=device), other[1])
-
-    return compare_views(
-        standardise(resize_by(image, zoom)),
-        lambda seen: predict(model, seen, device=device),
-        lambda probability: segmenter.grains_of(probability, card),
-        views=views,
-        shape=image.shape,
-        other=grains_of_other if other else None,
-    )
-
-
-def compare_views(
-    seen: np.ndarray,
-    boundary_map: Callable[[np.ndarray], np.ndarray],
-    grains: Callable[[np.ndarray], np.ndarray],
-    *,
-    views: int = VIEWS,
-    shape: tuple[int, int] | None = None,
-    other: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Uncertainty:
-    """Disagreement of any method between views of an image: what :func:`estimate_uncertainty` rests on.
-
-    Parameters
-    ----------
-    seen : (h, w) float
-        The image as the method takes it.
-    boundary_map : callable
-        From an image to the probability of a boundary, float32 of the image's shape.
-    grains : callable
-        From that probability to labels, int of the same shape.
-    views : int in 2..8
-    shape : (H, W), optional
-        Size of the map that is handed back; that of `seen` by default.
-    other : callable, optional
-        From an image to the labels of another method, for `Uncertainty.models`.
-
-    Returns
-    -------
-    Uncertainty
 
     Raises
     ------
     ValueError
         If `views` is out of range.
+    InputError
+        If the image cannot be segmented.
+
+    References
+    ----------
+    Wang et al., Neurocomputing 338, 34 (2019): test-time augmentation as a measure of uncertainty.
     """
     if not 2 <= views <= VIEWS:
         raise ValueError(f"views must lie in 2..{VIEWS}, got {views}")
-    shape = seen.shape if shape is None else tuple(shape)
-    probabilities = np.stack(
-        [view_back(boundary_map(view(seen, k)), k) for k in range(views)]
-    )  # (views, h, w)
-    labels = grains(probabilities.mean(0))
-    found = labels.max() > 1
+    image = segmenter.check(image)
+    zoomed = resize_by(image, zoom)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probabilities = np.stack(
+            [view_back(segmenter.probability(view(zoomed, k)), k) for k in range(views)]
+        )  # (views, h, w)
+        _, labels = segmenter.grains(probabilities.mean(0))
+        several = labels.max() > 1
 
-    def error(predicted: np.ndarray) -> float:
-        return float(instance.adapted_rand_error(labels, predicted))
+        def error(predicted: np.ndarray) -> float:
+            return float(instance.adapted_rand_error(labels, predicted)) if several else np.nan
 
-    disagreement = np.mean([error(grains(p)) for p in probabilities]) if found else np.nan
-    models = error(other(seen)) if other and found else np.nan
+        disagreement = np.mean([error(segmenter.grains(p)[1]) for p in probabilities])
+        models = error(other.grains(other.probability(zoomed))[1]) if other else np.nan
+    near = ndimage.binary_dilation(boundaries(labels), iterations=NEAR) if several else np.s_[:]
     spread = probabilities.std(0)
-    near = (
-        ndimage.binary_dilation(boundaries(labels), iterations=NEAR) if found else np.ones_like(labels, bool)
-    )
-    deviation_map = resize(spread, shape, order=1) if spread.shape != shape else spread
+    deviation_map = spread if zoomed.shape == image.shape else resize(spread, image.shape, order=1)
     return Uncertainty(
         deviation_map.astype(np.float32), float(spread[near].mean()), float(disagreement), float(models)
     )

@@ -1,4 +1,4 @@
-"""The U-Net of paper A and prediction over images of any size.
+"""The U-Net of paper A, prediction over images of any size, and the segmenter made of both.
 
     probability = sigmoid(UNet(image)),     loss = BCE + 1 - Dice
 
@@ -10,10 +10,13 @@ MICCAI 2015, doi:10.1007/978-3-319-24574-4_28).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,9 +25,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.data.transforms import blended_tiles, tile_slices
+from microlab.data.transforms import blended_tiles, resize_by, resize_to, standardise, tile_slices
+from microlab.segment.segmenter import Segmenter
 from microlab.training.devices import autocast, fastest_precision
-from microlab.training.devices import device as default_device
+from microlab.training.devices import device as pick_device
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -123,6 +127,71 @@ class UNet(nn.Module):
     def from_weights(cls, name_or_path: str | PathLike[str]) -> UNet:
         """A trained network, ready to predict, by the name of shipped weights or the path of a file."""
         return weights.load(name_or_path, cls)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class UNetSegmenter(Segmenter):
+    """A U-Net as a segmenter: its probability of a boundary, and grains by the watershed.
+
+    Attributes
+    ----------
+    model : Module
+        Maps (N, 1, H, W) standardised images to (N, 1, H, W) logits of the boundary.
+    card : dict
+        As `Segmenter`; an empty one takes images as they are.
+    device : str, optional
+        Where it computes; the fastest there is by default.
+    """
+
+    model: nn.Module
+    card: dict = field(default_factory=dict)
+    device: str | None = None
+
+    name: ClassVar[str] = "label-free"
+
+    @classmethod
+    def load(
+        cls, weights_name: str | PathLike[str] = "labour-free", device: str | None = None
+    ) -> UNetSegmenter:
+        """By the name of shipped weights or the path of a file.
+
+        Raises
+        ------
+        WeightsError
+            If there are no such weights or they do not fit their card.
+        """
+        pick_device(device)  # a wrong one fails here, not with the first image
+        model, card = weights.load(weights_name, UNet)
+        return cls(model, {"name": os.fspath(weights_name), **card}, device)
+
+    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
+        return boundary_probability(image, self.model, zoom, device=self.device, progress=progress)
+
+    def __iter__(self) -> Iterator:  # until nobody unpacks (model, card) any more
+        return iter((self.model, self.card))
+
+    def __getitem__(self, k: int) -> object:
+        return (self.model, self.card)[k]
+
+
+def boundary_probability(
+    image: np.ndarray,
+    model: nn.Module,
+    zoom: float = 1.0,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Boundary probability of an image by a network that sees it at magnification `zoom`.
+
+    Training images are standardised too, so brightness and contrast do not matter.
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1], of the image's own size.
+    """
+    probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
+    return resize_to(probability, image.shape)
 
 
 def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
@@ -244,7 +313,7 @@ def predict(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     shape = image.shape[:2]
-    target = default_device(device)
+    target = pick_device(device)
     precision = fastest_precision(target) if precision == "auto" else precision
     pieces = blended_tiles(shape, tile, overlap)
     joined = None  # the output, as soon as the number of classes is known

@@ -1,4 +1,4 @@
-"""Claims about the TEM route: what changes its result, what must not, how it stops, and what it refuses."""
+"""Claims about the TEM segmenter: what changes its result, what must not, how it stops, what it refuses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,13 @@ from skimage.transform import rescale
 from torch import Tensor, nn
 
 from microlab.data import weights
+from microlab.data.errors import InputError
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.instance import adapted_rand_error
-from microlab.segment.edge_segmenter import (
-    TEMRoute,
-    channels_of,
-    estimate_zoom,
-    finish_settings,
-    grains_of,
-    load_route,
-    route_uncertainty,
-    run_route,
-    segment_tem,
-)
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of, finish_settings, finished
 from microlab.segment.edges import fused_edges, stretch
 from microlab.segment.refine import CapReached, finish
-from microlab.segment.uncertainty import compare_views
+from microlab.segment.uncertainty import estimate_uncertainty
 
 TURNS = {
     "left-right": lambda a: a[..., ::-1],
@@ -70,8 +61,8 @@ class Everywhere(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def route(tmp_path_factory) -> TEMRoute:
-    return load_route(save_route(tmp_path_factory.mktemp("weights")))
+def segmenter(tmp_path_factory) -> EdgeSegmenter:
+    return EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("weights")), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +71,13 @@ def picture() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def result(picture, route):
-    return run_route(picture, route, device="cpu")
+def result(picture, segmenter):
+    return segmenter.segment(picture)
+
+
+def changed(segmenter: EdgeSegmenter, net2: nn.Module | None = None, **entries) -> EdgeSegmenter:
+    """The segmenter with another second network, or other entries of the card."""
+    return replace(segmenter, net2=net2 or segmenter.net2, card=segmenter.card | entries)
 
 
 def truth(rows: int, columns: int, cell: int = 32) -> np.ndarray:
@@ -116,7 +112,7 @@ def test_a_turned_image_gives_turned_channels(picture, turn):
     assert differs.mean() < 0.002
 
 
-# ---- the whole route -------------------------------------------------------------------------------------
+# ---- from the image to the grains ------------------------------------------------------------------------
 
 
 def test_every_grain_of_a_drawn_picture_is_found(picture, result):
@@ -144,34 +140,34 @@ def test_grains_meet_inside_the_boundary_and_lose_no_area_to_it(result):
 
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 def test_a_turned_image_gives_turned_grains_where_the_networks_prefer_no_direction(
-    picture, route, result, turn
+    picture, segmenter, result, turn
 ):
-    turned = run_route(turn(picture), route, device="cpu")
+    turned = segmenter.segment(turn(picture))
     assert turned.labels.max() == result.labels.max()
     assert adapted_rand_error(turn(result.labels), turned.labels) < 0.02
     assert np.abs(turned.probability - turn(result.probability)).mean() < 0.002
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(1, 0.3), (0.2, 0.0), (255, 10), (1e-3, 5e3)])
-def test_brightness_and_contrast_change_nothing(picture, route, result, gain, offset):
-    other = run_route(gain * picture.astype(float) + offset, route, device="cpu")
+def test_brightness_and_contrast_change_nothing(picture, segmenter, result, gain, offset):
+    other = segmenter.segment(gain * picture.astype(float) + offset)
     assert np.abs(other.probability - result.probability).max() < 1e-6
     np.testing.assert_array_equal(other.labels, result.labels)
 
 
 def test_a_picture_with_a_grey_channel_goes_the_same_way(tmp_path, picture):
-    route = load_route(save_route(tmp_path, ["sobel", "log", "canny", "grey"]))
+    segmenter = EdgeSegmenter.load(save_route(tmp_path, ["sobel", "log", "canny", "grey"]), "cpu")
     # The grey weighs in too, so grains differ; what matters here is that the channel arrives.
-    found = run_route(picture, route, device="cpu")
+    found = segmenter.segment(picture)
     assert found.channels.shape == (4, *picture.shape)
     np.testing.assert_allclose(found.channels[3], stretch(picture), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
 def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
-    route = load_route(save_route(tmp_path, grain_size_px=32.0))
+    segmenter = EdgeSegmenter.load(save_route(tmp_path, grain_size_px=32.0), "cpu")
     image = rescale(patchwork(5, 6), size, order=1, anti_aliasing=size < 1)
-    found = run_route(image, route, device="cpu")
+    found = segmenter.segment(image)
     expected = 32.0 / (size * mean_intercept(truth(5, 6)))
     assert found.zoom == pytest.approx(expected, rel=0.4)  # one rung of the ladder of zooms
     for values in (found.labels, found.probability, found.first, found.agreement, found.boundary):
@@ -185,10 +181,10 @@ def test_without_a_grain_size_on_the_card_the_image_is_taken_as_it_is(result):
 
 
 def test_a_blank_middle_does_not_stop_the_search_for_the_scale(tmp_path):
-    route = load_route(save_route(tmp_path, grain_size_px=32.0))
+    segmenter = EdgeSegmenter.load(save_route(tmp_path, grain_size_px=32.0), "cpu")
     image = patchwork(16, 16)
     image[160:352, 160:352] = 0.5  # all that is looked at where the ladder of zooms ends
-    assert estimate_zoom(image, route, device="cpu") == pytest.approx(1, rel=0.4)
+    assert segmenter.estimate_zoom(image) == pytest.approx(1, rel=0.4)
 
 
 def test_the_card_counts_lengths_in_pixels_of_the_networks():
@@ -196,122 +192,99 @@ def test_the_card_counts_lengths_in_pixels_of_the_networks():
     line = np.zeros((40, 40), np.float32)
     line[:, 18:23] = 1
     line[19:22] = 0  # a gap of 3 px in a line 5 px wide: a disc of radius 2 closes it, one of 1 does not
-    card = {"finish": {"method": "paper"}}
-    assert grains_of(line, card, 1.0)[1].max() == 2
-    assert grains_of(line, card, 2.0)[1].max() == 1
+    finish = {"method": "paper"}
+    assert finished(line, finish, 1.0)[1].max() == 2
+    assert finished(line, finish, 2.0)[1].max() == 1
     speck = np.ones((40, 40), np.float32)
     speck[:, :5], speck[10:18, 20:28] = 0, 0
-    assert grains_of(speck, card, 1.0)[1].max() == 2  # 64 px, at least 30
-    assert grains_of(speck, card, 0.5)[1].max() == 1  # 30 px of the networks are 120 here
+    assert finished(speck, finish, 1.0)[1].max() == 2  # 64 px, at least 30
+    assert finished(speck, finish, 0.5)[1].max() == 1  # 30 px of the networks are 120 here
 
 
-def test_the_card_chooses_how_the_map_ends(picture, route, result):
-    card = route.card | {"finish": {"method": "watershed", "threshold": 0.3}}
-    found = run_route(picture, replace(route, card=card), device="cpu")
+def test_the_card_chooses_how_the_map_ends(picture, segmenter, result):
+    found = changed(segmenter, finish={"method": "watershed", "threshold": 0.3}).segment(picture)
     np.testing.assert_array_equal(found.probability, result.probability)
     assert found.labels.max() == 20
     assert (found.boundary != result.boundary).any()
-    strict = run_route(
-        picture, replace(route, card=route.card | {"finish": {"method": "paper", "min_area": 2000}})
-    )
+    strict = changed(segmenter, finish={"method": "paper", "min_area": 2000}).segment(picture)
     assert strict.labels.max() == 0  # every grain is smaller
 
 
 # ---- stopping --------------------------------------------------------------------------------------------
 
 
-def test_a_map_that_stands_still_is_done_after_one_step(picture, route):
-    found = run_route(picture, replace(route, net2=Same()), device="cpu")
+def test_a_map_that_stands_still_is_done_after_one_step(picture, segmenter):
+    found = replace(segmenter, net2=Same()).segment(picture)
     assert found.refinement.converged
     assert found.refinement.iterations == 1
     np.testing.assert_allclose(found.probability, found.first, atol=1e-6)
 
 
-def test_a_map_that_never_stands_still_reaches_the_cap_and_warns(picture, route):
-    restless = replace(route, net2=Negative())
+def test_a_map_that_never_stands_still_reaches_the_cap_and_warns(picture, segmenter):
+    restless = replace(segmenter, net2=Negative())
     with pytest.warns(RuntimeWarning, match="cap of 50 iterations"):
-        found = run_route(picture, restless, device="cpu")
+        found = restless.segment(picture)
     assert not found.refinement.converged
     with pytest.warns(CapReached, match="cap of 3 iterations"):
-        found = run_route(picture, restless, max_iterations=3, device="cpu")
+        found = changed(restless, max_iterations=3).segment(picture)
     np.testing.assert_allclose(found.probability, 1 - found.first, atol=1e-4)  # an odd number of turns
 
 
-def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, route):
-    one_step = replace(route, card=route.card | {"tolerance": 0.5})
-    assert run_route(picture, one_step, device="cpu").refinement.iterations == 1
-    strict = run_route(picture, one_step, tolerance=1e-5, device="cpu").refinement
+def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, tmp_path):
+    folder = save_route(tmp_path, tolerance=0.5)
+    assert EdgeSegmenter.load(folder, "cpu").segment(picture).refinement.iterations == 1
+    strict = EdgeSegmenter.load(folder, "cpu", tolerance=1e-5).segment(picture).refinement
     assert strict.iterations > 3
     assert strict.changes[-1] < 1e-5
-    capped = replace(route, card=route.card | {"max_iterations": 1, "tolerance": 1e-5})
     with pytest.warns(CapReached, match="cap of 1 "):
-        run_route(picture, capped, device="cpu")
+        EdgeSegmenter.load(folder, "cpu", tolerance=1e-5, max_iterations=1).segment(picture)
 
 
 # ---- as a segmentation, and how sure --------------------------------------------------------------------
 
 
-def test_the_segmentation_is_the_result_in_the_form_of_the_report(picture, route, result):
-    found = segment_tem(picture, route, scale=1.0, device="cpu")
-    for name in ("probability", "boundary", "labels"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(result, name))
-    assert found.zoom == 1.0
+def test_maps_tables_and_record_say_how_the_refinement_went(picture, result):
+    refinement = result.refinement
+    assert set(result.maps) == {"boundary", "iterations"}
+    np.testing.assert_array_equal(result.maps["iterations"], refinement.maps)
+    np.testing.assert_array_equal(result.tables["changes"]["mean_change"], refinement.changes)
+    assert (result.record["iterations"], result.record["converged"]) == (refinement.iterations, True)
+    assert result.status == f"{refinement.iterations} iterations, converged"
 
 
-def test_a_segmentation_without_a_grain_is_an_error(picture, route):
-    full = replace(route, net2=Everywhere())
-    with pytest.raises(ValueError, match="leave no grain"):
-        segment_tem(picture, full, device="cpu")
+def test_a_large_image_needs_not_keep_every_map(picture, segmenter, result):
+    found = segmenter.segment(picture, keep=False)
+    assert set(found.maps) == {"boundary"}
+    assert len(found.refinement.maps) == 2
+    np.testing.assert_array_equal(found.labels, result.labels)
 
 
-def test_views_agree_where_the_networks_prefer_no_direction(picture, route):
-    found = route_uncertainty(picture, route, device="cpu")
+def test_without_a_grain_every_label_is_zero(picture, segmenter):
+    assert not replace(segmenter, net2=Everywhere()).segment(picture).labels.any()
+
+
+def test_views_agree_where_the_networks_prefer_no_direction(picture, segmenter):
+    found = segmenter.segment(picture, uncertainty=True).uncertainty
     assert found.deviation_map.shape == picture.shape
     assert found.deviation < 1e-3
     assert found.disagreement < 0.02
     assert np.isnan(found.models)
 
 
-def test_views_of_a_lopsided_network_contradict_each_other_and_zooming_keeps_the_size(picture, route):
-    lopsided = replace(route, net1=Leftmost(), net2=Same())
-    found = route_uncertainty(picture[:, :128], lopsided, device="cpu")
+def test_views_of_a_lopsided_network_contradict_each_other_and_zooming_keeps_the_size(picture, segmenter):
+    lopsided = replace(segmenter, net1=Leftmost(), net2=Same())
+    found = estimate_uncertainty(picture[:, :128], lopsided)
     # Turned back, the third lies at each of the four sides in two of the eight views.
     np.testing.assert_allclose(found.deviation_map[60:70, :40], np.sqrt(0.25 * 0.75), atol=0.01)
     assert found.deviation_map[60:70, 60:70].max() < 1e-3
-    zoomed = route_uncertainty(picture, lopsided, 0.75, views=2, device="cpu")
+    zoomed = estimate_uncertainty(picture, lopsided, 0.75, views=2)
     assert zoomed.deviation_map.shape == picture.shape
 
 
-def test_views_that_reach_the_cap_do_not_warn_again(picture, route):
+def test_views_that_reach_the_cap_do_not_warn_again(picture, segmenter):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        route_uncertainty(picture, replace(route, net2=Negative()), max_iterations=2, views=2, device="cpu")
-
-
-@pytest.mark.parametrize("views", [1, 9])
-def test_one_view_cannot_disagree(picture, route, views):
-    with pytest.raises(ValueError, match=rf"views must lie in 2..8, got {views}"):
-        route_uncertainty(picture, route, views=views)
-
-
-def test_any_method_can_be_asked_for_its_views():
-    """Methods that only look at single pixels agree; one that marks a corner does not."""
-    image = np.random.default_rng(0).random((24, 24)).astype(np.float32)
-
-    def grains(probability):
-        return label(probability < 0.5, connectivity=1)
-
-    assert compare_views(image, lambda seen: seen, grains).deviation_map.max() < 1e-6
-
-    def corner(seen):
-        marked = np.zeros_like(seen)
-        marked[:4, :4] = 1
-        return marked
-
-    found = compare_views(image, corner, grains)
-    # Eight views lay the corner on each of the four corners twice.
-    np.testing.assert_allclose(found.deviation_map[0, 0], np.sqrt(0.25 * 0.75), atol=1e-6)
-    assert found.deviation_map[8:16, 8:16].max() == 0
+        estimate_uncertainty(picture, changed(segmenter, net2=Negative(), max_iterations=2), views=2)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------
@@ -326,20 +299,18 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize("way", ["channels_of", "run_route", "automatic scale", "segment_tem", "uncertainty"])
+@pytest.mark.parametrize("way", ["channels_of", "zoom given", "zoom estimated", "uncertainty"])
 @pytest.mark.parametrize(
     ("image", "words"), UNFIT, ids=["RGB", "1-D", "small", "constant", "NaN", "infinite"]
 )
-def test_every_way_in_refuses_an_unfit_image_and_names_the_reason(route, way, image, words):
-    sized = replace(route, card=route.card | {"grain_size_px": 20.0})
+def test_every_way_in_refuses_an_unfit_image_and_names_the_reason(segmenter, way, image, words):
     ways = {
         "channels_of": lambda: channels_of(image),
-        "run_route": lambda: run_route(image, route, zoom=2.0, device="cpu"),
-        "automatic scale": lambda: run_route(image, sized, device="cpu"),
-        "segment_tem": lambda: segment_tem(image, route, device="cpu"),
-        "uncertainty": lambda: route_uncertainty(image, route, device="cpu"),
+        "zoom given": lambda: segmenter.segment(image, zoom=2.0),
+        "zoom estimated": lambda: changed(segmenter, grain_size_px=20.0).segment(image),
+        "uncertainty": lambda: estimate_uncertainty(image, segmenter),
     }
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         ways[way]()
 
 
@@ -348,14 +319,15 @@ def test_every_way_in_refuses_an_unfit_image_and_names_the_reason(route, way, im
     [
         ({"zoom": 0}, "zoom must be a positive number, got 0"),
         ({"zoom": np.nan}, "zoom"),
-        ({"zoom": 0.1}, "160 x 128 pixels; at scale 0.1 .* fewer than 17; give a larger scale"),
+        ({"zoom": 0.1}, "160 x 128 pixels; at zoom 0.1 .* fewer than 17; give a larger zoom"),
         ({"tolerance": 0}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
     ],
 )
-def test_a_wrong_setting_is_named(picture, route, settings, words):
+def test_a_wrong_setting_is_named(picture, segmenter, settings, words):
+    zoom = settings.pop("zoom", None)
     with pytest.raises(ValueError, match=words):
-        run_route(picture, route, device="cpu", **settings)
+        changed(segmenter, **settings).segment(picture, zoom=zoom)
 
 
 @pytest.mark.parametrize(
@@ -369,14 +341,14 @@ def test_a_wrong_setting_is_named(picture, route, settings, words):
         ({"finish": {"method": "watershed", "gaps": True}}, "got 'gaps'"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(tmp_path, route, entries, words):
+def test_a_card_that_does_not_fit_is_refused(tmp_path, segmenter, entries, words):
     with pytest.raises(ValueError, match=words):
-        replace(route, card=route.card | entries)
+        changed(segmenter, **entries)
     folder = save_route(tmp_path)
     path = folder / "first.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
     with pytest.raises(weights.WeightsError, match=words) as error:
-        load_route(folder)
+        EdgeSegmenter.load(folder)
     assert str(folder) in str(error.value)
 
 
@@ -385,35 +357,34 @@ def test_networks_that_were_not_trained_together_are_refused(tmp_path):
     for suffix in ("safetensors", "json"):
         (three / f"refine.{suffix}").write_bytes((four / f"refine.{suffix}").read_bytes())
     with pytest.raises(ValueError, match=r"net2 takes 5 channels, but .* need a map and 3; choose weights"):
-        load_route(three)
+        EdgeSegmenter.load(three)
 
 
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"nobody: no such weights; give tem or a folder with first"):
-        load_route("nobody")
+        EdgeSegmenter.load("nobody")
     with pytest.raises(ValueError, match=r"first\.safetensors"):
-        load_route(tmp_path)
+        EdgeSegmenter.load(tmp_path)
     folder = save_route(tmp_path / "swapped")
     for suffix in ("safetensors", "json"):
         (folder / f"first.{suffix}").write_bytes((folder / f"refine.{suffix}").read_bytes())
     with pytest.raises(ValueError, match="holds a RefineNet, not a EdgeNet"):
-        load_route(folder)
+        EdgeSegmenter.load(folder)
 
 
-def test_a_card_without_settings_gets_those_of_the_paper(route):
-    bare = TEMRoute(Same(), Same(), {})
+def test_a_card_without_settings_gets_those_of_the_paper(segmenter):
+    bare = EdgeSegmenter(Same(), Same(), {})
     assert bare.card["inputs"] == ["sobel", "log", "canny"]
     assert (bare.card["tolerance"], bare.card["max_iterations"]) == (0.003, 50)
     assert finish_settings(bare.card["finish"]) == ("paper", {"threshold": 0.2, "radius": 2, "min_area": 30})
-    assert route.card["first"]["trained_by"] == route.card["refine"]["trained_by"] == "written by hand"
+    assert (
+        segmenter.card["first"]["trained_by"] == segmenter.card["refine"]["trained_by"] == "written by hand"
+    )
 
 
 @pytest.mark.skipif("tem-first" not in weights.available(), reason="the pair is not in this checkout yet")
 def test_the_shipped_pair_fits_and_loads():
-    route = load_route()
-    assert route.card["name"] == "tem"
-    assert route.card["grain_size_px"] > 0
-    assert run_route(patchwork(2, 3), route, zoom=1.0, max_iterations=50, device="cpu").labels.shape == (
-        64,
-        96,
-    )
+    segmenter = EdgeSegmenter.load()
+    assert segmenter.card["name"] == "tem"
+    assert segmenter.card["grain_size_px"] > 0
+    assert segmenter.segment(patchwork(2, 3), zoom=1.0).labels.shape == (64, 96)

@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import i0e, i1e
 from skimage.measure import label
 
+from microlab.data.errors import ImageError
 from microlab.measure.boundary import boundary_f1
 from microlab.measure.instance import adapted_rand_error
 from microlab.segment.edges import (
@@ -18,13 +19,13 @@ from microlab.segment.edges import (
     EdgeConfig,
     agreement,
     choose_threshold,
-    edge_grains,
     edge_probability,
     fused_edges,
     laplacian_of_gaussian,
     prepare,
     stretch,
 )
+from microlab.segment.instances import watershed_grains
 from microlab.simulate.voronoi import lloyd_seeds, tessellate
 
 NO_MEDIAN = EdgeConfig(median=1)
@@ -195,7 +196,7 @@ def test_edge_probability_is_half_or_more_where_two_agree_and_faint_where_one_se
 def test_edges_close_to_the_grains_of_a_polycrystal():
     for noise, most in ((0.0, 0.1), (0.05, 0.35)):  # greys nearer than the noise merge: 0.28
         image, grains, _ = polycrystal(noise)
-        found = edge_grains(image)
+        found = watershed_grains(edge_probability(fused_edges(image)))
         truth = label(grains + 1, connectivity=1)  # grains that the frame cuts in two count twice
         assert found.dtype == np.int32
         assert found.min() == 1
@@ -215,9 +216,8 @@ def test_edges_close_to_the_grains_of_a_polycrystal():
     ],
 )
 def test_an_unfit_image_is_refused_and_the_reason_named(image, words):
-    for function in (fused_edges, edge_grains):
-        with pytest.raises(ValueError, match=words):
-            function(image)
+    with pytest.raises(ImageError, match=words):
+        fused_edges(image)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""Claims about microlab.segment.segmenter."""
+"""Claims about the U-Net segmenter, the protocol's defaults and the registry."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,20 +11,22 @@ from scipy import ndimage
 from skimage.transform import rescale
 
 from microlab.data import datasets
+from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import score
 from microlab.pipelines import samples
-from microlab.segment import segmenter
+from microlab.segment.instances import closed_boundary
+from microlab.segment.registry import REGISTRY, load_segmenter, segment_image
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    return segmenter.load_network(save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
+def segmenter(tmp_path_factory):
+    return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
 @pytest.fixture(scope="module")
-def segmented(network):
+def segmented(segmenter):
     image, truth = grid(5, 7)
-    return truth, segmenter.segment_image(image, network)
+    return truth, segmenter.segment(image)
 
 
 def test_every_grain_of_a_drawn_grid_is_found(segmented):
@@ -44,17 +48,17 @@ def test_the_mask_agrees_with_the_grains(segmented):
         assert len(np.unique(found.labels[regions == region])) == 1
 
 
-def test_brightness_and_contrast_do_not_matter(segmented, network):
+def test_brightness_and_contrast_do_not_matter(segmented, segmenter):
     image, _ = grid(5, 7)
-    dim = segmenter.segment_image(0.3 + 0.2 * image, network)
+    dim = segmenter.segment(0.3 + 0.2 * image)
     np.testing.assert_array_equal(dim.labels, segmented[1].labels)
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
 def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
     image, _ = grid(6, 8)
-    network = segmenter.load_network(save_network(tmp_path / "dark.safetensors", grain_size_px=30.0))
-    found = segmenter.segment_image(rescale(image, size, order=1, anti_aliasing=size < 1), network)
+    segmenter = load_segmenter(weights=save_network(tmp_path / "dark.safetensors", grain_size_px=30.0))
+    found = segmenter.segment(rescale(image, size, order=1, anti_aliasing=size < 1))
     # 5 lines over 6 x 24 px one way, 7 over 8 x 24 px the other
     intercept = 2 / (5 / 6 / 24 + 7 / 8 / 24) * size
     assert found.zoom == pytest.approx(30.0 / intercept, rel=0.4)  # one rung of the ladder of zooms
@@ -62,9 +66,9 @@ def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, si
     assert found.labels.max() == pytest.approx(48, abs=2)
 
 
-def test_a_scale_given_by_hand_is_used(network):
+def test_a_zoom_given_by_hand_is_used(segmenter):
     image, _ = grid(4, 4)
-    found = segmenter.segment_image(image, network, scale=2.0)
+    found = segmenter.segment(image, zoom=2.0)
     assert found.zoom == 2.0
     assert found.labels.shape == image.shape
     assert found.labels.max() == 16
@@ -76,19 +80,58 @@ def test_likely_boundary_that_divides_no_grains_is_left_out():
     probability[:, 8:12] = 0.9  # the boundary, thick
     probability[5:7, 2:4] = 0.9  # a pore
     probability[3, 8:12] = 0.0  # a gap in the boundary
-    mask = segmenter.closed_boundary(probability, labels)
+    mask = closed_boundary(probability, labels)
     assert not mask[5:7, 2:4].any()
     assert mask[:, 9:11].all()  # closed over the gap
     assert mask[10, 8:12].all()  # as thick as seen
 
 
-def test_the_watershed_settings_on_the_card_are_used(network):
+def test_the_watershed_settings_on_the_card_are_used(segmenter):
     image, _ = grid(4, 4)
-    model, card = network
-    filled = segmenter.segment_image(image, (model, card))
-    lined = segmenter.segment_image(image, (model, {**card, "watershed": {"gaps": True}}))
+    filled = segmenter.segment(image)
+    card = segmenter.card | {"watershed": {"gaps": True}}
+    lined = replace(segmenter, card=card).segment(image)
     assert (filled.labels > 0).all()
     assert (lined.labels == 0).any()
+
+
+def test_a_micrograph_and_its_array_are_segmented_alike(segmented, segmenter):
+    found = segmenter.segment(Micrograph(grid(5, 7)[0]), uncertainty=True)
+    np.testing.assert_array_equal(found.labels, segmented[1].labels)
+    assert segmented[1].uncertainty is None
+    assert found.uncertainty.disagreement < 0.05
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_every_method_is_a_segmenter_that_finds_drawn_grains(method):
+    image, _ = grid(5, 6)
+    segmenter = load_segmenter(method)
+    assert segmenter.name == method
+    assert segmenter.card["trained_by" if method != "tem" else "first"]
+    found = segmenter.segment(image, zoom=1.0)
+    assert found.labels.shape == found.boundary.shape == found.probability.shape == image.shape
+    if method != "tem":  # which takes both flanks of a line for boundaries
+        assert found.labels.max() == 30
+    np.testing.assert_array_equal(segment_image(image, method, zoom=1.0).labels, found.labels)
+
+
+def test_the_old_name_of_the_label_free_method_still_works():
+    assert load_segmenter("labour-free").card["name"] == load_segmenter(weights="labour-free").card["name"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("magic", {}, "method must be one of label-free, tem, .*got 'magic'"),
+        ("label-free", {"tolerance": 0.1}, "method label-free has no setting tolerance"),
+        ("ridge", {"weights": "tem"}, "method ridge takes no weights, got tem"),
+        ("label-free", {"weights": "nobody"}, "nobody: no such weights"),
+        ("tem", {"device": "abacus"}, "device 'abacus'"),
+    ],
+)
+def test_what_a_method_does_not_take_is_named(method, settings, words):
+    with pytest.raises(ValueError, match=words):
+        load_segmenter(method, **settings)
 
 
 def test_a_perfect_segmentation_scores_perfectly():
@@ -101,10 +144,10 @@ def test_a_perfect_segmentation_scores_perfectly():
     assert list(scores.values()) == pytest.approx([1.0] * len(scores))
 
 
-def test_the_trivial_predictor_scores_what_it_deserves(network):
+def test_the_trivial_predictor_scores_what_it_deserves(segmenter):
     image, truth = grid(4, 5)
     sample = samples.Sample("grid", image, truth, None, True, "drawn")
-    table = samples.compare(sample, segmenter.segment_image(image, network))
+    table = samples.compare(sample, segmenter.segment(image))
     assert list(table.index) == [
         "U-Net",
         "threshold",
@@ -144,9 +187,9 @@ def test_the_virtual_sample_is_seeded_labelled_and_true():
         (np.zeros((64, 64, 3)), "must be grey"),
     ],
 )
-def test_images_without_grains_are_refused(image, reason, network):
+def test_images_without_grains_are_refused(image, reason, segmenter):
     with pytest.raises(ValueError, match=reason):
-        segmenter.segment_image(image, network)
+        segmenter.segment(image)
 
 
 @pytest.mark.skipif(

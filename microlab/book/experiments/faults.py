@@ -156,7 +156,7 @@ def examine(
         disagreement of a picture in which a single grain was found, which has none, is 1.
     """
     found = segmenter.segment_image(picture.image, network, scale=zoom, device=device)
-    views = estimate_uncertainty(picture.image, network, found.zoom, views=VIEWS, device=device)
+    views = estimate_uncertainty(picture.image, network, found.zoom, views=VIEWS)
     warnings = {
         "disagreement": 1.0 if np.isnan(views.disagreement) else views.disagreement,
         "deviation": views.deviation,

@@ -75,7 +75,7 @@ def held_out(
     for k in range(HELD_OUT_VIEWS * len(structures)):
         image, mask = virtual_pair(structures[k % len(structures)].grain_map, [settings.seed + 1, k])
         image = image / np.float32(255)
-        found = estimate_uncertainty(image, network, views=settings.views, device=device)
+        found = estimate_uncertainty(image, network, views=settings.views)
         labels = segmenter.segment_image(image, network, scale=1.0, device=device).labels
         rows["disagreement"].append(found.disagreement)
         rows["deviation"].append(found.deviation)
@@ -118,7 +118,6 @@ def segment(
                 options.scale,
                 views=settings.views,
                 other=shipped,
-                device=options.device,
             )
             write_uncertainty(folder, found, result.pixel_size)
             before = {"made of": made_of, "section": section(result, found), "line": report.one_line(result)}
