@@ -25,18 +25,9 @@ from tqdm.auto import tqdm
 from microlab.data.errors import DatasetError
 from microlab.data.files import sha256
 from microlab.data.images import read_image
+from microlab.data.micrograph import Micrograph
 
 STYLE_COLUMNS = 534  # perovskite: columns left of this are the style source, the others the test
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One micrograph of a data set."""
-
-    name: str
-    image: np.ndarray  # (H, W) float32 in [0, 1]
-    mask: np.ndarray | None  # (H, W) bool, True on boundaries; or uint8 class ids; or None
-    pixel_size: float | None  # micrometres per pixel
 
 
 def available(name: str) -> bool:
@@ -72,7 +63,7 @@ def fetch(name: str, *, progress: bool = True) -> dict[str, Path]:
     return files
 
 
-def load(name: str, split: str | None = None, *, labelled: bool | None = None) -> list[Sample]:
+def load(name: str, split: str | None = None, *, labelled: bool | None = None) -> list[Micrograph]:
     """The micrographs of a data set with their masks.
 
     =============  =======================================================  ==============================
@@ -97,11 +88,12 @@ def load(name: str, split: str | None = None, *, labelled: bool | None = None) -
     split : str, optional
         One of the set's splits; everything by default.
     labelled : bool, optional
-        Whether samples carry masks. By default they do, except perovskite outside its test half.
+        Whether they carry their `boundary` or `classes`. By default they do, except perovskite outside its
+        test half.
 
     Returns
     -------
-    list of Sample
+    list of Micrograph
         In the order of the registry's numbers; the same every time.
 
     Raises
@@ -116,9 +108,10 @@ def load(name: str, split: str | None = None, *, labelled: bool | None = None) -
     samples = _READERS[name](fetch(name), split)
     if labelled is None:
         labelled = name != "perovskite" or split == "test"
+    truth = "classes" if dataset.classes else "boundary"
     return [
-        Sample(sample_name, image, mask if labelled else None, dataset.pixel_size)
-        for sample_name, image, mask in samples
+        Micrograph(image, dataset.pixel_size, name=field, **{truth: mask if labelled else None})
+        for field, image, mask in samples
     ]
 
 
@@ -196,7 +189,7 @@ _READERS: dict[str, Callable[[dict[str, Path], str | None], Rows]] = {
 
 
 def _grey(path: Path) -> np.ndarray:
-    return read_image(path, data_bar=0).pixels
+    return read_image(path, data_bar=0).image
 
 
 def _colours(path: Path) -> np.ndarray:
@@ -287,7 +280,7 @@ class DataSet:
     licence: str
     url: str
     citation: str
-    mask: str  # what `Sample.mask` means
+    mask: str  # what the mask means
     splits: tuple[str, ...] = ()  # names that `load` accepts; None means all of them
     classes: tuple[str, ...] = ()  # names of the class ids 0, 1, ...
     pixel_size: float | None = None  # micrometres per pixel

@@ -111,7 +111,7 @@ def read_image(
         )
         size = None
     return Micrograph(
-        pixels=pixels,
+        image=pixels,
         pixel_size=size[0] if size else None,
         path=path,
         bits=bits,
@@ -128,7 +128,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     ImageError
         As `read_image`.
     """
-    return read_image(path, data_bar=0).pixels > 0.5
+    return read_image(path, data_bar=0).image > 0.5
 
 
 def read_labels(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:

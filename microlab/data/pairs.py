@@ -169,13 +169,13 @@ def read_labelled(
     pairs = []
     for stem in sorted(pictures):
         image, mask = read_image(pictures[stem]), _read_ids(labels[stem])
-        if image.data_bar_height and mask.shape[0] == image.pixels.shape[0] + image.data_bar_height:
-            mask = mask[: image.pixels.shape[0]]
-        if mask.shape != image.pixels.shape:
+        if image.data_bar_height and mask.shape[0] == image.image.shape[0] + image.data_bar_height:
+            mask = mask[: image.image.shape[0]]
+        if mask.shape != image.image.shape:
             raise ValueError(
-                f"mask {mask.shape} and image {image.pixels.shape} differ in size: {labels[stem]}"
+                f"mask {mask.shape} and image {image.image.shape} differ in size: {labels[stem]}"
             )
-        pairs.append(Pair(image.pixels, mask, stem))
+        pairs.append(Pair(image.image, mask, stem))
     found = np.unique(np.concatenate([np.unique(pair.mask) for pair in pairs]))
     if classes is None:
         classes = int(found[-1]) + 1

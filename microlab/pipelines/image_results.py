@@ -29,7 +29,6 @@ from microlab.measure import grains
 from microlab.measure.grains import grain_table
 from microlab.measure.labels import boundaries
 from microlab.measure.scores import mask_grains
-from microlab.pipelines.samples import Sample
 from microlab.segment.edge_segmenter import (
     TEMRoute,
     at_size,
@@ -155,10 +154,10 @@ def segment_file(
     with noted() as notes:
         micrograph = read_micrograph(path, options, notes)
         with naming(path):
-            segmentation = segment(micrograph.pixels, network, scale=options.scale, device=options.device)
+            segmentation = segment(micrograph.image, network, scale=options.scale, device=options.device)
         table = grains.grain_table(segmentation.labels, micrograph.pixel_size)
     result = Segmented(
-        folder.name, str(path), micrograph.pixels, micrograph.pixel_size, segmentation, table, notes, folder
+        folder.name, str(path), micrograph.image, micrograph.pixel_size, segmentation, table, notes, folder
     )
     write_result(result, card_of(network), options)
     return result
@@ -197,7 +196,7 @@ def read_micrograph(path: Path, options: Options, notes: list[str]) -> Micrograp
     return micrograph
 
 
-def segment_sample(sample: Sample, out: Path, network: Network, device: str | None = None) -> Segmented:
+def segment_sample(sample: Micrograph, out: Path, network: Network, device: str | None = None) -> Segmented:
     """As `segment_file`, for a micrograph whose truth is known: both are written beside the results."""
     folder = out / sample.name
     segmentation = segment_image(sample.image, network, device=device)
@@ -206,7 +205,7 @@ def segment_sample(sample: Sample, out: Path, network: Network, device: str | No
         sample.name, sample.about, sample.image, sample.pixel_size, segmentation, table, [], folder
     )
     images.write_image(folder / "micrograph.png", sample.image)
-    images.write_mask(folder / "truth.png", sample.truth)
+    images.write_mask(folder / "truth.png", sample.boundary)
     write_result(result, network[1])
     return result
 
@@ -364,11 +363,11 @@ def refine_file(
     with noted() as notes:
         micrograph = read_micrograph(path, options, notes)
         with naming(path):
-            result = run_route(micrograph.pixels, route, zoom=options.scale, **settings)
+            result = run_route(micrograph.image, route, zoom=options.scale, **settings)
             segmentation = segmentation_of(result)
-            sureness = route_uncertainty(micrograph.pixels, route, result.zoom, **settings)
+            sureness = route_uncertainty(micrograph.image, route, result.zoom, **settings)
         table = grain_table(segmentation.labels, micrograph.pixel_size)
-    pixels, size, refinement = micrograph.pixels, micrograph.pixel_size, result.refinement
+    pixels, size, refinement = micrograph.image, micrograph.pixel_size, result.refinement
     segmented = Segmented(folder.name, str(path), pixels, size, segmentation, table, notes, folder)
 
     begin_result(folder)

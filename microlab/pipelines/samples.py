@@ -1,11 +1,8 @@
-"""Micrographs whose boundaries are known, to score a segmentation against: a virtual one, and real ones.
+"""Micrographs whose truth is known: boundaries to score against, class maps to learn from.
 
-The virtual one is embedded: it is made when asked for, needs no download, and is always marked as virtual.
-
-Labelled multi-phase fields that system B learns from: real ones, or a virtual stand-in.
-
-Fields, not patches, are split into training, validation and test: patches of one field share its look, so a
-model that saw one patch has seen a little of the others.
+Real ones come from `microlab.data.datasets`. Where they are not available a virtual stand-in takes their
+place: it is made when asked for, needs no download, and is always marked as virtual. Fields, not patches, are
+split into training, validation and test: patches of one field share its look.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from microlab.data.datasets import DatasetError, fetch, load
-from microlab.data.datasets import Sample as Field
+from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import components
 from microlab.measure.scores import MIN_GRAIN_AREA, score
 from microlab.render.steel import virtual_phases
@@ -30,33 +27,7 @@ REAL_SAMPLES = {
 }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A micrograph with known boundaries, to score against.
-
-    Attributes
-    ----------
-    name : str
-    image : (H, W) float32 in [0, 1]
-    truth : (H, W) bool
-        True on boundaries.
-    pixel_size : float or None
-        Micrometres.
-    virtual : bool
-        Made by the virtual microscope, not by a real one.
-    about : str
-        What it is and where its truth comes from, in one sentence.
-    """
-
-    name: str
-    image: np.ndarray
-    truth: np.ndarray
-    pixel_size: float | None
-    virtual: bool
-    about: str
-
-
-def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: int = 300) -> Sample:
+def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: int = 300) -> Micrograph:
     """The embedded example: a grown polycrystal under the virtual microscope, its truth known.
 
     Parameters
@@ -71,7 +42,7 @@ def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: 
 
     Returns
     -------
-    Sample
+    Micrograph
         Always marked as virtual.
     """
     from microlab.render import sem
@@ -84,23 +55,22 @@ def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: 
     grown = phasefield.grow(voronoi.tessellate(seeds, (size, size)), steps)
     microscope = sem.Microscope()
     image, distance = sem.render(grown.grain_map(), microscope, seed=rng, return_distance=True)
-    return Sample(
+    return Micrograph(
+        image,
         name="virtual-polycrystal",
-        image=image,
-        truth=distance <= microscope.boundary_half_width,
-        pixel_size=None,
+        boundary=distance <= microscope.boundary_half_width,
         virtual=True,
         about="A virtual micrograph: a phase-field simulation under a simulated electron microscope. "
         "The truth is the simulation itself.",
     )
 
 
-def real_samples() -> list[Sample]:
+def real_samples() -> list[Micrograph]:
     """Real micrographs with expert masks that no training has seen: half of perovskite, and steel.
 
     Returns
     -------
-    list of Sample
+    list of Micrograph
 
     Raises
     ------
@@ -110,7 +80,7 @@ def real_samples() -> list[Sample]:
     from microlab.data import datasets
 
     return [
-        Sample(field.name, field.image, field.mask, field.pixel_size, False, about)
+        replace(field, about=about)
         for name, about in REAL_SAMPLES.items()
         for field in datasets.load(name, "test")
     ]
@@ -118,26 +88,23 @@ def real_samples() -> list[Sample]:
 
 @dataclass(frozen=True)
 class Target:
-    """A material to learn: unlabelled images for its look, a held-out part to be scored on.
+    """A material to learn: one field for its look, another to be scored on.
 
     Attributes
     ----------
     name : str
-    style : (H, W) float32 in [0, 1]
-        Unlabelled; the look is learnt from it.
-    labelled : (H, W) bool
-        Expert mask of `style`. For the oracle and the few labelled patches only, never for a labour-free
-        route.
-    test : Sample
-        The held-out part.
+    style : Micrograph
+        The look is learnt from its image. Its `boundary` is for the oracle and the few labelled patches only,
+        never for a label-free route.
+    test : Micrograph
+        The held-out field, with its boundary.
     virtual : bool
-        A stand-in made by the virtual microscope, because the real images cannot be had.
+        A stand-in made by the virtual microscope, because the real images are not available.
     """
 
     name: str
-    style: np.ndarray
-    labelled: np.ndarray
-    test: Sample
+    style: Micrograph
+    test: Micrograph
     virtual: bool
 
 
@@ -159,9 +126,8 @@ def target(name: str = "perovskite") -> Target:
 
     _check_name(name)
     (field,) = datasets.load(name, labelled=True)
-    whole = Sample(name, field.image, field.mask, field.pixel_size, False, REAL_SAMPLES[name])
-    style, test = _left_and_right(whole)
-    return Target(name, style.image, style.truth, test, virtual=False)
+    style, test = _left_and_right(replace(field, name=name, about=REAL_SAMPLES[name]))
+    return Target(name, style, test, virtual=False)
 
 
 def target_or_stand_in(name: str = "perovskite", seed: int = 11) -> Target:
@@ -177,10 +143,10 @@ def target_or_stand_in(name: str = "perovskite", seed: int = 11) -> Target:
         datasets.fetch(name, progress=False)
         return target(name)
     except (OSError, datasets.DatasetError) as error:
-        reason = f" It stands in for {name}, which is not to be had: {error}"
+        reason = f" It stands in for {name}, which is not available: {error}"
     style, test = _left_and_right(virtual_sample(seed, size=768, grains=250))
     test = replace(test, about=test.about + reason)
-    return Target(f"virtual stand-in for {name}", style.image, style.truth, test, virtual=True)
+    return Target(f"virtual stand-in for {name}", style, test, virtual=True)
 
 
 def _check_name(name: str) -> None:
@@ -188,14 +154,14 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name must be one of {', '.join(REAL_SAMPLES)}, got {name!r}")
 
 
-def _left_and_right(field: Sample) -> tuple[Sample, Sample]:
+def _left_and_right(field: Micrograph) -> tuple[Micrograph, Micrograph]:
     middle = field.image.shape[1] // 2
     return tuple(
         replace(
             field,
             name=f"{field.name}_{name}",
             image=np.ascontiguousarray(field.image[:, part]),
-            truth=np.ascontiguousarray(field.truth[:, part]),
+            boundary=np.ascontiguousarray(field.boundary[:, part]),
         )
         for name, part in (("style", slice(middle)), ("test", slice(middle, None)))
     )
@@ -206,37 +172,34 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "superalloy": ("matrix", "secondary γ′", "tertiary γ′"),
 }
 
-Patch = tuple[str, np.ndarray, np.ndarray]
-"""Name, image (H, W) float32 in [0, 1], mask (H, W) uint8."""
-
 
 @dataclass(frozen=True)
-class PhaseTarget:
-    """A material with labelled phases, split by field.
+class LabelledFields:
+    """Fields of a material with labelled constituents, split into training, validation and test.
 
     Attributes
     ----------
     name : str
-    train, val, test : list of Field
-        Images (H, W) float32 in [0, 1], masks (H, W) uint8 of class ids.
+    train, val, test : list of Micrograph
+        Each with its class map.
     classes : tuple of str
         Names by class id.
     virtual : bool
-        A stand-in made here, because the real images cannot be had.
+        A stand-in made here, because the real images are not available.
     about : str
         What it is and where its masks come from.
     """
 
     name: str
-    train: list[Field]
-    val: list[Field]
-    test: list[Field]
+    train: list[Micrograph]
+    val: list[Micrograph]
+    test: list[Micrograph]
     classes: tuple[str, ...]
     virtual: bool
     about: str
 
 
-def phase_target(name: str = "uhcs") -> PhaseTarget:
+def labelled_fields(name: str = "uhcs") -> LabelledFields:
     """A real material in its published split.
 
     Parameters
@@ -248,22 +211,22 @@ def phase_target(name: str = "uhcs") -> PhaseTarget:
     ValueError
         If there is no such material.
     DatasetError
-        If the images are neither here nor to be downloaded; see `phase_target_or_stand_in`.
+        If the images are neither here nor to be downloaded; see `labelled_fields_or_stand_in`.
     """
     _check_material(name)
     parts = {part: load(name, part) for part in ("train", "val", "test")}
     about = "Real micrographs, with the masks published beside them."
-    return PhaseTarget(name, **parts, classes=CLASS_NAMES[name], virtual=False, about=about)
+    return LabelledFields(name, **parts, classes=CLASS_NAMES[name], virtual=False, about=about)
 
 
-def phase_target_or_stand_in(
+def labelled_fields_or_stand_in(
     name: str = "uhcs",
     *,
     fields: tuple[int, int, int] = (16, 4, 4),
     shape: tuple[int, int] = (484, 645),
     seed: int = 11,
-) -> PhaseTarget:
-    """`phase_target`, or without the real images a virtual stand-in that is marked as virtual.
+) -> LabelledFields:
+    """`labelled_fields`, or without the real images a virtual stand-in that is marked as virtual.
 
     The stand-in for either material is `microlab.render.steel`, which resembles uhcs and has its four
     classes; its name says what it is, and ``about`` why it had to be made.
@@ -286,12 +249,12 @@ def phase_target_or_stand_in(
     _check_material(name)
     try:
         fetch(name, progress=False)
-        return phase_target(name)
+        return labelled_fields(name)
     except (OSError, DatasetError) as error:
-        reason = f"They stand in for {name}, which is not to be had: {error}"
+        reason = f"They stand in for {name}, which is not available: {error}"
     train, val, _ = fields
     made = virtual_phases(sum(fields), shape, seed)
-    return PhaseTarget(
+    return LabelledFields(
         f"virtual stand-in for {name}",
         made[:train],
         made[train : train + val],
@@ -302,7 +265,7 @@ def phase_target_or_stand_in(
     )
 
 
-def corner_patches(fields: Iterable[Field], side: int = 256, per_field: int = 3) -> list[Patch]:
+def corner_patches(fields: Iterable[Micrograph], side: int = 256, per_field: int = 3) -> list[Micrograph]:
     """Square patches of fields, in rows that reach the field's edges so that they overlap little.
 
     The patches stand in one or more rows, evenly spaced in each. Of all numbers of rows the one with the
@@ -311,7 +274,7 @@ def corner_patches(fields: Iterable[Field], side: int = 256, per_field: int = 3)
 
     Parameters
     ----------
-    fields : iterable of Field
+    fields : iterable of Micrograph
     side : int
         Pixels.
     per_field : int
@@ -319,21 +282,21 @@ def corner_patches(fields: Iterable[Field], side: int = 256, per_field: int = 3)
 
     Returns
     -------
-    list of (name, image, mask)
+    list of Micrograph
         Field by field; copies of (side, side) pixels. A name is the field's with the patch's top row and left
         column. The same every time.
 
     Raises
     ------
     ValueError
-        If a field has no mask or is smaller than a patch, or if `per_field` is not positive.
+        If a field has no class map or is smaller than a patch, or if `per_field` is not positive.
     """
     if per_field < 1:
         raise ValueError(f"per_field must be at least 1, got {per_field}")
     patches = []
     for field in fields:
-        if field.mask is None:
-            raise ValueError(f"{field.name}: has no mask")
+        if field.classes is None:
+            raise ValueError(f"{field.name}: has no class map")
         if side < 1 or min(field.image.shape) < side:
             raise ValueError(
                 f"side must be at least 1 and fit into {field.name} of shape {field.image.shape}, got {side}"
@@ -341,18 +304,20 @@ def corner_patches(fields: Iterable[Field], side: int = 256, per_field: int = 3)
         for top, left in _corners(field.image.shape, side, per_field):
             part = np.s_[top : top + side, left : left + side]
             name = f"{field.name}_y{top}_x{left}"
-            patches.append((name, field.image[part].copy(), field.mask[part].copy()))
+            patches.append(
+                replace(field, name=name, image=field.image[part].copy(), classes=field.classes[part].copy())
+            )
     return patches
 
 
 def few_many(
-    target: PhaseTarget,
+    target: LabelledFields,
     side: int = 256,
     *,
     per_field: int = 3,
     few_train: int = 16,
     few_val: int = 5,
-) -> dict[str, list[Patch]]:
+) -> dict[str, list[Micrograph]]:
     """Training sets in the manner of paper B (arXiv:2408.00707): many labelled patches, or few.
 
     "Many" are all patches of all training and validation fields, 48 and 12 for uhcs. "Few" are some of those,
@@ -363,7 +328,7 @@ def few_many(
 
     Parameters
     ----------
-    target : PhaseTarget
+    target : LabelledFields
     side : int
         Pixels.
     per_field : int
@@ -373,7 +338,7 @@ def few_many(
 
     Returns
     -------
-    dict of str to list of (name, image, mask)
+    dict of str to list of Micrograph
         ``many_train``, ``many_val``, ``few_train``, ``few_val``, and ``test``: whole fields, none of which is
         in any other list.
 
@@ -387,11 +352,11 @@ def few_many(
         "many_val": corner_patches(target.val, side, per_field),
         "few_train": _few(target.train, side, per_field, few_train, "few_train"),
         "few_val": _few(target.val, side, per_field, few_val, "few_val"),
-        "test": [(field.name, field.image, field.mask) for field in target.test],
+        "test": list(target.test),
     }
 
 
-def _few(fields: list[Field], side: int, per_field: int, count: int, name: str) -> list[Patch]:
+def _few(fields: list[Micrograph], side: int, per_field: int, count: int, name: str) -> list[Micrograph]:
     if not 1 <= count <= per_field * len(fields):
         raise ValueError(f"{name} must lie between 1 and {per_field * len(fields)}, got {count}")
     needed = -(-count // per_field)
@@ -428,7 +393,7 @@ def _check_material(name: str) -> None:
         raise ValueError(f"name must be one of {', '.join(CLASS_NAMES)}, got {name!r}")
 
 
-def compare(sample: Sample, segmentation: Segmentation) -> pd.DataFrame:
+def compare(sample: Micrograph, segmentation: Segmentation) -> pd.DataFrame:
     """The network's scores beside the classical baselines and a trivial predictor.
 
     A baseline stands as it is used: its mask, cut at one half, and the connected regions between. The
@@ -442,14 +407,16 @@ def compare(sample: Sample, segmentation: Segmentation) -> pd.DataFrame:
     """
     from microlab.segment.classical import BASELINES
 
-    rows = {"U-Net": score(sample.truth, segmentation.boundary, segmentation.labels)}
+    rows = {"U-Net": score(sample.boundary, segmentation.boundary, segmentation.labels)}
     for name, baseline in BASELINES.items():
         probability = np.asarray(baseline(sample.image), dtype=np.float32)
         mask = probability >= 0.5
-        rows[name] = score(sample.truth, mask, components(mask, min_area=MIN_GRAIN_AREA))
+        rows[name] = score(sample.boundary, mask, components(mask, min_area=MIN_GRAIN_AREA))
         if name == "ridge":
             labels = watershed_grains(probability)
-            rows["ridge, our watershed"] = score(sample.truth, closed_boundary(probability, labels), labels)
-    nothing = np.zeros_like(sample.truth)
-    rows["trivial"] = score(sample.truth, nothing, np.ones(nothing.shape, np.int32))
+            rows["ridge, our watershed"] = score(
+                sample.boundary, closed_boundary(probability, labels), labels
+            )
+    nothing = np.zeros_like(sample.boundary)
+    rows["trivial"] = score(sample.boundary, nothing, np.ones(nothing.shape, np.int32))
     return pd.DataFrame(rows).T.rename_axis("method")

@@ -185,6 +185,6 @@ def augmented_pairs(
 
 def _labelled_half(target: Target, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     """Image and expert mask of the target's labelled half, at the network's magnification."""
-    image = resize_by(target.style, zoom)
-    mask = resize(target.labelled.astype(float), image.shape, order=1, anti_aliasing=zoom < 1) >= 0.5
+    image = resize_by(target.style.image, zoom)
+    mask = resize(target.style.boundary.astype(float), image.shape, order=1, anti_aliasing=zoom < 1) >= 0.5
     return image, mask

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from microlab.data.datasets import Sample
+from microlab.data.micrograph import Micrograph
 from microlab.simulate.voronoi import regular_seeds, tessellate
 
 MATRIX, NETWORK, SPHEROIDITE, WIDMANSTATTEN = range(4)
@@ -47,7 +47,7 @@ def virtual_phases(
     shape: tuple[int, int] = (256, 256),
     seed: int | np.random.Generator = 0,
     look: SteelLook | None = None,
-) -> list[Sample]:
+) -> list[Micrograph]:
     """Virtual fields that resemble ultrahigh-carbon steel, with exact masks of its four classes.
 
     Class 1 is a thick, uneven carbide network on the boundaries of a Voronoi tessellation, 2 round particles
@@ -65,7 +65,7 @@ def virtual_phases(
 
     Returns
     -------
-    list of Sample
+    list of Micrograph
         Images (H, W) float32 in [0, 1], masks (H, W) uint8; names ``virtual_000`` and so on.
 
     Raises
@@ -78,7 +78,11 @@ def virtual_phases(
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be two positive sizes (H, W), got {shape}")
     rng, look = np.random.default_rng(seed), look or SteelLook()
-    return [Sample(f"virtual_{k:03d}", *_field(shape, look, rng), pixel_size=None) for k in range(n)]
+    fields = [_field(shape, look, rng) for _ in range(n)]
+    return [
+        Micrograph(image, name=f"virtual_{k:03d}", classes=classes, virtual=True)
+        for k, (image, classes) in enumerate(fields)
+    ]
 
 
 def _field(

@@ -22,6 +22,7 @@ import torch
 
 import microlab
 from microlab.data import weights
+from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
 from microlab.segment import segmenter
 
@@ -51,7 +52,7 @@ NOTES = {
 }
 
 
-def measure(sample: samples.Sample) -> tuple[pd.DataFrame, segmenter.Segmentation, float]:
+def measure(sample: Micrograph) -> tuple[pd.DataFrame, segmenter.Segmentation, float]:
     """Scores of all methods on one micrograph, the network's segmentation and its seconds."""
     start = time.perf_counter()
     found = segmenter.segment_image(sample.image)
@@ -59,7 +60,7 @@ def measure(sample: samples.Sample) -> tuple[pd.DataFrame, segmenter.Segmentatio
     return samples.compare(sample, found), found, seconds
 
 
-def record(sample: samples.Sample, scores: pd.DataFrame, zoom: float, seconds: float, card: dict) -> dict:
+def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float, card: dict) -> dict:
     """The run as the results page wants it (book/_ext/run_records.py)."""
     key = next((name for name in BARS if sample.name.startswith(name)), None)
     rows = {

@@ -35,7 +35,7 @@ from microlab.data.pairs import Pair, read_pairs, write_pairs
 from microlab.generate.diffusion import DiffusionConfig, MaskDiffusion, paint, train_diffusion
 from microlab.generate.pair_model import PairModel
 from microlab.pipelines import train_pair_model
-from microlab.pipelines.samples import phase_target
+from microlab.pipelines.samples import labelled_fields
 from microlab.render.steel import virtual_phases
 from microlab.training import devices
 from microlab.training.devices import hardware
@@ -87,7 +87,7 @@ def new_pairs(
 ) -> tuple[list[Pair], dict[str, object]]:
     """New pairs of a source, and where they come from."""
     if source.startswith("virtual"):
-        pairs = [Pair(s.image, s.mask, s.name) for s in virtual_phases(number, (SIDE, SIDE), seed=1)]
+        pairs = [Pair(s.image, s.classes, s.name) for s in virtual_phases(number, (SIDE, SIDE), seed=1)]
         about: dict[str, object] = {"generator": "drawn by rules, virtual microscope"}
     if source == "virtual":
         return pairs, about
@@ -344,7 +344,7 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    target = phase_target(options.target)
+    target = labelled_fields(options.target)
     grid = grid_of(options, len(target.classes))
     data = synthetic_share.phase_data(target, grid, SIDE, per_field=PER_FIELD[options.target])
     whole = replace(SIZES[options.size], few=grid.few)  # the pools serve every part of it that is asked for

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from microlab.book.experiments.weak_boundaries import Answer
-from microlab.data.datasets import Sample
 from microlab.data.files import atomic
+from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import same_settings
 from microlab.measure.scores import score
@@ -40,7 +40,9 @@ def score_real(truth: np.ndarray, answer: Answer) -> dict[str, float]:
     return {"accuracy": float((boundary == truth).mean()), **score(truth, boundary, labels)}
 
 
-def split(samples: Sequence[Sample], seed: int, tiles: int = TILES) -> tuple[list[Sample], list[Sample]]:
+def split(
+    samples: Sequence[Micrograph], seed: int, tiles: int = TILES
+) -> tuple[list[Micrograph], list[Micrograph]]:
     """Tiles to train on, drawn by the seed, and all the others.
 
     Raises
@@ -51,7 +53,7 @@ def split(samples: Sequence[Sample], seed: int, tiles: int = TILES) -> tuple[lis
     if not 2 <= tiles < len(samples):
         raise ValueError(f"tiles must lie in 2..{len(samples) - 1}, got {tiles}")
     chosen = set(np.random.default_rng(seed).choice(len(samples), tiles, replace=False).tolist())
-    parts: tuple[list[Sample], list[Sample]] = ([], [])
+    parts: tuple[list[Micrograph], list[Micrograph]] = ([], [])
     for k, sample in enumerate(samples):
         parts[k not in chosen].append(sample)
     return parts
@@ -66,7 +68,7 @@ def fine_tuning(seed: int, steps: int = 400, lr: float = 1e-3) -> TEMRecipe:
 
 
 def tuned(
-    tiles: Sequence[Sample],
+    tiles: Sequence[Micrograph],
     recipe: TEMRecipe,
     folder: str | Path,
     start: TEMRoute | None = None,
@@ -74,13 +76,13 @@ def tuned(
 ) -> TEMRoute:
     """The route trained on labelled tiles, from the start of another or from nothing."""
     inputs = tuple(start.card["inputs"]) if start else recipe.inputs
-    pairs = [(channels_of(tile.image, inputs), tile.mask) for tile in tiles]
+    pairs = [(channels_of(tile.image, inputs), tile.boundary) for tile in tiles]
     recipe = replace(recipe, pictures=len(pairs), inputs=inputs)
     return train_networks(recipe, folder, pairs=pairs, start=start, device=device, progress=False)
 
 
 def membrane_scores(
-    samples: Sequence[Sample],
+    samples: Sequence[Micrograph],
     route: TEMRoute,
     folder: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
@@ -93,7 +95,7 @@ def membrane_scores(
 
     Parameters
     ----------
-    samples : sequence of Sample
+    samples : sequence of Micrograph
         With masks, True on boundaries.
     route : TEMRoute
         Trained on synthetic TEM.
@@ -134,19 +136,19 @@ def membrane_scores(
     return pd.DataFrame(rows)
 
 
-def one_image_scores(sample: Sample, routes: dict[int, TEMRoute]) -> pd.DataFrame:
+def one_image_scores(sample: Micrograph, routes: dict[int, TEMRoute]) -> pd.DataFrame:
     """The routes of several seeds on one image with a mask, beside the methods without training."""
     rows = []
     for seed, route in routes.items():
         rows.append(
-            {"method": SYNTHETIC, "seed": seed, **score_real(sample.mask, route_answer(sample, route))}
+            {"method": SYNTHETIC, "seed": seed, **score_real(sample.boundary, route_answer(sample, route))}
         )
-    for name, answer in {**classical_answers(sample.image), NOTHING: _nothing(sample.mask)}.items():
-        rows.append({"method": name, "seed": -1, **score_real(sample.mask, answer)})
+    for name, answer in {**classical_answers(sample.image), NOTHING: _nothing(sample.boundary)}.items():
+        rows.append({"method": name, "seed": -1, **score_real(sample.boundary, answer)})
     return pd.DataFrame(rows)
 
 
-def route_answer(sample: Sample, route: TEMRoute, zoom: float | None = None) -> Answer:
+def route_answer(sample: Micrograph, route: TEMRoute, zoom: float | None = None) -> Answer:
     """Boundary and grains of a real image by the route; the zoom is estimated if it is not given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a cap that is reached
@@ -154,26 +156,29 @@ def route_answer(sample: Sample, route: TEMRoute, zoom: float | None = None) -> 
     return result.boundary, result.labels
 
 
-def stand_in(number: int = 8, seed: int = 0) -> list[Sample]:
+def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
     """Synthetic tiles in place of the membrane set, for machines that do not have it; virtual."""
     concepts = replace(TEMConfig(), shape=(192, 192))
     pairs = [tem_pair(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
-    return [Sample(f"virtual_{k:02d}", pair.image, pair.target, None) for k, pair in enumerate(pairs)]
+    return [
+        Micrograph(pair.image, name=f"virtual_{k:02d}", boundary=pair.target, virtual=True)
+        for k, pair in enumerate(pairs)
+    ]
 
 
-def _answer_scores(sample: Sample, route: TEMRoute) -> tuple[str, pd.DataFrame]:
+def _answer_scores(sample: Micrograph, route: TEMRoute) -> tuple[str, pd.DataFrame]:
     answers = {SYNTHETIC: route_answer(sample, route), **classical_answers(sample.image)}
-    answers[NOTHING] = _nothing(sample.mask)
-    return sample.name, pd.DataFrame({name: score_real(sample.mask, a) for name, a in answers.items()}).T
+    answers[NOTHING] = _nothing(sample.boundary)
+    return sample.name, pd.DataFrame({name: score_real(sample.boundary, a) for name, a in answers.items()}).T
 
 
-def _in_order(found: list[tuple[str, pd.DataFrame]], samples: Sequence[Sample]) -> list[pd.DataFrame]:
+def _in_order(found: list[tuple[str, pd.DataFrame]], samples: Sequence[Micrograph]) -> list[pd.DataFrame]:
     by_name = dict(found)
     return [by_name[sample.name] for sample in samples]
 
 
 def _trained(
-    samples: list[Sample],
+    samples: list[Micrograph],
     route: TEMRoute,
     folder: Path,
     seed: int,
@@ -196,7 +201,7 @@ def _trained(
             network = tuned(train, fine_tuning(seed, steps, lr), place, start, device)
             card = {"finish": route.card["finish"]}
             network = TEMRoute(network.net1, network.net2, {**network.card, **card})
-            scores = [score_real(tile.mask, route_answer(tile, network, zoom=1.0)) for tile in test]
+            scores = [score_real(tile.boundary, route_answer(tile, network, zoom=1.0)) for tile in test]
         finally:
             torch.set_num_threads(threads)
         row = {"method": method, "seed": seed, **pd.DataFrame(scores).mean().to_dict()}

@@ -149,7 +149,7 @@ def scores(
         if len(group) < 2:  # one seed has no spread
             spread = {m: mean for m, (mean, _) in spread.items()}
         labels, labelled = (
-            ("the whole half", target.labelled.size)
+            ("the whole half", target.style.boundary.size)
             if name == ORACLE
             else (f"{size.study.patches} patches", few)
         )
@@ -249,7 +249,7 @@ def main() -> None:
         parser.error("the smoke size only shows that the command runs: record another")
     load = samples.target_or_stand_in if options.size == "smoke" else samples.target
     target = load(options.image)
-    zoom = segmenter.estimate_zoom(target.style, *segmenter.load_network())  # of the unlabelled half
+    zoom = segmenter.estimate_zoom(target.style.image, *segmenter.load_network())  # of the unlabelled half
     folder = options.folder / f"{options.image}_{options.size}"
     table = compare.run(target, zoom, folder, compare.SIZES[options.size], seeds=options.seeds)
     networks = route(options.tem)

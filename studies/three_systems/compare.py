@@ -296,4 +296,4 @@ def _row(
     now, start = clock(device), clock(device)()
     boundary, labels = answer(image)
     seconds = now() - start
-    return Row(name, None, score(target.test.truth, boundary, labels), minutes, seconds, size)
+    return Row(name, None, score(target.test.boundary, boundary, labels), minutes, seconds, size)

@@ -75,10 +75,10 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     start = time.perf_counter()
     target = samples.target(name)
     model, card = segmenter.load_network()
-    zoom = segmenter.estimate_zoom(target.style, model, card)  # of the unlabelled half
+    zoom = segmenter.estimate_zoom(target.style.image, model, card)  # of the unlabelled half
     library.build(folder / "library", 80, ranges=train_segmenter.STRUCTURES)
     structures = [library.load(folder / "library", index) for index in range(80 - HELD_OUT)]
-    real, flat = train_style.style_images([target.style], zoom), train_style.flat_images(structures)
+    real, flat = train_style.style_images([target.style.image], zoom), train_style.flat_images(structures)
     sets = [s for s in training_sets.SETS if s in options.sets]
     generators = {"CycleGAN": Generator.from_weights(f"style-{name}")}
     if "CUT" in sets:
@@ -98,7 +98,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     if len(options.seeds) > 1:
         rows["CycleGAN, lines thinned by 1 px"] = thinned(folder / name, target, zoom, options.seeds)
     found = segmenter.segment_image(target.test.image)
-    rows["shipped labour-free weights"] = score(target.test.truth, found.boundary, found.labels)
+    rows["shipped labour-free weights"] = score(target.test.boundary, found.boundary, found.labels)
     rows |= training_sets.without_training(target)
     rows = {
         kind: {m: v if isinstance(v, list) else round(float(v), 4) for m, v in row.items() if m in MEASURES}
@@ -142,7 +142,7 @@ def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int],
         labels = watershed_grains(probability)
         drawn = segmenter.closed_boundary(probability, labels)
         core = boundaries(labels) | (ndimage.distance_transform_edt(drawn) > pixels)
-        rows.append(score(target.test.truth, drawn & core, labels))
+        rows.append(score(target.test.boundary, drawn & core, labels))
     table = pd.DataFrame(rows)
     return {m: [round(float(table[m].mean()), 4), round(float(table[m].std()), 4)] for m in MEASURES}
 

@@ -58,7 +58,7 @@ def structures(folder: Path, n: int = 80) -> list[library.Structure]:
 def zoom_of(target: samples.Target) -> float:
     """Magnification of the unlabelled half, estimated by the shipped network."""
     model, card = segmenter.load_network()
-    return segmenter.estimate_zoom(target.style, model, card)
+    return segmenter.estimate_zoom(target.style.image, model, card)
 
 
 def train(folder: Path, name: str, ship: bool) -> None:
@@ -66,7 +66,7 @@ def train(folder: Path, name: str, ship: bool) -> None:
     target = samples.target(name)
     path = train_style.train_style(
         name,
-        [target.style],
+        [target.style.image],
         zoom_of(target),
         structures(folder / "library"),
         folder / name,
@@ -85,7 +85,7 @@ def ablation(folder: Path, record: bool) -> None:
     target = samples.target("perovskite")
     zoom, library_ = zoom_of(target), structures(folder / "library")
     known, unseen = library_[:-HELD_OUT], library_[-HELD_OUT:]
-    real, flat = train_style.style_images([target.style], zoom), train_style.flat_images(unseen, seed=1)
+    real, flat = train_style.style_images([target.style.image], zoom), train_style.flat_images(unseen, seed=1)
     made, faithful = {}, {}
     made["untextured"], faithful["untextured"] = flat, train_style.fidelity(unseen, flat)
     generators = {}

@@ -139,7 +139,7 @@ def test_what_is_no_mask_is_refused(mask: np.ndarray) -> None:
 
 @pytest.mark.skipif(not available("uhcs"), reason="uhcs is not on this machine")
 def test_the_defaults_agree_with_the_expert_as_a_hasty_human_does() -> None:
-    masks = [sample.mask for sample in load("uhcs", "train")][::3]
+    masks = [sample.classes for sample in load("uhcs", "train")][::3]
     poor = [poor_mask(mask, seed=k) for k, mask in enumerate(masks)]
     accuracy = np.mean(pixel_accuracy(masks, poor, 4, per_image=True))
     assert 0.88 < accuracy < 0.95

@@ -33,9 +33,9 @@ from microlab.book.experiments.synthetic_share import (
     run,
     training_pairs,
 )
-from microlab.data.datasets import Sample
+from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import Pair, write_pairs
-from microlab.pipelines.samples import PhaseTarget
+from microlab.pipelines.samples import LabelledFields
 from microlab.segment import constituents
 from microlab.segment.constituents import PhaseConfig
 
@@ -185,9 +185,10 @@ def test_the_seed_chooses_from_the_pool_and_a_larger_share_holds_the_smaller(dat
 
 def test_no_field_is_both_trained_on_and_tested(data):
     fields = [
-        Sample(name, np.zeros((40, 60), np.float32), np.zeros((40, 60), np.uint8), None) for name in "abcde"
+        Micrograph(np.zeros((40, 60), np.float32), name=name, classes=np.zeros((40, 60), np.uint8))
+        for name in "abcde"
     ]
-    target = PhaseTarget("toy", fields[:3], fields[3:4], fields[4:], ("one", "two"), True, "")
+    target = LabelledFields("toy", fields[:3], fields[3:4], fields[4:], ("one", "two"), True, "")
     made = synthetic_share.phase_data(target, replace(TINY, few=4), side=20, test_per_field=6)
     assert (len(made.train), len(made.validation), len(made.test)) == (9, 3, 6)
     assert {pair.name[0] for pair in made.test} == {"e"}
@@ -221,7 +222,7 @@ def test_killed_while_it_trains_it_goes_on_and_equals_an_unbroken_run(data, pool
     first, second, _ = long(TINY).cells()
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), broken, Path(__file__).parent],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         start_new_session=True,
     )
     try:
@@ -306,7 +307,9 @@ def test_more_seeds_shares_and_sources_extend_a_study(finished, data, pool, monk
     trained = []
     original = constituents.train_phases
     monkeypatch.setattr(
-        constituents, "train_phases", lambda *a, **k: (trained.append(k["folder"].name), original(*a, **k))[1]
+        synthetic_share,
+        "train_phases",
+        lambda *a, **k: (trained.append(k["folder"].name), original(*a, **k))[1],
     )
     grid = replace(TINY, bases=("few good",), shares=(0, 50, 100), sources=("vqvae", "few"))
     run(grid, data, {"vqvae": pool, "few": pool[:5]}, folder, **QUIET)

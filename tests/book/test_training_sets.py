@@ -9,9 +9,10 @@ import pytest
 
 from microlab.book.experiments import training_sets
 from microlab.book.experiments.training_sets import LABELLED, SETS, Study, run, summary, without_training
+from microlab.data.micrograph import Micrograph
 from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, translate
-from microlab.pipelines.samples import Sample, Target, virtual_sample
+from microlab.pipelines.samples import Target, virtual_sample
 from microlab.pipelines.train_style import fidelity, flat_images, train_style
 from microlab.pipelines.training_pairs import labelled_pairs, simulated_pairs
 from microlab.simulate import library
@@ -30,9 +31,9 @@ def structures(tmp_path_factory) -> list[library.Structure]:
 @pytest.fixture(scope="module")
 def target() -> Target:
     field = virtual_sample(3, size=128, grains=16, steps=40)
-    left = replace(field, image=field.image[:, :64].copy(), truth=field.truth[:, :64].copy())
-    right = replace(field, image=field.image[:, 64:].copy(), truth=field.truth[:, 64:].copy())
-    return Target("stand-in", left.image, left.truth, right, virtual=True)
+    left = replace(field, image=field.image[:, :64].copy(), boundary=field.boundary[:, :64].copy())
+    right = replace(field, image=field.image[:, 64:].copy(), boundary=field.boundary[:, 64:].copy())
+    return Target("stand-in", left, right, virtual=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +68,16 @@ def test_another_round_over_the_library_gives_other_greys(structures) -> None:
 
 
 def test_few_patches_come_from_few_places_and_the_seed_chooses_them(target) -> None:
+    size, shape = target.style.image.size, target.style.shape
     tagged = replace(
-        target, style=np.linspace(0, 1, target.style.size, dtype=np.float32).reshape(target.style.shape)
+        target, style=replace(target.style, image=np.linspace(0, 1, size, dtype=np.float32).reshape(shape))
     )
     one = labelled_pairs(tagged, 1.0, 6, patches=1, side=32, seed=0)
     assert all(image.shape == (32, 32) for image, _ in one)
     greys = [np.median(image) for image, _ in one]
     assert np.ptp(greys) < 0.5 * 255
     everything = labelled_pairs(tagged, 1.0, 2, patches=None, side=32, seed=0)
-    assert everything[0][0].shape == target.style.shape
+    assert everything[0][0].shape == target.style.image.shape
     with pytest.raises(ValueError, match="holds 8 patches of 32 pixels, 9 were asked for"):
         labelled_pairs(target, 1.0, 2, patches=9, side=32, seed=0)
 
@@ -83,7 +85,7 @@ def test_few_patches_come_from_few_places_and_the_seed_chooses_them(target) -> N
 def test_sets_that_say_they_are_labour_free_never_see_the_mask(
     target, structures, generators, tmp_path
 ) -> None:
-    blind = replace(target, labelled=None)
+    blind = replace(target, style=replace(target.style, boundary=None))
     free = [name for name in SETS if name not in LABELLED]
     options = {"seeds": (0,), "progress": False, "device": "cpu"}
     table = run(blind, 1.0, structures, generators, tmp_path / "free", TINY, sets=free, **options)
@@ -93,7 +95,7 @@ def test_sets_that_say_they_are_labour_free_never_see_the_mask(
 
 
 def test_the_scored_half_is_never_trained_on(target, structures, generators, tmp_path, monkeypatch) -> None:
-    hidden = Sample("test", None, None, None, True, "")  # reading it would raise
+    hidden = Micrograph(None)  # reading it would raise
     monkeypatch.setattr(training_sets, "evaluate", lambda *_, **__: {"grain IoU": 0.5})
     table = run(
         replace(target, test=hidden),
@@ -162,7 +164,15 @@ def test_a_faithful_image_scores_well_and_another_structure_does_not(structures)
 def test_a_trained_style_comes_with_its_card(structures, target, tmp_path) -> None:
     config = StyleConfig(width=4, blocks=1, layers=1, crop=32, steps=2)
     path = train_style(
-        "toy", [target.style], 1.0, structures, tmp_path, config, held_out=1, progress=False, device="cpu"
+        "toy",
+        [target.style.image],
+        1.0,
+        structures,
+        tmp_path,
+        config,
+        held_out=1,
+        progress=False,
+        device="cpu",
     )
     generator = Generator.from_weights(path)
     made = translate(generator, flat_images(structures)[0])
@@ -173,4 +183,4 @@ def test_a_trained_style_comes_with_its_card(structures, target, tmp_path) -> No
     assert card["style"]["steps"] == 2
     assert "held-out simulations: displacement, px" in card["scores"]
     with pytest.raises(ValueError, match="held_out"):
-        train_style("toy", [target.style], 1.0, structures, tmp_path, config, held_out=3)
+        train_style("toy", [target.style.image], 1.0, structures, tmp_path, config, held_out=3)

@@ -62,7 +62,7 @@ def test_refine_writes_every_map_and_says_how_it_ended(tmp_path, foil, weights):
         result.stdout,
     )
     assert {f.name for f in (out / "foil").iterdir()} == FILES
-    direct = run_route(images.read_image(foil).pixels, load_route(weights), device="cpu")
+    direct = run_route(images.read_image(foil).image, load_route(weights), device="cpu")
     record = json.loads((out / "foil" / "run.json").read_text(encoding="utf-8"))
     assert record["iterations"] == int(line[1]) == direct.refinement.iterations
     assert record["converged"] is True

@@ -151,11 +151,12 @@ def test_real_sets_have_the_sizes_and_types_that_are_promised(name, split, count
         assert sample.image.dtype == np.float32
         assert 0 <= sample.image.min() < sample.image.max() <= 1
         assert sample.pixel_size == dataset.pixel_size
-        if sample.mask is not None:
-            assert sample.mask.shape == shape
-            assert sample.mask.dtype == (np.uint8 if dataset.classes else bool)
+        mask = sample.classes if dataset.classes else sample.boundary
+        if mask is not None:
+            assert mask.shape == shape
+            assert mask.dtype == (np.uint8 if dataset.classes else bool)
     if dataset.classes:
-        assert set(np.unique([sample.mask for sample in samples])) == set(range(len(dataset.classes)))
+        assert set(np.unique([sample.classes for sample in samples])) == set(range(len(dataset.classes)))
 
 
 @pytest.mark.parametrize("name", ["uhcs", "superalloy"])
@@ -166,18 +167,18 @@ def test_splits_share_no_image_and_leave_none_out(name):
 
 
 def test_perovskite_shows_no_mask_outside_its_test_half_unless_asked():
-    assert real("perovskite", "style")[0].mask is None
-    assert real("perovskite")[0].mask is None
-    assert real("perovskite", "test")[0].mask is not None
-    assert real("perovskite", "style", labelled=True)[0].mask.any()
-    assert real("perovskite", "test", labelled=False)[0].mask is None
+    assert real("perovskite", "style")[0].boundary is None
+    assert real("perovskite")[0].boundary is None
+    assert real("perovskite", "test")[0].boundary is not None
+    assert real("perovskite", "style", labelled=True)[0].boundary.any()
+    assert real("perovskite", "test", labelled=False)[0].boundary is None
 
 
 def test_the_halves_of_perovskite_are_disjoint_and_make_up_the_whole():
     whole = real("perovskite", labelled=True)[0]
     halves = [real("perovskite", split, labelled=True)[0] for split in ("style", "test")]
     assert np.array_equal(np.hstack([half.image for half in halves]), whole.image)
-    assert np.array_equal(np.hstack([half.mask for half in halves]), whole.mask)
+    assert np.array_equal(np.hstack([half.boundary for half in halves]), whole.boundary)
 
 
 def test_perovskite_has_no_dark_frame_left():
@@ -191,11 +192,11 @@ def test_perovskite_has_no_dark_frame_left():
 def test_boundaries_are_the_darker_thin_minority(name, split):
     # In all three, boundaries are darker than grains. A swapped or inverted mask fails each line.
     for sample in real(name, split)[:5]:
-        assert sample.mask.mean() < 0.35
-        assert sample.image[sample.mask].mean() < sample.image[~sample.mask].mean()
+        assert sample.boundary.mean() < 0.35
+        assert sample.image[sample.boundary].mean() < sample.image[~sample.boundary].mean()
         thickest = ndimage.distance_transform_edt
-        assert np.quantile(thickest(sample.mask)[sample.mask], 0.9) < np.quantile(
-            thickest(~sample.mask)[~sample.mask], 0.9
+        assert np.quantile(thickest(sample.boundary)[sample.boundary], 0.9) < np.quantile(
+            thickest(~sample.boundary)[~sample.boundary], 0.9
         )
 
 
@@ -203,28 +204,28 @@ def test_boundaries_are_the_darker_thin_minority(name, split):
 def test_masks_lie_on_their_images(name, split):
     # Moved or mirrored, a mask meets brighter pixels than in its place.
     sample = real(name, split)[0]
-    in_place = sample.image[sample.mask].mean()
-    for other in (sample.mask[::-1], sample.mask[:, ::-1], np.roll(sample.mask, 12, axis=0)):
+    in_place = sample.image[sample.boundary].mean()
+    for other in (sample.boundary[::-1], sample.boundary[:, ::-1], np.roll(sample.boundary, 12, axis=0)):
         assert in_place < sample.image[other].mean()
 
 
 def test_steel_closes_about_226_grains():
     sample = real("steel")[0]
-    _, count = ndimage.label(~sample.mask)  # 4-connected
+    _, count = ndimage.label(~sample.boundary)  # 4-connected
     assert 180 < count < 280
 
 
 def test_classes_of_uhcs_and_superalloy_look_as_their_names_say():
     for sample in real("uhcs", "train"):
-        levels = [sample.image[sample.mask == k].mean() for k in np.unique(sample.mask)]
-        present = list(np.unique(sample.mask))
+        levels = [sample.image[sample.classes == k].mean() for k in np.unique(sample.classes)]
+        present = list(np.unique(sample.classes))
         if 3 in present:  # etched carbide particles and needles stand out bright from the matrix
             assert levels[present.index(3)] > levels[present.index(0)]
         assert levels[present.index(2)] > levels[present.index(0)]
     for sample in real("superalloy", "test"):
         sizes = []
         for k in (1, 2):  # secondary precipitates are far larger than tertiary ones
-            parts, count = ndimage.label(sample.mask == k)
+            parts, count = ndimage.label(sample.classes == k)
             sizes.append(np.median(ndimage.sum_labels(np.ones(parts.shape), parts, np.arange(1, count + 1))))
         assert sizes[0] > 3 * sizes[1]
-        assert sample.image[sample.mask > 0].mean() < sample.image[sample.mask == 0].mean()
+        assert sample.image[sample.classes > 0].mean() < sample.image[sample.classes == 0].mean()

@@ -48,9 +48,9 @@ def test_eight_bits_are_divided_by_255(tmp_path, suffix, compression):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(stored).save(path, **({"compression": compression} if compression else {}))
     image = read_image(path)
-    assert image.pixels.dtype == np.float32
+    assert image.image.dtype == np.float32
     assert image.bits == 8
-    assert np.array_equal(image.pixels, stored.astype(np.float32) / np.float32(255))
+    assert np.array_equal(image.image, stored.astype(np.float32) / np.float32(255))
 
 
 def test_sixteen_bits_and_twelve_bits_in_sixteen_find_their_white(tmp_path):
@@ -61,17 +61,17 @@ def test_sixteen_bits_and_twelve_bits_in_sixteen_find_their_white(tmp_path):
             tifffile.imwrite(path, stored) if path.suffix == ".tif" else Image.fromarray(stored).save(path)
             image = read_image(path)
             assert image.bits == bits
-            np.testing.assert_allclose(image.pixels, stored / white, atol=1e-7)
-    assert read_image(path, bits=16).pixels.max() == pytest.approx(4095 / 65535)
+            np.testing.assert_allclose(image.image, stored / white, atol=1e-7)
+    assert read_image(path, bits=16).image.max() == pytest.approx(4095 / 65535)
 
 
 def test_floating_point_in_the_unit_range_is_kept_and_other_ranges_are_stretched(tmp_path):
     grey = np.random.default_rng(0).random((30, 30), dtype=np.float32)
     tifffile.imwrite(tmp_path / "unit.tif", grey)
-    assert np.array_equal(read_image(tmp_path / "unit.tif").pixels, grey)
+    assert np.array_equal(read_image(tmp_path / "unit.tif").image, grey)
     for other in (grey * 700 - 20, (grey * 1e6).astype(np.int32), (grey * 1e9).astype(np.uint32)):
         tifffile.imwrite(tmp_path / "other.tif", other)
-        pixels = read_image(tmp_path / "other.tif").pixels
+        pixels = read_image(tmp_path / "other.tif").image
         assert (pixels.min(), pixels.max()) == (0, 1)
         np.testing.assert_allclose(pixels, (other - other.min()) / np.ptp(other.astype(float)), atol=1e-6)
 
@@ -81,12 +81,12 @@ def test_colour_becomes_luminance_and_transparency_is_dropped(tmp_path):
     red[..., 0] = 255  # fully transparent red
     for path in (tmp_path / "red.png", tmp_path / "red.tif"):
         Image.fromarray(red).save(path)
-        np.testing.assert_allclose(read_image(path).pixels, 0.2126, atol=1e-4)
+        np.testing.assert_allclose(read_image(path).image, 0.2126, atol=1e-4)
     grey = levels((20, 20))
     tifffile.imwrite(tmp_path / "grey.tif", np.stack([grey] * 3), planarconfig="separate", photometric="rgb")
-    assert np.array_equal(read_image(tmp_path / "grey.tif").pixels, grey / np.float32(255))
+    assert np.array_equal(read_image(tmp_path / "grey.tif").image, grey / np.float32(255))
     Image.fromarray(np.stack([grey, grey // 2], axis=-1), "LA").save(tmp_path / "la.png")
-    assert np.array_equal(read_image(tmp_path / "la.png").pixels, grey / np.float32(255))
+    assert np.array_equal(read_image(tmp_path / "la.png").image, grey / np.float32(255))
 
 
 def test_palettes_and_inverted_tiffs_are_resolved(tmp_path):
@@ -95,15 +95,15 @@ def test_palettes_and_inverted_tiffs_are_resolved(tmp_path):
     palette.putpalette(np.repeat(255 - np.arange(256), 3).astype(np.uint8).tobytes())  # index 0 is white
     for name in ("p.png", "p.tif", "p.gif"):
         palette.save(tmp_path / name)
-        assert np.array_equal(read_image(tmp_path / name).pixels, (255 - stored) / np.float32(255)), name
+        assert np.array_equal(read_image(tmp_path / name).image, (255 - stored) / np.float32(255)), name
     tifffile.imwrite(tmp_path / "inverted.tif", stored, photometric="miniswhite")
-    assert np.array_equal(read_image(tmp_path / "inverted.tif").pixels, (255 - stored) / np.float32(255))
+    assert np.array_equal(read_image(tmp_path / "inverted.tif").image, (255 - stored) / np.float32(255))
 
 
 def test_jpeg_is_read_within_its_compression_noise(tmp_path):
     ramp = np.linspace(0, 1, 64 * 80, dtype=np.float32).reshape(64, 80)
     write_image(tmp_path / "a.jpg", ramp)
-    assert np.abs(read_image(tmp_path / "a.jpg").pixels - ramp).max() < 0.03
+    assert np.abs(read_image(tmp_path / "a.jpg").image - ramp).max() < 0.03
 
 
 # --- pixel size ------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_data_bar_of_an_fei_image_is_cut_by_its_own_height(tmp_path):
     write_fei(tmp_path / "fei.tif", stored, scanned_rows=80)
     image = read_image(tmp_path / "fei.tif")
     assert image.data_bar_height == 10
-    assert np.array_equal(image.pixels, stored[:80] / np.float32(255))
+    assert np.array_equal(image.image, stored[:80] / np.float32(255))
 
 
 @pytest.mark.parametrize(
@@ -245,13 +245,13 @@ def test_data_bar_is_found_after_jpeg_compression_and_cut(tmp_path):
     Image.fromarray(with_bar(micrograph(), 40, 0, True)).save(tmp_path / "a.jpg", quality=80)
     image = read_image(tmp_path / "a.jpg")
     assert abs(image.data_bar_height - 40) <= 1
-    assert image.pixels.shape[0] == 340 - image.data_bar_height
+    assert image.image.shape[0] == 340 - image.data_bar_height
 
 
 def test_data_bar_of_a_given_height_is_cut_and_zero_keeps_it(tmp_path):
     Image.fromarray(with_bar(micrograph(), 40, 0, False)).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", data_bar=25).pixels.shape == (315, 400)
-    assert read_image(tmp_path / "a.png", data_bar=0).pixels.shape == (340, 400)
+    assert read_image(tmp_path / "a.png", data_bar=25).image.shape == (315, 400)
+    assert read_image(tmp_path / "a.png", data_bar=0).image.shape == (340, 400)
     for wrong in (-1, 330, "bottom"):
         with pytest.raises(ImageError, match="data bar"):
             read_image(tmp_path / "a.png", data_bar=wrong)
@@ -327,7 +327,7 @@ def test_every_bad_file_gives_one_line_that_names_it(tmp_path, name, caplog):
 def test_pages_are_read_by_explicit_choice(tmp_path):
     stack = levels((3, 20, 20))
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    assert np.array_equal(read_image(tmp_path / "a.tif", page=1).pixels, stack[1] / np.float32(255))
+    assert np.array_equal(read_image(tmp_path / "a.tif", page=1).image, stack[1] / np.float32(255))
     with pytest.raises(ImageError, match="no page 3"):
         read_image(tmp_path / "a.tif", page=3)
     with pytest.raises(ImageError, match="no page -1"):
@@ -339,7 +339,7 @@ def test_a_thumbnail_is_not_a_second_page(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
         tif.write(stored, metadata=None)
         tif.write(stored[::4, ::4], subfiletype=1, metadata=None)
-    assert np.array_equal(read_image(tmp_path / "a.tif").pixels, stored / np.float32(255))
+    assert np.array_equal(read_image(tmp_path / "a.tif").image, stored / np.float32(255))
 
 
 def test_bits_that_cannot_hold_the_values_are_refused(tmp_path):
@@ -395,7 +395,7 @@ def test_a_stack_is_read_as_frames_of_one_size_with_the_unit_of_a_pixel(tmp_path
         assert tif.imagej_metadata["frames"] == 3
         assert np.array_equal(tif.asarray(), stack)
     second = read_image(path, data_bar=0, page=1)
-    assert np.array_equal(second.pixels, stack[1])
+    assert np.array_equal(second.image, stack[1])
     assert second.pixel_size == pytest.approx(0.002, rel=1e-3)
 
 
@@ -429,7 +429,7 @@ def test_written_images_read_back_within_half_a_level(
     path = write_image(tmp_path_factory.mktemp("i") / f"a.{suffix}", image, pixel_size=pixel_size, bits=bits)
     back = read_image(path, data_bar=0)
     half_level = 0 if bits == 32 else 0.5 / (2**bits - 1) + 1e-7
-    assert np.abs(back.pixels - image).max() <= half_level
+    assert np.abs(back.image - image).max() <= half_level
     if pixel_size is None:
         assert back.pixel_size is None
     else:

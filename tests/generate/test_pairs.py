@@ -249,7 +249,7 @@ def test_least_areas_lose_no_more_than_the_share() -> None:
 
 @pytest.mark.skipif(not available("uhcs"), reason="uhcs is not on this machine")
 def test_the_paper_s_200_px_erase_the_spheroidite_of_uhcs_and_learnt_areas_do_not() -> None:
-    masks = [sample.mask for sample in load("uhcs", "train")]
+    masks = [sample.classes for sample in load("uhcs", "train")]
 
     def left(min_area: int | tuple[int, ...]) -> float:
         cleaned = [clean_mask(mask, 4, min_area=min_area) for mask in masks]

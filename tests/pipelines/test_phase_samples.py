@@ -11,7 +11,7 @@ from skimage.measure import label, regionprops
 
 from microlab import plotting
 from microlab.data import datasets
-from microlab.data.datasets import Sample
+from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
 from microlab.pipelines.samples import corner_patches, few_many
 from microlab.render.steel import virtual_phases
@@ -19,27 +19,27 @@ from microlab.render.steel import virtual_phases
 real_only = pytest.mark.skipif(not datasets.available("uhcs"), reason="wants the real images")
 
 
-def numbered(name: str = "field", shape: tuple[int, int] = (484, 645)) -> Sample:
+def numbered(name: str = "field", shape: tuple[int, int] = (484, 645)) -> Micrograph:
     """A field in which every pixel knows its place."""
-    return Sample(name, np.arange(np.prod(shape)).reshape(shape), np.zeros(shape, np.uint8), None)
+    return Micrograph(np.arange(np.prod(shape)).reshape(shape), name=name, classes=np.zeros(shape, np.uint8))
 
 
 def shared(patches: list) -> int:
     """Pixels in two patches at once, counted pixel by pixel."""
-    return sum(np.intersect1d(a[1], b[1]).size for a, b in itertools.combinations(patches, 2))
+    return sum(np.intersect1d(a.image, b.image).size for a, b in itertools.combinations(patches, 2))
 
 
-def target(train: int = 6, val: int = 3, test: int = 2) -> samples.PhaseTarget:
+def target(train: int = 6, val: int = 3, test: int = 2) -> samples.LabelledFields:
     parts = {
         part: [numbered(f"{part}{k:02d}", (60, 80)) for k in range(n)]
         for part, n in (("train", train), ("val", val), ("test", test))
     }
-    return samples.PhaseTarget("small", **parts, classes=("a",), virtual=True, about="")
+    return samples.LabelledFields("small", **parts, classes=("a",), virtual=True, about="")
 
 
 def test_three_patches_of_a_field_share_no_more_than_they_must() -> None:
     patches = corner_patches([numbered()])
-    assert [image.shape for _, image, _ in patches] == [(256, 256)] * 3
+    assert [patch.shape for patch in patches] == [(256, 256)] * 3
     # Two patches are 28 rows higher than the field, so every pair shares them; three are 123 columns wider.
     assert shared(patches) == (2 * 256 - 484) * (3 * 256 - 645)
 
@@ -61,14 +61,15 @@ def test_four_patches_fill_a_square_field_without_overlap() -> None:
 @pytest.mark.parametrize("shape", [(256, 256), (256, 300), (600, 257)])
 def test_patches_never_leave_the_field_and_carry_their_mask(per_field: int, shape: tuple[int, int]) -> None:
     field = numbered(shape=shape)
-    field = Sample("f", field.image, (field.image % 4).astype(np.uint8), None)
+    field = Micrograph(field.image, name="f", classes=(field.image % 4).astype(np.uint8))
     patches = corner_patches([field], 256, per_field)
     assert len(patches) == per_field
-    for name, image, mask in patches:
+    for patch in patches:
+        image = patch.image
         top, left = divmod(int(image[0, 0]), shape[1])
-        assert name == f"f_y{top}_x{left}"
+        assert patch.name == f"f_y{top}_x{left}"
         assert np.array_equal(image, field.image[top : top + 256, left : left + 256])
-        assert np.array_equal(mask, image % 4)
+        assert np.array_equal(patch.classes, image % 4)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,13 @@ def test_impossible_patches_are_refused(arguments: dict, message: str) -> None:
 
 
 def test_a_field_without_mask_is_refused() -> None:
-    with pytest.raises(ValueError, match="wood: has no mask"):
-        corner_patches([Sample("wood", np.zeros((9, 9)), None, None)], 4)
+    with pytest.raises(ValueError, match="wood: has no class map"):
+        corner_patches([Micrograph(np.zeros((9, 9)), name="wood")], 4)
 
 
 def test_few_patches_are_some_of_the_many_and_come_from_few_fields() -> None:
     sets = few_many(target(), 32, few_train=7, few_val=2)
-    names = {key: [name for name, _, _ in patches] for key, patches in sets.items()}
+    names = {key: [patch.name for patch in patches] for key, patches in sets.items()}
     assert [len(names[key]) for key in ("many_train", "many_val", "few_train", "few_val")] == [18, 9, 7, 2]
     assert set(names["few_train"]) < set(names["many_train"])
     assert set(names["few_val"]) < set(names["many_val"])
@@ -106,7 +107,7 @@ def test_more_few_patches_than_there_are_is_refused(count: int) -> None:
 
 @real_only
 def test_of_the_real_steel_no_test_field_is_in_training() -> None:
-    sets = few_many(samples.phase_target("uhcs"))
+    sets = few_many(samples.labelled_fields("uhcs"))
     assert {key: len(patches) for key, patches in sets.items()} == {
         "many_train": 48,
         "many_val": 12,
@@ -114,27 +115,27 @@ def test_of_the_real_steel_no_test_field_is_in_training() -> None:
         "few_val": 5,
         "test": 4,
     }
-    fields = {key: {name.split("_")[0] for name, _, _ in patches} for key, patches in sets.items()}
+    fields = {key: {patch.name.split("_")[0] for patch in patches} for key, patches in sets.items()}
     assert len(fields["many_train"] | fields["many_val"] | fields["test"]) == 16 + 4 + 4
     assert fields["few_train"] == {"uhcs" + n for n in ("0007", "0312", "0360", "0596", "1176", "1579")}
     assert fields["few_val"] == {"uhcs0075", "uhcs1061"}
     # A name could lie: no row of a test image, 256 px from either edge, is in a training or validation patch.
     learnt = {
-        row.tobytes() for key in ("many_train", "many_val") for _, image, _ in sets[key] for row in image
+        row.tobytes() for key in ("many_train", "many_val") for patch in sets[key] for row in patch.image
     }
     tested = {
-        row[part].tobytes() for _, image, _ in sets["test"] for row in image for part in np.s_[:256, -256:]
+        row[part].tobytes() for patch in sets["test"] for row in patch.image for part in np.s_[:256, -256:]
     }
     assert not learnt & tested
 
 
 @real_only
 def test_real_masks_hold_the_classes_that_the_target_names() -> None:
-    real = samples.phase_target("uhcs")
+    real = samples.labelled_fields("uhcs")
     assert not real.virtual
     for field in real.train + real.val + real.test:
-        assert field.mask.max() < len(real.classes) == 4
-        assert field.mask.shape == field.image.shape
+        assert field.classes.max() < len(real.classes) == 4
+        assert field.classes.shape == field.image.shape
 
 
 def test_every_class_has_a_colour_of_its_own() -> None:
@@ -151,7 +152,7 @@ def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypat
         raise datasets.DatasetError("no network")
 
     monkeypatch.setattr(datasets, "fetch", out_of_reach)
-    made = samples.phase_target_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
+    made = samples.labelled_fields_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
     assert made.virtual
     assert made.name == "virtual stand-in for superalloy"
     assert "Virtual" in made.about
@@ -160,60 +161,60 @@ def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypat
     assert len({field.name for field in made.train + made.val + made.test}) == 6
     assert not recwarn.list  # a page of the book would show a warning
     assert capfd.readouterr() == ("", "")
-    again = samples.phase_target_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
+    again = samples.labelled_fields_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
     assert np.array_equal(made.test[0].image, again.test[0].image)
 
 
 def test_an_unknown_material_is_refused() -> None:
-    for make in (samples.phase_target, samples.phase_target_or_stand_in):
+    for make in (samples.labelled_fields, samples.labelled_fields_or_stand_in):
         with pytest.raises(ValueError, match="name must be one of uhcs, superalloy, got 'copper'"):
             make("copper")
 
 
 @pytest.fixture(scope="module")
-def virtual() -> list[Sample]:
+def virtual() -> list[Micrograph]:
     return virtual_phases(40)
 
 
-def test_virtual_fields_have_the_class_fractions_of_the_real_steel(virtual: list[Sample]) -> None:
-    fractions = np.array([np.bincount(f.mask.ravel(), minlength=4) / f.mask.size for f in virtual])
+def test_virtual_fields_have_the_class_fractions_of_the_real_steel(virtual: list[Micrograph]) -> None:
+    fractions = np.array([np.bincount(f.classes.ravel(), minlength=4) / f.classes.size for f in virtual])
     # Means of the 24 real fields; a mean of 40 virtual ones has a standard error of 0.010 at most.
     np.testing.assert_allclose(fractions.mean(axis=0), [0.744, 0.130, 0.100, 0.027], atol=0.03)
     needles = fractions[:, 3]
     assert 0 < (needles == 0).mean() < 0.5  # absent from some fields, not from most
 
 
-def test_virtual_needles_are_long_and_particles_are_small(virtual: list[Sample]) -> None:
+def test_virtual_needles_are_long_and_particles_are_small(virtual: list[Micrograph]) -> None:
     needles = [
-        region for field in virtual for region in regionprops(label(field.mask == 3)) if region.area > 50
+        region for field in virtual for region in regionprops(label(field.classes == 3)) if region.area > 50
     ]
-    particles = [r.area for field in virtual for r in regionprops(label(field.mask == 2))]
+    particles = [r.area for field in virtual for r in regionprops(label(field.classes == 2))]
     assert np.median([n.axis_major_length / n.axis_minor_length for n in needles]) > 5
     assert 2 <= np.median(particles) <= 8  # px; 3 in the real masks
-    widths = [2 * distance_transform_edt(field.mask == 1).max() for field in virtual]
+    widths = [2 * distance_transform_edt(field.classes == 1).max() for field in virtual]
     assert 25 < np.median(widths) < 60  # px at the thickest place; 90 % of the real network are below 55
 
 
-def test_in_a_virtual_picture_the_classes_differ_as_in_a_real_one(virtual: list[Sample]) -> None:
+def test_in_a_virtual_picture_the_classes_differ_as_in_a_real_one(virtual: list[Micrograph]) -> None:
     """Real means of the classes less the matrix's: -0.05 network, 0.34 spheroidite, 0.20 Widmanstätten."""
     for phase, low, high in ((1, -0.15, 0.02), (2, 0.15, 0.45), (3, 0.1, 0.45)):
         contrast = [
-            field.image[field.mask == phase].mean() - field.image[field.mask == 0].mean()
+            field.image[field.classes == phase].mean() - field.image[field.classes == 0].mean()
             for field in virtual
-            if (field.mask == phase).sum() > 200
+            if (field.classes == phase).sum() > 200
         ]
         assert low < np.median(contrast) < high
     assert np.std([field.image.mean() for field in virtual]) > 0.02  # different brightness
 
 
-def test_virtual_fields_are_repeatable_and_do_not_depend_on_how_many(virtual: list[Sample]) -> None:
+def test_virtual_fields_are_repeatable_and_do_not_depend_on_how_many(virtual: list[Micrograph]) -> None:
     for field, again in zip(virtual, virtual_phases(2, seed=np.random.default_rng(0)), strict=False):
         assert np.array_equal(field.image, again.image)
-        assert np.array_equal(field.mask, again.mask)
+        assert np.array_equal(field.classes, again.classes)
     assert field.image.dtype == np.float32
-    assert field.mask.dtype == np.uint8
+    assert field.classes.dtype == np.uint8
     assert 0 <= field.image.min() < field.image.max() <= 1
-    assert not np.array_equal(virtual[0].mask, virtual_phases(1, seed=1)[0].mask)
+    assert not np.array_equal(virtual[0].classes, virtual_phases(1, seed=1)[0].classes)
     assert virtual_phases(1, (60, 91))[0].image.shape == (60, 91)
 
 

@@ -20,10 +20,10 @@ def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypat
     assert "virtual" in made.name
     assert "steel" in made.test.about
     assert "no network" in made.test.about
-    assert made.style.shape == made.labelled.shape == made.test.image.shape
-    assert made.labelled.dtype == bool
+    assert made.style.shape == made.style.boundary.shape == made.test.shape
+    assert made.style.boundary.dtype == bool
     assert not recwarn.list  # a page of the book would show a warning
-    assert np.array_equal(made.style, samples.target_or_stand_in("steel").style)
+    assert np.array_equal(made.style.image, samples.target_or_stand_in("steel").style.image)
 
 
 def test_an_unknown_target_is_refused() -> None:
@@ -40,5 +40,5 @@ def test_the_halves_of_a_real_target_make_the_whole_field(name: str) -> None:
     real = samples.target_or_stand_in(name)
     (field,) = datasets.load(name, labelled=True)
     assert not real.virtual
-    assert np.array_equal(np.hstack([real.style, real.test.image]), field.image)
-    assert np.array_equal(np.hstack([real.labelled, real.test.truth]), field.mask)
+    assert np.array_equal(np.hstack([real.style.image, real.test.image]), field.image)
+    assert np.array_equal(np.hstack([real.style.boundary, real.test.boundary]), field.boundary)

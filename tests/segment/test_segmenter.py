@@ -146,7 +146,7 @@ def test_a_perfect_segmentation_scores_perfectly():
 
 def test_the_trivial_predictor_scores_what_it_deserves(segmenter):
     image, truth = grid(4, 5)
-    sample = samples.Sample("grid", image, truth, None, True, "drawn")
+    sample = Micrograph(image, name="grid", boundary=truth, virtual=True, about="drawn")
     table = samples.compare(sample, segmenter.segment(image))
     assert list(table.index) == [
         "U-Net",
@@ -173,9 +173,9 @@ def test_the_virtual_sample_is_seeded_labelled_and_true():
     assert "virtual" in one.about
     assert one.pixel_size is None
     # grooves are dark: the truth must lie where the image is
-    assert one.image[one.truth].mean() < one.image[~one.truth].mean() - 0.1
-    shifted = np.roll(one.truth, 8, axis=1)
-    assert one.image[one.truth].mean() < one.image[shifted].mean() - 0.05
+    assert one.image[one.boundary].mean() < one.image[~one.boundary].mean() - 0.1
+    shifted = np.roll(one.boundary, 8, axis=1)
+    assert one.image[one.boundary].mean() < one.image[shifted].mean() - 0.05
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ def test_real_samples_are_the_test_halves_and_never_called_virtual():
     assert steel.pixel_size == 0.2252
     for sample in (perovskite, steel):
         assert not sample.virtual
-        assert sample.truth.dtype == bool
-        assert 0.05 < sample.truth.mean() < 0.3
+        assert sample.boundary.dtype == bool
+        assert 0.05 < sample.boundary.mean() < 0.3

@@ -10,7 +10,7 @@ import torch
 from edge_nets import save_route
 
 from microlab.book.experiments.weak_boundaries import nothing
-from microlab.data.datasets import Sample
+from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import TOLERANCES, mask_grains
 from microlab.render.tem import TEMConfig, tem_pair
 from microlab.segment.edge_segmenter import TEMRoute, load_route
@@ -32,11 +32,11 @@ from studies.tem.real import (
 
 
 @pytest.fixture(scope="module")
-def tiles() -> list[Sample]:
+def tiles() -> list[Micrograph]:
     """Eight tiles just large enough for a crop."""
     config = TEMConfig(shape=(96, 96), grain_area=(600.0, 900.0))
     pairs = [tem_pair(seed, config) for seed in range(8)]
-    return [Sample(f"tile {k}", pair.image, pair.target, None) for k, pair in enumerate(pairs)]
+    return [Micrograph(pair.image, name=f"tile {k}", boundary=pair.target) for k, pair in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +76,18 @@ def test_the_stand_in_is_virtual_tiles_with_masks_large_enough_to_train():
         assert a.name == b.name
         assert a.name.startswith("virtual")
         np.testing.assert_array_equal(a.image, b.image)
-        assert a.mask.dtype == bool
-        assert a.image.shape == a.mask.shape == (192, 192)
-        assert 0.02 < a.mask.mean() < 0.2
+        assert a.boundary.dtype == bool
+        assert a.image.shape == a.boundary.shape == (192, 192)
+        assert 0.02 < a.boundary.mean() < 0.2
     assert len({sample.image.tobytes() for sample in again}) == 3
-    assert min(again[0].mask.shape) >= fine_tuning(0).first.crop
+    assert min(again[0].boundary.shape) >= fine_tuning(0).first.crop
 
 
 # ---- scores ----------------------------------------------------------------------------------------------
 
 
 def test_a_perfect_answer_has_no_error_and_no_boundary_the_accuracy_of_the_background(tiles):
-    truth = tiles[0].mask
+    truth = tiles[0].boundary
     scores = score_real(truth, (truth, mask_grains(truth)))
     right = {"accuracy", "grain IoU", *(f"boundary F1, {t:g} px" for t in TOLERANCES)}
     assert {name for name, value in scores.items() if value == 1} >= right
@@ -107,7 +107,7 @@ def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tile
     assert set(others["seed"]) == {-1}
     assert {UNTRAINED, NOTHING} < set(others["method"])
     background = others.set_index("method").loc[NOTHING, "accuracy"]
-    assert background == pytest.approx(1 - tiles[0].mask.mean())
+    assert background == pytest.approx(1 - tiles[0].boundary.mean())
 
 
 # ---- who trains on what ----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
         if method != SYNTHETIC:
             assert network.card["finish"] == route.card["finish"]
         # A boundary of k rows too many in tile k, so that a mean tells which tiles are in it.
-        boundary = tile.mask.copy()
+        boundary = tile.boundary.copy()
         boundary[: int(tile.name[-1])] ^= True
         return boundary, mask_grains(boundary)
 
@@ -149,7 +149,7 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
         expected = 1 - np.mean([int(tile.name[-1]) / 96 for tile in test])
         for method in (SYNTHETIC, TUNED, ALONE):  # all on the same tiles
             assert rows[method, seed] == pytest.approx(expected)
-        assert rows[NOTHING, seed] == pytest.approx(1 - np.mean([tile.mask.mean() for tile in test]))
+        assert rows[NOTHING, seed] == pytest.approx(1 - np.mean([tile.boundary.mean() for tile in test]))
     assert table["method"].drop_duplicates().tolist() == [TUNED, ALONE, SYNTHETIC, NOTHING]
 
     again = membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=1)

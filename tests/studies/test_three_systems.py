@@ -17,7 +17,8 @@ from edge_nets import save_route
 from microlab.book import records
 from microlab.book.experiments import training_sets
 from microlab.data import weights
-from microlab.pipelines.samples import Sample, Target, virtual_sample
+from microlab.data.micrograph import Micrograph
+from microlab.pipelines.samples import Target, virtual_sample
 from microlab.pipelines.training_pairs import labelled_pairs, labelled_patches
 from microlab.segment.edge_segmenter import load_route
 from microlab.segment.segmenter import load_network
@@ -32,10 +33,10 @@ QUIET = {"device": "cpu", "progress": False}
 def target() -> Target:
     field = virtual_sample(3, size=128, grains=16, steps=40)
     left, right = (
-        replace(field, image=field.image[:, part].copy(), truth=field.truth[:, part].copy())
+        replace(field, image=field.image[:, part].copy(), boundary=field.boundary[:, part].copy())
         for part in (slice(64), slice(64, None))
     )
-    return Target("stand-in", left.image, left.truth, right, virtual=True)
+    return Target("stand-in", left, right, virtual=True)
 
 
 def unscored(name: str, *_) -> compare.Row:
@@ -87,11 +88,11 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
     monkeypatch.setattr(compare, "megabytes", lambda *_: 0.0)
     monkeypatch.setattr(compare, "_row", unscored)
     patches = labelled_patches(target, 1.0, 4, side=32, seed=5)
-    hidden = np.zeros_like(target.labelled)
+    hidden = np.zeros_like(target.style.boundary)
     for image, mask in patches:  # keep the mask where a patch lies, and nowhere else
         for y in range(0, 128, 32):
             for x in range(0, 64, 32):
-                if np.array_equal(target.style[y : y + 32, x : x + 32], image):
+                if np.array_equal(target.style.image[y : y + 32, x : x + 32], image):
                     hidden[y : y + 32, x : x + 32] = mask
     blind = replace(target, labelled=hidden)
     made = []
@@ -105,7 +106,7 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
 
 def test_the_scored_half_is_never_trained_on(target, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compare, "_row", unscored)
-    unreadable = replace(target, test=Sample("test", None, None, None, True, ""))  # reading it would raise
+    unreadable = replace(target, test=Micrograph(None))  # reading it would raise
     table = compare.run(unreadable, 1.0, tmp_path, SMOKE, seeds=(0,), **QUIET)
     assert list(table["name"]) == list(TRAINED)
 
@@ -125,7 +126,7 @@ def test_what_nobody_trains_is_scored_beside_a_predictor_that_knows_nothing(targ
     rows = {
         row.name: row for row in compare.untrained(target, load_route(save_route(tmp_path)), device="cpu")
     }
-    assert rows[NOTHING].scores["accuracy"] == pytest.approx(1 - target.test.truth.mean())
+    assert rows[NOTHING].scores["accuracy"] == pytest.approx(1 - target.test.boundary.mean())
     assert rows[NOTHING].scores["boundary F1, 3 px"] == 0
     assert all(row.seconds > 0 and row.seed is None for row in rows.values())
     assert rows[TEM].megabytes < rows[compare.SHIPPED].megabytes

@@ -37,11 +37,12 @@ from tqdm.auto import tqdm
 
 from microlab.book.experiments.label_noise import PoorMask, poor_mask
 from microlab.data.files import atomic
+from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import Pair
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import same_settings
 from microlab.measure import pixel
-from microlab.pipelines.samples import PhaseTarget, corner_patches, few_many
+from microlab.pipelines.samples import LabelledFields, corner_patches, few_many
 from microlab.segment.constituents import PhaseConfig, evaluate_phases, train_phases
 from microlab.training import devices
 
@@ -156,13 +157,13 @@ def field_of(pair: Pair) -> str:
 
 
 def phase_data(
-    target: PhaseTarget, grid: Grid, side: int = 256, *, per_field: int = 3, test_per_field: int = 6
+    target: LabelledFields, grid: Grid, side: int = 256, *, per_field: int = 3, test_per_field: int = 6
 ) -> PhaseData:
     """The patches of a material as a study takes them, the few of `grid` first.
 
     Parameters
     ----------
-    target : PhaseTarget
+    target : LabelledFields
     grid : Grid
     side : int
         Of the patches, pixels.
@@ -177,15 +178,15 @@ def phase_data(
     sets = few_many(target, side, per_field=per_field, few_train=grid.few, few_val=grid.few_validation)
     parts = {}
     for part, short in (("train", "train"), ("validation", "val")):
-        few = {name for name, _, _ in sets[f"few_{short}"]}
-        rest = [patch for patch in sets[f"many_{short}"] if patch[0] not in few]
+        few = {patch.name for patch in sets[f"few_{short}"]}
+        rest = [patch for patch in sets[f"many_{short}"] if patch.name not in few]
         parts[part] = _pairs([*sets[f"few_{short}"], *rest])
     test = _pairs(corner_patches(target.test, side, test_per_field))
     return PhaseData(target.name, target.classes, **parts, test=test, virtual=target.virtual)
 
 
-def _pairs(patches: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> list[Pair]:
-    return [Pair(image, mask, name) for name, image, mask in patches]
+def _pairs(patches: Sequence[Micrograph]) -> list[Pair]:
+    return [Pair(patch.image, patch.classes, patch.name) for patch in patches]
 
 
 # Smoke: does everything run? Laptop: minutes on two cores. Paper: one GPU, hours.

@@ -102,7 +102,7 @@ def evaluate(model: UNet, target: Target, zoom: float, *, device: str | None = N
     """Scores on the target's test half, as `scores.score`, by the common watershed."""
     probability = segmenter.boundary_probability(target.test.image, model, zoom, device=device)
     labels = watershed_grains(probability)
-    return score(target.test.truth, segmenter.closed_boundary(probability, labels), labels)
+    return score(target.test.boundary, segmenter.closed_boundary(probability, labels), labels)
 
 
 def run(
@@ -160,7 +160,7 @@ def run(
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(row["set"], row["seed"]) for row in rows}
     todo = [(name, seed) for seed in seeds for name in sets if (name, seed) not in done]
-    style = [resize_by(target.style, zoom)]
+    style = [resize_by(target.style.image, zoom)]
     pairs = _Pairs(target, zoom, structures, generators, study)
     for name, seed in tqdm(todo, desc=f"training sets, {target.name}", disable=not progress):
         place = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
@@ -234,13 +234,13 @@ def without_training(target: Target) -> dict[str, dict[str, float]]:
     for name, baseline in BASELINES.items():
         probability = np.asarray(baseline(target.test.image), np.float32)
         mask = probability >= 0.5
-        rows[name] = score(target.test.truth, mask, components(mask, min_area=MIN_GRAIN_AREA))
+        rows[name] = score(target.test.boundary, mask, components(mask, min_area=MIN_GRAIN_AREA))
         labels = watershed_grains(probability)
         rows[f"{name}, our watershed"] = score(
-            target.test.truth, segmenter.closed_boundary(probability, labels), labels
+            target.test.boundary, segmenter.closed_boundary(probability, labels), labels
         )
-    nothing = np.zeros_like(target.test.truth)
-    rows["trivial"] = score(target.test.truth, nothing, np.ones(nothing.shape, np.int32))
+    nothing = np.zeros_like(target.test.boundary)
+    rows["trivial"] = score(target.test.boundary, nothing, np.ones(nothing.shape, np.int32))
     return rows
 
 

@@ -171,7 +171,7 @@ def write(
     zoom: float,
 ) -> Path:
     """``uncertainty.csv`` and the page, with the picture of `montage`."""
-    looks = images.read_image(out / WORKSHOP / MONTAGE, data_bar=0).pixels
+    looks = images.read_image(out / WORKSHOP / MONTAGE, data_bar=0).image
     with atomic(out / "uncertainty.csv") as partial:
         uncertainty.to_csv(partial, float_format="%.4g")
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]

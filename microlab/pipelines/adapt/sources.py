@@ -24,7 +24,7 @@ def read_images(files: list[Path], options: Options) -> dict[str, Micrograph]:
     for file in files:
         try:
             micrograph = images.read_image(file, pixel_size=options.pixel_size, data_bar=options.data_bar)
-            segmenter.checked_image(micrograph.pixels)
+            segmenter.checked_image(micrograph.image)
         except ValueError as error:
             text = str(error)
             wrong.append(text if str(file) in text else f"{file}: {text}")
@@ -44,7 +44,7 @@ def grain_scale(
     if options.scale is not None:
         return dict.fromkeys(looked, options.scale)
     return {
-        name: segmenter.estimate_zoom(micrographs[name].pixels, *shipped, device=options.device)
+        name: segmenter.estimate_zoom(micrographs[name].image, *shipped, device=options.device)
         for name in looked
     }
 
@@ -62,9 +62,9 @@ def at_network_scale(
     least = max(LEAST_SIDE, settings.learnt.crop if settings.learns else 0)
     real = {}
     for name, micrograph in micrographs.items():
-        real[name] = stretch(resize_by(micrograph.pixels, zoom))
+        real[name] = stretch(resize_by(micrograph.image, zoom))
         if min(real[name].shape) < least:
-            height, width = micrograph.pixels.shape
+            height, width = micrograph.image.shape
             raise ValueError(
                 f"{micrograph.path}: image has {width} x {height} pixels, at its grain scale "
                 f"(zoom {zoom:.2f}) both sides need at least {int(np.ceil(least / zoom))}; "
