@@ -41,7 +41,7 @@ from torch import nn
 
 from microlab.generate.cyclegan import CycleGAN
 from microlab.generate.style import translate
-from microlab.training.devices import fastest_precision
+from microlab.training.devices import resolve_precision
 from microlab.training.fit import FitConfig, fit
 
 PEER = "pytorch-CycleGAN-and-pix2pix"
@@ -271,7 +271,7 @@ def main() -> None:
 
     print(
         f"{device}, {options.threads} threads, load average {os.getloadavg()[0]:.1f}, "
-        f"torch {torch.__version__}, probe takes {fastest_precision(device)}"
+        f"torch {torch.__version__}, auto is {resolve_precision('auto', device)}"
     )
     if not options.peer:
         print(

@@ -21,8 +21,7 @@ import torch
 
 from microlab.generate.pixelcnn import NETWORKS, Autoregressive
 from microlab.generate.sampling import draw, sample
-from microlab.training.devices import device as pick_device
-from microlab.training.devices import hardware
+from microlab.training.devices import hardware, pick_device
 
 SEED = 0
 
@@ -68,7 +67,7 @@ def main() -> None:
     positions = [(int(i) // side, int(i) % side) for i in spread]
     print(
         f"{options.batch} maps of {side} x {side} codes, {options.channels} channels, "
-        f"{options.layers} layers, {hardware(str(place))}"
+        f"{options.layers} layers, {hardware(place)}"
     )
     for kind, network in NETWORKS.items():
         if options.kind not in (None, kind):

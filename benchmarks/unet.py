@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from microlab.segment.unet import UNet, boundary_loss, predict
-from microlab.training.devices import autocast, device, fastest_precision
+from microlab.training.devices import autocast, pick_device, resolve_precision
 
 MIB = 2**20
 
@@ -66,7 +66,7 @@ def segment(side: int, mapped: bool, width: int) -> dict[str, float]:
         else:
             image, out = np.full((side, side), 0.5, np.float32), None
         model = UNet(width=width)
-        predict(model, image[:512, :512])  # warms up: threads, probe of the precision
+        predict(model, image[:512, :512])  # warms up: threads
         watcher = threading.Thread(target=watch)
         watcher.start()
         start = time.perf_counter()
@@ -96,7 +96,7 @@ def main() -> None:
     print(
         f"{torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
     )
-    print(f"probe takes {fastest_precision(device('cpu'))}\n")
+    print(f"auto is {resolve_precision('auto', pick_device('cpu'))}\n")
     print(f"seconds per training step, width {options.width}, depth 5 (best of 6)")
     print(f"{'tile, batch':>12} {'float32':>9} {'+ chan. last':>13} {'bfloat16':>9} {'+ chan. last':>13}")
     layouts = (torch.contiguous_format, torch.channels_last)

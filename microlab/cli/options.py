@@ -42,7 +42,7 @@ def network_of(weights: str | None, device: str | None) -> tuple:
     from microlab.segment import segmenter
     from microlab.training import devices
 
-    devices.device(device)
+    devices.pick_device(device)
     return segmenter.load_network(weights or segmenter.DEFAULT_WEIGHTS)
 
 
@@ -51,7 +51,7 @@ def route_of(weights: str | None, device: str | None) -> object:
     from microlab.segment import edge_segmenter
     from microlab.training import devices
 
-    devices.device(device)
+    devices.pick_device(device)
     return edge_segmenter.load_route(weights or edge_segmenter.DEFAULT_WEIGHTS)
 
 

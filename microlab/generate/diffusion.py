@@ -33,8 +33,7 @@ from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.generate.vqvae import orientations
-from microlab.training.devices import autocast, fastest_precision
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import autocast, pick_device, resolve_precision
 from microlab.training.fit import FitConfig, History, fit
 
 
@@ -338,12 +337,11 @@ def paint(
     sources = [np.random.default_rng(number) for number in rng.integers(2**63, size=n)]
     padded = np.pad(masks, ((0, 0), (0, -height % model.cell), (0, -width % model.cell)), "symmetric")
     place = pick_device(device)
-    precision = fastest_precision(place)  # its probe needs gradients, so not below
     training = model.training
     model.to(place, memory_format=model.memory_format).eval()
     pictures = np.empty(masks.shape, np.float32)
     bar = tqdm(total=n * steps, unit="step", desc="paint", disable=not progress)
-    with bar, torch.inference_mode(), autocast(place, precision):
+    with bar, torch.inference_mode(), autocast(place, resolve_precision("auto", place)):
         for start in range(0, n, batch):
             part = slice(start, start + batch)
             mask = torch.as_tensor(padded[part].astype(np.int64), device=place)

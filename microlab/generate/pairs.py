@@ -17,7 +17,7 @@ from microlab.data.pairs import Pair, check_classes
 from microlab.generate.masks import clean_mask
 from microlab.generate.sampling import sample
 from microlab.generate.vqvae import DOWNSAMPLING, VQVAE, channel_count
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import pick_device
 
 
 def pack(

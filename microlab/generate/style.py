@@ -21,7 +21,7 @@ from microlab.data.errors import InputError
 from microlab.data.images import write_image
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import pick_device
 from microlab.training.fit import FitConfig, History, fit
 
 STYLES: dict[str, type[nn.Module]] = {"cyclegan": CycleGAN, "cut": CUT}

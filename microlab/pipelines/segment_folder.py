@@ -170,7 +170,7 @@ def load(
     """
     if method not in METHODS:
         raise ValueError(f"method must be {' or '.join(METHODS)}, got {method!r}")
-    devices.device(device)
+    devices.pick_device(device)
     name = os.fspath(weights or METHODS[method][1])
     path = Path(name)
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []

@@ -178,7 +178,7 @@ def save_networks(
     minutes : float
         Of the whole training.
     """
-    place = str(devices.device())
+    place = str(devices.pick_device())
     shared = {
         "trained_by": "microlab.pipelines.train_edge_segmenter.train_networks",
         "data": (

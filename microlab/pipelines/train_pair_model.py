@@ -45,8 +45,7 @@ from microlab.generate.vqvae import (
     train_vqvae,
 )
 from microlab.generate.vqvae import PAPER as PAPER_VQVAE
-from microlab.training.devices import device as pick_device
-from microlab.training.devices import hardware
+from microlab.training.devices import hardware, pick_device
 from microlab.training.fit import History
 from microlab.training.profiles import PROFILES
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.segment.refine import EncoderDecoder, check_channels, check_map
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import pick_device
 
 
 def kept_shares(steps: int) -> Tensor:

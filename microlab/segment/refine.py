@@ -172,7 +172,7 @@ def first_guess(
         :class:`.EdgeNet`, or any network from (N, C, H, W) to (N, 1, H, W) logits.
     channels : (C, H, W) float in [0, 1]
     device
-        Default: `microlab.training.devices.device`.
+        Default: `microlab.training.devices.pick_device`.
 
     Returns
     -------
@@ -232,7 +232,7 @@ def refine(
     keep : bool
         Keep every map. False keeps the first and the last, for large images.
     device
-        Default: `microlab.training.devices.device`.
+        Default: `microlab.training.devices.pick_device`.
     progress : bool
         Show a progress bar.
 

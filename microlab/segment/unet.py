@@ -27,8 +27,7 @@ from tqdm.auto import tqdm
 from microlab.data import weights
 from microlab.data.transforms import blended_tiles, resize_by, resize_to, standardise, tile_slices
 from microlab.segment.segmenter import Segmenter
-from microlab.training.devices import autocast, fastest_precision
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import autocast, pick_device, resolve_precision
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -287,9 +286,9 @@ def predict(
     batch : int >= 1
         Tiles that go through the network at once.
     device : str or torch.device, optional
-        Default: :func:`microlab.training.devices.device`.
+        Default: :func:`microlab.training.devices.pick_device`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-        ``auto`` takes what a probe finds fastest on this machine.
+        As in `resolve_precision`.
     prepare : callable, optional
         Applied to every tile, (h, w) or (h, w, C) float32, before the network: for example to standardise
         with the mean and deviation of the whole image.
@@ -314,7 +313,7 @@ def predict(
         raise ValueError(f"batch must be at least 1, got {batch}")
     shape = image.shape[:2]
     target = pick_device(device)
-    precision = fastest_precision(target) if precision == "auto" else precision
+    precision = resolve_precision(precision, target)
     pieces = blended_tiles(shape, tile, overlap)
     joined = None  # the output, as soon as the number of classes is known
     bar = tqdm(

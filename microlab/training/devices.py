@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import math
 import os
-import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from microlab.data.errors import InputError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def device(name: str | torch.device | None = None) -> torch.device:
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device to compute on: `name` if given, else CUDA, then MPS, then CPU.
 
     Under ``torchrun`` each process takes its own GPU.
 
     Raises
     ------
-    ValueError
+    InputError
         If `name` is not a device of this machine.
     """
     if name is not None:
@@ -32,16 +31,17 @@ def device(name: str | torch.device | None = None) -> torch.device:
             chosen = torch.device(name)
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {str(name)!r} is not available here: {error}") from None
+            raise InputError(f"device {str(name)!r} is not available here: {error}") from None
         return chosen
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def hardware(device: str) -> str:
+def hardware(device: str | torch.device | None = None) -> str:
     """What a run computed on, for a card: the GPU's name, or the number of CPU threads."""
-    if device.startswith("cuda"):
+    device = pick_device(device)
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads"
 
@@ -55,37 +55,19 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, PRECISIONS[precision])
 
 
-@functools.cache
-def fastest_precision(device: torch.device) -> str:
-    """Name of the fastest safe precision on `device`, found once per process.
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`precision` itself, or for ``auto`` the one that the processor computes fast and safely.
 
-    CUDA: bfloat16 where the hardware has it (compute capability 8), else float16. CPU: bfloat16 only if it
-    beats float32 clearly on a small convolution, forward and backward: CPUs without its instructions emulate
-    it, several times slower. MPS: float32.
+    CUDA: bfloat16 from compute capability 8, below that float16. CPU: bfloat16 where it has instructions for
+    it (AVX512-BF16, which every processor with AMX has too); others emulate it, several times slower than
+    float32. MPS: float32.
     """
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    if device.type != "cpu":
-        return "float32"
-    with torch.random.fork_rng(devices=[]):
-        net = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1))
-    net = net.to(memory_format=torch.channels_last)
-    x = torch.ones(2, 16, 96, 96).contiguous(memory_format=torch.channels_last)
-    seconds = {"float32": math.inf, "bfloat16": math.inf}
-    threads = torch.get_num_threads()
-    # One thread's own processor time does not count what other programs do meanwhile.
-    torch.set_num_threads(1)
-    try:
-        with torch.enable_grad():
-            for name in [*seconds] * 5:
-                start = time.thread_time()
-                with autocast(device, name):
-                    y = net(x)
-                y.float().sum().backward()
-                seconds[name] = min(seconds[name], time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return "bfloat16" if seconds["bfloat16"] < 0.87 * seconds["float32"] else "float32"
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # bool() is False: torch < 2.6 cannot say
+    return "bfloat16" if device.type == "cpu" and native() else "float32"
 
 
 def join_processes(device: str | torch.device | None) -> tuple[int, int]:

@@ -33,14 +33,12 @@ from microlab.data.files import atomic
 from microlab.training.devices import (
     PRECISIONS,
     autocast,
-    device,
-    fastest_precision,
     from_first_process,
     join_processes,
     mean_over_processes,
+    pick_device,
+    resolve_precision,
 )
-
-pick_device = device  # `fit` has an argument called device
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # share of the way -> share of the learning rate
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
@@ -157,7 +155,7 @@ def fit(
     progress : bool
         Show a progress bar.
     device : str or torch.device, optional
-        Default: :func:`microlab.training.devices.device`.
+        Default: :func:`microlab.training.devices.pick_device`.
     resume : bool
         Go on from the checkpoint in `folder` if there is one; False starts anew.
     callback : callable, optional
@@ -260,7 +258,7 @@ class _Run:
         self.reductions = 0  # of the learning rate, on plateaus
         self.sums: dict[str, float] = {}
         self.summed = 0
-        precision = fastest_precision(device) if config.precision == "auto" else config.precision
+        precision = resolve_precision(config.precision, device)
         self.history = History(precision=from_first_process(precision, world), device=str(device))
         self._scale_for_precision()
         self.seconds_before, self.started = 0.0, time.perf_counter()

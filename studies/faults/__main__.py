@@ -26,7 +26,6 @@ from microlab.book import records
 from microlab.book.experiments import faults as experiments_faults
 from microlab.book.experiments import two_phases
 from microlab.data.files import atomic
-from microlab.training import devices
 from microlab.training.devices import hardware
 
 SIZES = {
@@ -140,7 +139,7 @@ def origin(size: str, part: str, seconds: float) -> dict:
     """Where the numbers come from."""
     return {
         "command": f"python -m studies.faults --size {size} --part {part} --record",
-        "hardware": hardware(str(devices.device())),
+        "hardware": hardware(),
         "seconds": round(seconds, 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},

@@ -37,7 +37,6 @@ from microlab.generate.pair_model import PairModel
 from microlab.pipelines import train_pair_model
 from microlab.pipelines.samples import labelled_fields
 from microlab.render.steel import virtual_phases
-from microlab.training import devices
 from microlab.training.devices import hardware
 
 SIDE = 256  # of the patches, pixels
@@ -224,7 +223,7 @@ def record(
         },
         "seed": list(grid.seeds),
         "command": _command(options),
-        "hardware": hardware(str(devices.device(options.device))),
+        "hardware": hardware(options.device),
         "seconds": round(float(scores["seconds"].sum()), 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},

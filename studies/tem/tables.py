@@ -17,7 +17,6 @@ import torch
 
 import microlab
 from microlab.book.experiments.weak_boundaries import MEASURES
-from microlab.training import devices
 from microlab.training.devices import hardware
 from studies.tem import limits
 from studies.tem.limits import NOTHING
@@ -232,7 +231,7 @@ def record(
         },
         "seed": list(study.seeds),
         "command": command,
-        "hardware": hardware(str(devices.device())),
+        "hardware": hardware(),
         "seconds": round(seconds, 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},

@@ -31,7 +31,6 @@ from microlab.pipelines import samples
 from microlab.segment import segmenter
 from microlab.segment.edge_segmenter import DEFAULT_WEIGHTS, TEMRoute, load_route
 from microlab.segment.unet import UNet
-from microlab.training import devices
 from microlab.training.devices import hardware
 from studies.three_systems import compare
 from studies.three_systems.compare import (
@@ -134,7 +133,7 @@ def scores(
     table: pd.DataFrame, rows: list[Row], target: samples.Target, zoom: float, size: Size, tem_hardware: str
 ) -> dict[str, dict]:
     """Every row of the record's table."""
-    place = hardware(str(devices.device()))
+    place = hardware()
     on_card = {SHIPPED: weights.card(segmenter.DEFAULT_WEIGHTS)["hardware"], TEM: tem_hardware}
     fresh = compare.table(rows).set_index("name")
     few = size.study.patches * (size.study.patch / zoom) ** 2
@@ -216,7 +215,7 @@ def record(
         },
         "seed": sorted(int(seed) for seed in table["seed"].unique()),
         "command": command(options),
-        "hardware": hardware(str(devices.device())),
+        "hardware": hardware(),
         "seconds": round(60 * (float(table["minutes"].sum()) - twice), 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},

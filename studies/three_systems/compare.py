@@ -242,7 +242,7 @@ def megabytes(*models: torch.nn.Module) -> float:
 
 def clock(device: str | None = None) -> Callable[[], float]:
     """A clock in seconds: processor time on a CPU, which other programs do not stretch; else wall time."""
-    return time.process_time if devices.device(device).type == "cpu" else time.perf_counter
+    return time.process_time if devices.pick_device(device).type == "cpu" else time.perf_counter
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -292,7 +292,7 @@ def _row(
 ) -> Row:
     """Score an answer to the test image and time it, the second time round."""
     image = target.test.image
-    answer(image)  # the first call also loads libraries and finds the fastest precision
+    answer(image)  # the first call also loads libraries
     now, start = clock(device), clock(device)()
     boundary, labels = answer(image)
     seconds = now() - start

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from microlab.data.weights import read_tensors, write_tensors
 from microlab.segment.unet import UNet, boundary_loss
-from microlab.training.devices import autocast, device, fastest_precision
+from microlab.training.devices import autocast, pick_device, resolve_precision
 from microlab.training.fit import FitConfig, History, fit, shuffled
 
 
@@ -511,21 +511,30 @@ def test_float16_scales_the_loss_so_that_small_gradients_survive():
     assert model.weight.item() < 0.9
 
 
-def test_the_probe_gives_a_precision_that_exists_and_is_asked_once():
-    first = fastest_precision(torch.device("cpu"))
-    assert first in ("float32", "bfloat16")
-    hits = fastest_precision.cache_info().hits
-    assert fastest_precision(torch.device("cpu")) == first
-    assert fastest_precision.cache_info().hits == hits + 1
+@pytest.mark.parametrize(("native", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_computes_in_bfloat16_only_where_that_is_native(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    assert resolve_precision("auto", torch.device("cpu")) == precision
+    assert resolve_precision("float16", torch.device("cpu")) == "float16"  # what is given is taken
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float16"), ((8, 0), "bfloat16")])
+def test_a_gpu_computes_in_the_half_precision_of_its_generation(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", torch.device("cuda")) == precision
+    assert resolve_precision("auto", torch.device("mps")) == "float32"
+
+
+def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision"):
         autocast(torch.device("cpu"), "float8")
 
 
 def test_device_takes_a_name_and_refuses_a_missing_one():
-    assert device("cpu") == torch.device("cpu")
-    assert device().type in ("cpu", "cuda", "mps")
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match="'toaster'"):
-        device("toaster")
+        pick_device("toaster")
 
 
 # ---- several processes -----------------------------------------------------------------------------------

@@ -499,7 +499,7 @@ def run(
     scheduler : str, optional
         Address of a Dask scheduler whose workers train instead. They must see `folder` under the same path.
     device : str, optional
-        Default: :func:`microlab.training.devices.device`.
+        Default: :func:`microlab.training.devices.pick_device`.
     progress : bool
 
     Returns
@@ -515,13 +515,14 @@ def run(
         If the folder holds a study of other settings, data or pools, or a pool is missing or too small.
     """
     folder = Path(folder).absolute()
-    place = devices.device(device)
+    place = devices.pick_device(device)
     cells = grid.cells()
     for cell in cells:
         if cell.source and cell.source not in pools:
             raise ValueError(f"pools must hold {cell.source!r}, got {sorted(pools)}")
         check_pool(data, pools.get(cell.source, ()), grid, cell)  # all of them, before anything is trained
-    grid = _one_precision(grid, folder, place)
+    precision = devices.resolve_precision(grid.training.precision, place)  # one for all workers
+    grid = replace(grid, training=replace(grid.training, precision=precision))
     _open(folder, grid, data, {source: pools[source] for source in grid.sources})
     todo = [cell for cell in cells if not _score_file(folder, cell).exists()]
     work = imap_unordered(_train_cell, [(folder, grid, cell, str(place)) for cell in todo], jobs, scheduler)
@@ -616,19 +617,6 @@ def _score_file(folder: Path, cell: Cell) -> Path:
 
 def _arrays(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(pair.image, pair.mask) for pair in pairs]
-
-
-def _one_precision(grid: Grid, folder: Path, device: torch.device) -> Grid:
-    """One precision for all models: 'auto' is found by timing, so two workers might disagree."""
-    if grid.training.precision != "auto":
-        return grid
-    path = folder / "settings.json"
-    precision = (
-        json.loads(path.read_text(encoding="utf-8"))["precision"]
-        if path.exists()
-        else devices.fastest_precision(device)
-    )
-    return replace(grid, training=replace(grid.training, precision=precision))
 
 
 # ---- inputs on disk, where every worker finds them ---------------------------------------------------------

@@ -113,7 +113,7 @@ def adapt(
         If something cannot be written. What is complete is kept.
     """
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
-    devices.device(options.device)  # a wrong device fails before anything is made
+    devices.pick_device(options.device)  # a wrong device fails before anything is made
     shipped = segmenter.load_network()
     micrographs = read_images(image_results.find_images(paths), options)
     asked = {
