@@ -31,7 +31,7 @@ from microlab.segment.refine import EdgeNet, Refinement, RefineNet
 from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom, pixels_of
 from microlab.segment.uncertainty import estimate_uncertainty
 from microlab.segment.zoom import matching_zoom
-from microlab.training.devices import device as pick_device
+from microlab.training.devices import pick_device
 
 CHANNELS = (*DETECTORS, "grey")
 FINISHES = {"paper": refine.finish, "watershed": watershed_grains}
