@@ -8,7 +8,6 @@ resumed is therefore the run that was never interrupted, bit for bit.
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import math
@@ -26,10 +25,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from microlab.data import weights
+from microlab.data.errors import InputError
 from microlab.data.files import atomic
+from microlab.data.run_folder import changes, plain
 from microlab.training.devices import (
     PRECISIONS,
     autocast,
@@ -40,7 +42,8 @@ from microlab.training.devices import (
     resolve_precision,
 )
 
-SCHEDULES: dict[str, Callable[[float], float]] = {  # share of the way -> share of the learning rate
+# Share of the steps done -> share of the learning rate. Functions of the step alone have no state to restore.
+SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
     "linear": lambda share: 1 - share,
     "late": lambda share: min(1.0, 2 * (1 - share)),
@@ -57,52 +60,52 @@ class FitConfig:
     schedule: str = "cosine"  # to zero by 'cosine', 'linear' or 'late' (linear from half-way), or 'constant'
     warmup: int = 0  # steps over which lr rises linearly from zero
     weight_decay: float = 0.0  # decoupled (AdamW)
-    betas: tuple[float, float] = (0.9, 0.999)  # Adam's memory of gradient and of its square
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of Adam's means of the gradient and of its square
     clip: float | None = None  # largest norm of the gradient
-    ema: float | None = None  # decay of the running mean of the weights, for example 0.999
-    precision: str = "auto"  # 'auto', 'float32', 'bfloat16' or 'float16'
+    ema: float | None = None  # decay of the exponential moving average of the weights, for example 0.999
+    precision: str = "auto"  # 'auto' (as in `resolve_precision`), 'float32', 'bfloat16' or 'float16'
     log_every: int = 50  # steps between rows of the history
     checkpoint_every: int = 500  # steps between checkpoints
     validate_every: int | None = None  # steps between validations; None: checkpoint_every
     patience: int | None = None  # validations without improvement before stopping
-    plateau: int | None = None  # lr falls after every so many validations in a row without improvement
-    plateau_factor: float = 0.1  # share of lr that is left then
-    monitor: str = "loss"  # entry of the validation's result that counts
+    plateau: int | None = None  # lr is lowered after every so many validations in a row without improvement
+    plateau_factor: float = 0.1  # by this factor
+    monitor: str = "loss"  # entry of the validation's result that decides which weights are best
     maximise: bool = False  # True if a larger monitor is better
     workers: int = 0  # threads that prepare batches ahead
-    seed: int = 0  # of dropout and the like
+    seed: int = 0  # of dropout and other random layers
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "validate_every", "patience", "plateau"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise InputError(f"{name} must be at least 1, got {value}")
         for name in ("lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value}")
+                raise InputError(f"{name} must be a positive number, got {value}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"precision must be 'auto' or one of {list(PRECISIONS)}, got {self.precision!r}")
+            raise InputError(f"precision must be 'auto' or one of {list(PRECISIONS)}, got {self.precision!r}")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
+            raise InputError(f"ema must lie in (0, 1), got {self.ema}")
         if not 0 < self.plateau_factor < 1:
-            raise ValueError(f"plateau_factor must lie in (0, 1), got {self.plateau_factor}")
+            raise InputError(f"plateau_factor must lie in (0, 1), got {self.plateau_factor}")
         if self.warmup < 0 or self.weight_decay < 0 or self.workers < 0:
-            raise ValueError("warmup, weight_decay and workers must not be negative")
+            raise InputError("warmup, weight_decay and workers must not be negative")
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0, as long as no plateau has lowered it."""
+        """Learning rate of a step, counted from 0, before any reduction on a plateau."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(self.steps - self.warmup, 1)  # of the way down
+        share = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.lr * SCHEDULES[self.schedule](share)
 
 
 @dataclass
 class History:
-    """What a run did: one row per `log_every` steps and per validation."""
+    """Log of a run: one row per `log_every` steps and per validation."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     precision: str = "float32"
@@ -137,7 +140,7 @@ def fit(
     Parameters
     ----------
     model : Module
-        Ends on the device, with the trained weights: the running mean if `config.ema`, those of the best
+        Ends on the device, with the trained weights: their moving average if `config.ema`, those of the best
         validation if `validate`.
     batches : callable
         ``batches(step)`` is the batch of a step: an array, a tensor, or a tuple, list or dict of them, the
@@ -157,10 +160,10 @@ def fit(
     device : str or torch.device, optional
         Default: :func:`microlab.training.devices.pick_device`.
     resume : bool
-        Go on from the checkpoint in `folder` if there is one; False starts anew.
+        Continue from the checkpoint in `folder` if there is one; False starts anew.
     callback : callable, optional
-        ``callback(model, step)`` every `config.log_every` steps and after the last, with the running mean of
-        the weights if there is one, in evaluation mode and without gradients: a place to show samples.
+        ``callback(model, step)`` every `config.log_every` steps and after the last, with the averaged weights
+        if `config.ema`, in evaluation mode and without gradients; for example to show samples.
 
     Returns
     -------
@@ -168,10 +171,12 @@ def fit(
 
     Raises
     ------
+    InputError
+        If the checkpoint belongs to other settings or another network.
     ValueError
-        If the checkpoint belongs to other settings or another network, or a batch cannot be shared out.
+        If a batch cannot be split evenly among the processes, or `validate` returns no `config.monitor`.
     FloatingPointError
-        If the loss or its gradient is NaN or infinite. The last checkpoint stays.
+        If the loss or its gradient is NaN or infinite. The last checkpoint is kept.
     """
     rank, world = join_processes(device)
     target = pick_device(device)
@@ -211,13 +216,14 @@ def fit(
             norm = nn.utils.clip_grad_norm_(run.parameters, config.clip or math.inf)
             if not scaler.is_enabled() and not math.isfinite(norm):
                 raise FloatingPointError(_not_finite("gradient norm", float(norm), step, run.folder))
-            scaler.step(run.optimizer)  # float16: leaves out a step whose gradient overflowed
+            scaler.step(run.optimizer)  # float16: skips a step whose gradient overflowed
             scaler.update()
             run.step += 1
-            run.average_weights()
+            if run.mean is not None:
+                run.mean.update_parameters(model)
             run.log(values, lr)
             if callback is not None and (run.step % config.log_every == 0 or run.step == config.steps):
-                run.show(lambda model: callback(model, run.step))
+                run.evaluate(lambda model: callback(model, run.step))
             bar.update()
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
 
@@ -233,7 +239,7 @@ def fit(
 
 
 class _Run:
-    """The state of a run: weights, optimiser, running mean, best weights, history, step."""
+    """State of a run: weights, optimiser, averaged weights, best weights, history, step."""
 
     def __init__(
         self,
@@ -251,29 +257,22 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.mean = copy.deepcopy(model).eval() if config.ema else None
+        self.mean = _moving_average(model, config.ema) if config.ema else None
+        self.shown = model if self.mean is None else self.mean.module  # what is validated and returned
         self.best: dict[str, Tensor] | None = None
         self.best_value = math.nan
         self.validations_since_best = 0
         self.reductions = 0  # of the learning rate, on plateaus
         self.sums: dict[str, float] = {}
         self.summed = 0
-        precision = resolve_precision(config.precision, device)
-        self.history = History(precision=from_first_process(precision, world), device=str(device))
+        precision = from_first_process(resolve_precision(config.precision, device), world)
+        self.history = History(precision=precision, device=str(device))
         self._scale_for_precision()
         self.seconds_before, self.started = 0.0, time.perf_counter()
 
     def _scale_for_precision(self) -> None:
         # float16 gradients underflow unless the loss is scaled up; the other precisions need no scaling.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.history.precision == "float16")
-
-    def average_weights(self) -> None:
-        if self.mean is None:
-            return
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # short memory at first
-        with torch.no_grad():
-            for mean, now in zip(self.mean.state_dict().values(), self.model.state_dict().values()):
-                mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
 
     def log(self, values: dict[str, float], lr: float) -> None:
         for name, value in values.items():
@@ -286,21 +285,19 @@ class _Run:
             self.sums, self.summed = {}, 0
             self._write_history()
 
-    def show(self, look: Callable[[nn.Module], Any]) -> Any:
-        """What `look` makes of the model as it would be used, in the first process."""
+    def evaluate(self, function: Callable[[nn.Module], Any]) -> Any:
+        """Call a function on the model as it would be used now, in the first process only."""
         if self.rank > 0:
             return None
-        model = self.mean if self.mean is not None else self.model
-        training = model.training
-        model.eval()
+        training = self.shown.training
+        self.shown.eval()
         with torch.no_grad():
-            result = look(model)
-        model.train(training)
+            result = function(self.shown)
+        self.shown.train(training)
         return result
 
     def validate(self, validate: Callable[[nn.Module], float | dict[str, float]]) -> None:
-        model = self.mean if self.mean is not None else self.model
-        result = self.show(validate)
+        result = self.evaluate(validate)
         if self.rank == 0:
             result = result if isinstance(result, dict) else {self.config.monitor: result}
             result = {name: float(value) for name, value in result.items()}
@@ -316,7 +313,7 @@ class _Run:
         better = value > self.best_value if self.config.maximise else value < self.best_value
         if better or math.isnan(self.best_value):
             self.best_value, self.history.best_step, self.validations_since_best = value, self.step, 0
-            self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            self.best = {name: tensor.clone() for name, tensor in self.shown.state_dict().items()}
         else:
             self.validations_since_best += 1
             if self.config.plateau is not None and self.validations_since_best % self.config.plateau == 0:
@@ -326,9 +323,7 @@ class _Run:
 
     def finish(self) -> None:
         """Give the model its final weights, the same in every process."""
-        chosen = self.best or (self.mean.state_dict() if self.mean is not None else None)
-        if chosen is not None:
-            self.model.load_state_dict(chosen)
+        self.model.load_state_dict(self.best or self.shown.state_dict())
         if self.world > 1:  # buffers (batch norm) follow the first process
             for tensor in self.model.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
@@ -361,7 +356,7 @@ class _Run:
             "seconds": self.seconds_before + time.perf_counter() - self.started,
         }
         self._write_history()
-        # One file, replaced in one step: a kill leaves either the old state or the new one, never a mixture.
+        # One file, replaced in one step: a kill leaves the old state or the new one, never a mixture.
         weights.write_tensors(self.folder / "state.safetensors", tensors, {"run": json.dumps(facts)})
 
     def restore(self) -> None:
@@ -391,7 +386,7 @@ class _Run:
         self.step = facts["step"]
         self.sums, self.summed, self.seconds_before = facts["sums"], facts["summed"], facts["seconds"]
         self.best_value, self.validations_since_best = facts["best_value"], facts["validations_since_best"]
-        self.reductions = facts.get("reductions", 0)  # not in checkpoints older than the setting
+        self.reductions = facts.get("reductions", 0)  # absent from checkpoints older than the setting
         rows = [row for row in _read_history(self.folder / "history.csv") if row["step"] <= self.step]
         self.history = History(
             rows, facts["precision"], str(self.device), facts["best_step"], facts["stopped_early"]
@@ -407,24 +402,39 @@ class _Run:
                 (self.folder / name).unlink(missing_ok=True)
 
     def _check_settings(self, before: dict[str, Any], path: Path) -> None:
-        now = json.loads(json.dumps(asdict(self.config)))
-        before = asdict(FitConfig(steps=1)) | before  # settings younger than the checkpoint: their defaults
+        before = asdict(FitConfig(steps=1)) | before  # settings newer than the checkpoint: their defaults
         free = {"checkpoint_every", "workers"} | ({"steps"} if self.config.schedule == "constant" else set())
-        changed = [f"{k} {before[k]} -> {now[k]}" for k in now if k not in free and before[k] != now[k]]
-        if changed:
-            raise ValueError(
-                f"{path} belongs to a run with other settings ({', '.join(changed)}): "
+        before, now = (
+            {name: value for name, value in plain(config).items() if name not in free}
+            for config in (before, asdict(self.config))
+        )
+        if changed := changes(before, now):
+            raise InputError(
+                f"{path}: belongs to a run with other settings ({', '.join(changed)}); "
                 "use another folder, or resume=False to start anew"
             )
 
     def _write_history(self) -> None:
         if self.folder is None or self.rank > 0:
             return
-        columns = list(dict.fromkeys(name for row in self.history.rows for name in row))
-        with atomic(self.folder / "history.csv") as partial, open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.history.rows)
+        with atomic(self.folder / "history.csv") as partial:
+            self.history.table().to_csv(partial, index=False)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of weights and floating buffers; the first steps have a shorter memory.
+
+    mean <- d mean + (1 - d) weights,     d = min(decay, (1 + step) / (10 + step))
+    """
+
+    def average(means: list[Tensor], values: list[Tensor], step: Tensor) -> None:
+        d = min(decay, (1 + int(step)) / (10 + int(step)))
+        for mean, value in zip(means, values):
+            mean.lerp_(value, 1 - d) if mean.is_floating_point() else mean.copy_(value)
+
+    mean = AveragedModel(model, multi_avg_fn=average, use_buffers=True).eval()
+    mean.n_averaged += 1  # the initial weights are the first
+    return mean
 
 
 # ---- batches ---------------------------------------------------------------------------------------------
@@ -491,8 +501,8 @@ def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:
-    if not path.exists():  # someone tidied up: the run itself can go on
+    if not path.exists():  # the user removed it: the run itself can be continued
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="") as file:  # not pandas: its floats are not those that were written
         rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     return [{**row, "step": int(row["step"])} for row in rows]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
+from microlab.data.errors import InputError
+
 T = TypeVar("T")
 
 PROFILES = ("smoke", "laptop", "paper")
@@ -17,38 +19,19 @@ PROFILES = ("smoke", "laptop", "paper")
 def profile() -> str:
     """Name of the profile in force.
 
-    Returns
-    -------
-    str
-        ``smoke``, ``laptop`` or ``paper``.
-
     Raises
     ------
-    ValueError
-        If ``MICROLAB_PROFILE`` names none of them.
+    InputError
+        If ``MICROLAB_PROFILE`` names none of `PROFILES`.
     """
     name = os.environ.get("MICROLAB_PROFILE") or "laptop"
     if name not in PROFILES:
-        raise ValueError(f"MICROLAB_PROFILE is {name!r}; it must be one of {', '.join(PROFILES)}")
+        raise InputError(f"MICROLAB_PROFILE is {name!r}; it must be one of {', '.join(PROFILES)}")
     return name
 
 
 def by_profile(*, smoke: T, laptop: T, paper: T) -> T:
-    """Pick the value that belongs to the profile in force.
-
-    Parameters
-    ----------
-    smoke, laptop, paper : any
-        The value for each profile, all three written where the reader sees them.
-
-    Returns
-    -------
-    The value for the profile in force.
-
-    Raises
-    ------
-    ValueError
-        If ``MICROLAB_PROFILE`` names no profile.
+    """Pick the value for the profile in force.
 
     Examples
     --------
