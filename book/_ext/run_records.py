@@ -1,57 +1,22 @@
 """The results page: tables written from run records, never typed.
 
-A record is one file, ``book/results/<name>.json`` or among the package's own. The directive ``{run-records}``
-turns those it names into sections: the paper's figure, the bar we set ourselves, ours, and what stands beside
-them, with the settings they came from. The role ``{score}`` writes one number of a record into a sentence. A
-record that lacks a field, or has a score without its trivial predictor, stops the build.
+A record is one file, ``microlab/book/results/<name>.json``. The directive ``{run-records}`` turns those that
+it names into sections: the paper's figure, the bar we set ourselves, ours, and what stands beside them, with
+the settings they came from. The role ``{score}`` writes one number of a record into a sentence. A record that
+lacks a field, or has scores without a trivial baseline, stops the build.
 """
 
 from __future__ import annotations
 
-import json
-from fnmatch import fnmatch
-from pathlib import Path
+import fnmatch
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from microlab.book.records import FOLDER, cell
-
-FIELDS = {
-    "title": str,  # what was measured, in a line
-    "data": str,  # on what: data set and which part of it
-    "virtual": bool,  # True if the images are not real
-    "scores": dict,  # {method: {measure: number, or [mean, standard deviation]}}, "ours" first
-    "trivial": str,  # which of the methods knows nothing
-    "settings": dict,  # everything that would change the numbers
-    "seed": (int, list),
-    "command": str,  # what prints these numbers again
-    "hardware": str,
-    "seconds": (int, float),
-    "date": str,  # YYYY-MM-DD
-    "versions": dict,  # {package: version}
-}
-OPTIONAL = {
-    "paper": dict,  # {measure: figure}, or {row: {measure: figure}} where the paper has several
-    "bar": dict,
-    "note": str,
-    "sets": dict,  # {method: what it was trained on}, of a study in which no row is ours alone
-    "rows": dict,  # every single model of a study: {"columns": [...], "data": [[...], ...]}, for figures
-}
-
-
-def check(record: dict, name: str) -> None:
-    """Raise ValueError, naming the file and the field, if a record is not complete."""
-    for field, kind in FIELDS.items():
-        if not isinstance(record.get(field), kind):
-            raise ValueError(f"{name}: field {field!r} is {record.get(field)!r}, which is not of {kind}")
-    for field in record.keys() - FIELDS.keys() - OPTIONAL.keys():
-        raise ValueError(f"{name}: unknown field {field!r}")
-    for method in (*(() if "sets" in record else ("ours",)), record["trivial"]):
-        if method not in record["scores"]:
-            raise ValueError(f"{name}: no scores of {method!r}; there are {sorted(record['scores'])}")
+from microlab.book import records
+from microlab.book.records import cell
 
 
 def markdown(record: dict) -> str:
@@ -70,7 +35,7 @@ def markdown(record: dict) -> str:
         rows.append(("**ours**", scores["ours"]))
     for method, values in scores.items():
         if method != "ours":
-            rows.append((f"{method} (knows nothing)" if method == record["trivial"] else method, values))
+            rows.append((f"{method} (trivial baseline)" if method == record["trivial"] else method, values))
 
     table = [["", *measures], ["---", *["---:"] * len(measures)]]
     table += [[name, *[cell(values.get(measure)) for measure in measures]] for name, values in rows]
@@ -94,15 +59,10 @@ def markdown(record: dict) -> str:
     return "\n".join(lines)
 
 
-def records(book: Path) -> dict[str, Path]:
-    """Files of all records, by name: the package's and those of the folder `book`."""
-    return {path.stem: path for folder in (FOLDER, book / "results") for path in folder.glob("*.json")}
-
-
-def load(path: Path) -> dict:
-    """A record, checked."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    check(record, path.name)
+def load(name: str) -> dict:
+    """A record by its name, checked."""
+    record = records.load(name)
+    records.check(record, name)
     return record
 
 
@@ -113,15 +73,14 @@ class RunRecords(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse the tables as part of the page."""
-        known = records(Path(self.env.srcdir) / "book")
         text = []
         for pattern in self.content:
-            names = sorted(name for name in known if fnmatch(name, pattern.strip()))
+            names = fnmatch.filter(records.available(), pattern.strip())
             if not names:
-                raise self.error(f"no record {pattern!r}; there are {sorted(known)}")
+                raise self.error(f"no record {pattern!r}; there are {records.available()}")
             for name in names:
-                self.env.note_dependency(str(known[name]))
-                text.append(markdown(load(known[name])))
+                self.env.note_dependency(str(records.FOLDER / f"{name}.json"))
+                text.append(markdown(load(name)))
         parent = nodes.Element()
         parent.document = self.state.document
         self.state.nested_parse(
@@ -140,11 +99,10 @@ class Score(SphinxRole):
         """Look it up; what is not there stops the build."""
         name, method, measure = (part.strip() for part in self.text.split("::"))
         try:
-            path = records(Path(self.env.srcdir) / "book")[name]
-            value = load(path)["scores"][method][measure]
+            value = load(name)["scores"][method][measure]
         except KeyError as error:
             raise ValueError(f"{self.text}: there is no {error}") from None
-        self.env.note_dependency(str(path))
+        self.env.note_dependency(str(records.FOLDER / f"{name}.json"))
         return [nodes.inline("", cell(value))], []
 
 

@@ -1,29 +1,21 @@
 """Growing grains through a microscope: is the parabolic law in the segmented frames that of the true ones?
 
-    python -m studies.growth                  prints the tables
-    python -m studies.growth --record         also stores them for the book (book/results/growth.json)
-    python -m studies.growth --folder FOLDER  keeps the frames there and goes on after a kill
+    python -m studies.growth FOLDER            prints the record `growth`; six minutes
+    python -m studies.growth FOLDER --record   also stores it
 
-Three seeds. Each frame is imaged by every road: translated by the learnt style of perovskite if its weights
-are shipped, and seen by one virtual SEM, both at scale 1; for the first seed also at a zoom estimated in each
-frame.
+FOLDER keeps the frames and what was measured: killed and called again, it goes on. Three seeds. Each frame
+is imaged in several ways: translated by the learnt style of perovskite if its weights are shipped, and
+rendered by one virtual SEM, both at zoom 1; for the first seed also at a zoom estimated in each frame.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-import microlab
 from microlab.book.experiments.growth import (
     Image,
     Settings,
@@ -35,11 +27,10 @@ from microlab.book.experiments.growth import (
     virtual_sem,
 )
 from microlab.data import weights
-from microlab.data.files import atomic
 from microlab.measure.growth import fit_exponent, hillert_rate
 from microlab.segment import segmenter
+from studies import common
 
-RESULT = Path(__file__).resolve().parents[1] / "book" / "results" / "growth.json"
 SEEDS = (0, 1, 2)
 SETTINGS = {"shape": (512, 512), "grains": 655, "start": 250.0, "end": 1500.0, "frames": 11}
 STYLE = "style-perovskite"
@@ -88,7 +79,7 @@ def run(folder: Path) -> pd.DataFrame:
 
 
 def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Means over the seeds for each road, with the truth, theory and the predictor that knows nothing."""
+    """Means over the seeds for each road, with the truth, theory and the trivial baseline."""
     made = {}
     for place, (road, group) in enumerate(runs.groupby("road", sort=False)):
         ratios = group["ratio"]
@@ -137,34 +128,19 @@ def record(runs: pd.DataFrame, seconds: float, resumed: bool) -> dict:
         "bar": {"largest deviation of k": f"<= {BAR:g}"},
         "settings": {name: str(value) for name, value in SETTINGS.items()} | by_seed | true_k | kept,
         "seed": SEEDS[0],
-        "command": "python -m studies.growth --record",
-        "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}",
-        "seconds": round(seconds, 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "note": "k is the slope of R² against time, R the radius of the circle of the mean grain area. In "
         "brackets 95 % intervals from resampling blocks of the field. Errors are of the mean area.",
-    }
+    } | common.origin("python -m studies.growth FOLDER --record", seconds)
 
 
 def main() -> None:
     """Print, and store if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
-    start, resumed = time.perf_counter(), bool(options.folder and options.folder.exists())
-    with tempfile.TemporaryDirectory() as temporary:
-        runs = run(options.folder or Path(temporary))
-    seconds = time.perf_counter() - start
-    made = record(runs, seconds, resumed)
-    print("\n" + pd.DataFrame(made["scores"]).T.to_string())
-    print("\n".join(f"{name}: {value}" for name, value in made["settings"].items()))
-    if options.record:
-        with atomic(RESULT) as partial:
-            partial.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    options = common.parser(__doc__).parse_args()
+    start, resumed = time.perf_counter(), options.folder.exists()
+    runs = run(options.folder)
+    growth = record(runs, time.perf_counter() - start, resumed)
+    print("\n".join(f"{name}: {value}" for name, value in growth["settings"].items()))
+    common.publish("growth", growth, options.record)
 
 
 if __name__ == "__main__":

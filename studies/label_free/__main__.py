@@ -1,7 +1,7 @@
-"""Scores of the shipped labour-free weights on real and virtual micrographs, beside the classical baselines.
+"""Scores of the shipped label-free weights on real and virtual micrographs, beside the classical baselines.
 
-    python -m studies.label_free            prints the tables
-    python -m studies.label_free --record   also stores them for the book's results page (book/results/)
+    python -m studies.label_free            prints the three records `labour_free_*`; a minute
+    python -m studies.label_free --record   also stores them, and notes the scores on the weights' card
 
 The expert masks are used here, to score, and nowhere else. Wants the data sets perovskite and steel
 (downloaded by checksum, or found in MICROLAB_DATA).
@@ -10,23 +10,18 @@ The expert masks are used here, to score, and nowhere else. Wants the data sets 
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import time
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-import microlab
 from microlab.data import weights
+from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
 from microlab.segment import segmenter
+from studies import common
 
-RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
 TRIVIAL = "trivial"
 PAPER = {  # paper A, abstract; on its own images; its tolerance is not stated
     "perovskite": {"grain IoU": 0.88, "boundary F1, 3 px": "0.90 (tolerance not stated)"},
@@ -81,12 +76,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
             "zoom, estimated": round(zoom, 3),
         },
         "seed": card["seed"],
-        "command": "python -m studies.label_free --record",
-        "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}",
-        "seconds": round(seconds, 2),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+    } | common.origin("python -m studies.label_free --record", seconds)
     if key:
         made |= {"bar": BARS[key], "note": NOTES[key] + IN_VIEW} | (
             {"paper": PAPER[key]} if key in PAPER else {}
@@ -100,28 +90,22 @@ def note_on_card(name: str, scores: pd.Series) -> None:
     card = json.loads(path.read_text())
     measures = ["grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px", "count error", "adapted Rand error"]
     card["scores"] |= {f"{name}, mask not in training: {m}": round(float(scores[m]), 4) for m in measures}
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(card, indent=2) + "\n")
-    part.replace(path)
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Print, and store if asked."""
+    options = common.parser(__doc__, folder=False).parse_args()
     _, card = segmenter.load_network()
     for sample in [*samples.real_samples(), samples.virtual_sample()]:
-        scores, found, seconds = measure(sample)
-        print(f"\n{sample.name}: {sample.about} Zoom {found.zoom:.3f}, {seconds:.1f} s.")
-        print(scores.round(3).to_string())
-        if "--record" in sys.argv:
-            RESULTS.mkdir(exist_ok=True)
-            name = sample.name.split("_")[0].replace("virtual-polycrystal", "virtual")
-            path = RESULTS / f"labour_free_{name}.json"
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(record(sample, scores, found.zoom, seconds, card), indent=1) + "\n")
-            part.replace(path)
-            print(f"stored: {path.name}")
-            if not sample.virtual:
-                note_on_card(name, scores.iloc[0])
+        scores, result, seconds = measure(sample)
+        name = sample.name.split("_")[0].replace("virtual-polycrystal", "virtual")
+        common.publish(
+            f"labour_free_{name}", record(sample, scores, result.zoom, seconds, card), options.record
+        )
+        if options.record and not sample.virtual:
+            note_on_card(name, scores.iloc[0])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Paper B's study: does synthetic data help to segment phases, how much, and how sure is that? (chapter 12)
+"""Paper B's study: does synthetic data help to segment phases, how much, and how sure is that?
 
-    python -m studies.synthetic_share FOLDER                 laptop size, uhcs; tables beside the paper's
-    python -m studies.synthetic_share FOLDER --size evening  five seeds of a wider network; hours
+    python -m studies.synthetic_share FOLDER                 laptop size, uhcs; an hour
+    python -m studies.synthetic_share FOLDER --size evening  five seeds of a wider network; three hours
     python -m studies.synthetic_share FOLDER --size paper    all shares, five seeds; one GPU
-    python -m studies.synthetic_share FOLDER --record        also stores them in microlab/book/results/
+    python -m studies.synthetic_share FOLDER --record        also stores it: `phase_study_uhcs`
 
 FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
 called again, it goes on, and the tables show every model of that size that is finished there. A pool that
@@ -18,26 +18,20 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-import microlab
 from microlab.book.experiments import synthetic_share
 from microlab.book.experiments.synthetic_share import BASES, MEASURES, PAPER_FIGURES, SIZES, Grid, PhaseData
-from microlab.book.records import FOLDER as RESULTS
-from microlab.book.records import table_text
-from microlab.data.files import atomic
 from microlab.data.pairs import Pair, read_pairs, write_pairs
 from microlab.generate.diffusion import DiffusionConfig, MaskDiffusion, paint, train_diffusion
 from microlab.generate.pair_model import PairModel
 from microlab.pipelines import train_pair_model
 from microlab.pipelines.samples import labelled_fields
 from microlab.render.steel import virtual_phases
-from microlab.training.devices import hardware
+from studies import common
 
 SIDE = 256  # of the patches, pixels
 PER_FIELD = {"uhcs": 3, "superalloy": 4}  # patches of a training or validation field: 48 + 12, 40 + 16
@@ -156,7 +150,7 @@ def generator(
 
 
 def _generator_size(options: argparse.Namespace) -> str:
-    return "laptop" if options.size == "evening" else options.size  # the generators need no evening
+    return "laptop" if options.size == "evening" else options.size  # the generators need no night
 
 
 def rare(dreamer: PairModel, number: int) -> np.ndarray:
@@ -222,13 +216,8 @@ def record(
             "poor masks": str(grid.poor),
         },
         "seed": list(grid.seeds),
-        "command": _command(options),
-        "hardware": hardware(options.device),
-        "seconds": round(float(scores["seconds"].sum()), 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "rows": json.loads(scores.round(4).to_json(orient="split", index=False)),
-    }
+        "rows": common.every_row(scores),
+    } | common.origin(_command(options), scores["seconds"].sum(), options.device)
 
 
 def _seeds(scores: pd.DataFrame) -> str:
@@ -294,7 +283,8 @@ def _command(options: argparse.Namespace) -> str:
             values = value if isinstance(value, list) else [value]
             words.append(f"--{name} " + " ".join(f'"{v}"' if " " in str(v) else str(v) for v in values))
     words += ["--no-control"] * options.no_control
-    return " ".join([*words, "--record", options.record or ""]).rstrip()
+    words += [f"--suffix {options.suffix}"] * bool(options.suffix)
+    return " ".join([*words, "--record"])
 
 
 def grid_of(options: argparse.Namespace, classes: int) -> Grid:
@@ -319,10 +309,7 @@ def grid_of(options: argparse.Namespace, classes: int) -> Grid:
 
 def main() -> None:
     """Run, print, and store if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
+    parser = common.parser(__doc__)
     parser.add_argument("--size", choices=tuple(SIZES), default="laptop")
     parser.add_argument("--target", choices=tuple(PER_FIELD), default="uhcs")
     parser.add_argument("--sources", nargs="+", help="names of pools (default: vqvae)")
@@ -338,9 +325,7 @@ def main() -> None:
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     parser.add_argument("--device")
     parser.add_argument("--note", default="", help="sentences for the record")
-    parser.add_argument(
-        "--record", nargs="?", const="", metavar="SUFFIX", help="store the tables (phase_study_TARGET_SUFFIX)"
-    )
+    parser.add_argument("--suffix", default="", help="of the record's name: phase_study_TARGET_SUFFIX")
     options = parser.parse_args()
 
     target = labelled_fields(options.target)
@@ -366,14 +351,10 @@ def main() -> None:
         seeds=tuple(int(seed) for seed in scores["seed"].unique()),
         sources=tuple(pools),
     )
-    made = record(scores, data, grid, options, pools, place)
-    print("\n" + table_text(made))
+    name = "_".join(part for part in ("phase_study", options.target, options.suffix) if part)
+    common.publish(name, record(scores, data, grid, options, pools, place), options.record)
     print("\nGains in Missing Class IoU, paired by seed, 95 % t intervals:\n")
     print(synthetic_share.gains(scores).round(4).to_string(index=False))
-    if options.record is not None:
-        name = "_".join(part for part in ("phase_study", options.target, options.record) if part)
-        with atomic(RESULTS / f"{name}.json") as partial:
-            partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

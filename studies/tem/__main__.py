@@ -1,9 +1,9 @@
-"""What paper C leaves out, measured, in nine tables: python -m studies.tem FOLDER
+"""What paper C leaves out, measured, in nine tables: the records `tem_*`.
 
-    python -m studies.tem FOLDER                 trains what is missing (hours), prints all tables
+    python -m studies.tem FOLDER                 trains what is missing, prints all tables; four hours
     python -m studies.tem FOLDER --size smoke    the same in minutes, with networks that know little
     python -m studies.tem FOLDER --size paper    the paper's 3000 pictures, longer training; one GPU
-    python -m studies.tem FOLDER --record        also stores them in microlab/book/results/
+    python -m studies.tem FOLDER --record        also stores them
     python -m studies.tem FOLDER --ship          also writes the weights that the package ships
 
 FOLDER keeps every network and score: killed and called again, it goes on. Tables: rivals of Net2 and methods
@@ -23,8 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from microlab.book.experiments.weak_boundaries import nothing, score_answers
-from microlab.book.records import FOLDER, table_text
+from microlab.book.experiments.weak_boundaries import MEASURES, nothing, score_answers
 from microlab.data import datasets
 from microlab.data.files import atomic
 from microlab.pipelines import train_edge_segmenter
@@ -32,6 +31,7 @@ from microlab.pipelines.train_edge_segmenter import TEMRecipe
 from microlab.render.tem import tem_pairs
 from microlab.segment.edge_segmenter import TEMRoute, grains_of
 from microlab.segment.refine_training import FirstConfig, SecondConfig
+from studies import common
 from studies.tem import limits, real
 from studies.tem import tables as tem_tables
 from studies.tem.study import FINISH, TEMStudy, finished, held_out_pictures, route_of, run, score_file
@@ -105,7 +105,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         about = f"{n} {tem_tables.TEST}; {more.pop('what')}"
         if not any(row.endswith(limits.NOTHING) for row in rows):
             same = tables["nothing"][tables["nothing"]["pictures"] == n]
-            rows[limits.NOTHING] = tem_tables.spread(same) if name != "visibility" else {"recall": 0.0}
+            rows[limits.NOTHING] = common.spread(same, MEASURES) if name != "visibility" else {"recall": 0.0}
         made_by = command(options)
         found = tem_tables.record(title, about, rows, study, made_by, spent, **more)
         if name in ("detectors", "concepts"):  # those that are finished
@@ -331,26 +331,19 @@ def command(options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
+    parser = common.parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="laptop")
     parser.add_argument("--kinds", nargs="*", choices=("mender", "ablation"), help="only these trainings")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes every core")
     parser.add_argument("--tile-steps", type=int, default=400, help="of each training on membrane tiles")
     parser.add_argument("--device")
-    parser.add_argument("--record", action="store_true", help="store the tables in the package")
     parser.add_argument("--ship", action="store_true", help="write the weights into the package")
     options = parser.parse_args()
     study = SIZES[options.size]
     records = dict(synthetic_records(study, options.folder, options))
     records |= dict(real_records(study, options.folder, options))
     for name, record in records.items():
-        print(table_text(record) + "\n" + record.get("note", "") + "\n", flush=True)
-        if options.record:
-            with atomic(FOLDER / f"{name}.json") as partial:
-                partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        common.publish(name, record, options.record)
     if options.ship:
         ship(study, options.folder)
 

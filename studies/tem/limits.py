@@ -55,7 +55,7 @@ def classical_answers(image: np.ndarray) -> dict[str, Answer]:
 
 
 def without_training(pictures: Sequence[TEMPair], jobs: int = 1) -> pd.DataFrame:
-    """Mean scores of the methods without training and of the predictor that knows nothing, a row for each."""
+    """Mean scores of the methods without training and of the trivial baseline, a row for each."""
     found = list(imap_unordered(_classical_scores, [(pair,) for pair in pictures], jobs))
     return pd.concat(found).groupby(level=0, sort=False).mean()
 

@@ -6,18 +6,16 @@ One record, one question; `microlab.book.records` reads and prints them, the res
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-import microlab
 from microlab.book.experiments.weak_boundaries import MEASURES
-from microlab.training.devices import hardware
+from microlab.data.files import atomic
+from studies import common
 from studies.tem import limits
 from studies.tem.limits import NOTHING
 from studies.tem.study import BASE, CONCEPT_VARIANTS, DETECTOR_VARIANTS, FINISH, FINISHES, TEMStudy
@@ -27,17 +25,6 @@ PAPER = {"paper C, on its own synthetic pictures (about 95 % for all background)
 ITERATED = "until it stands still"
 AFTER = ("boundary F1, 2 px", "adapted Rand error")  # what ablations show of Net2
 TEST = "pictures of the virtual TEM with all concepts that no training has seen"
-
-
-def spread(table: pd.DataFrame, measures: Sequence[str] = MEASURES) -> dict[str, Any]:
-    """Mean and standard deviation over the rows of a table (seeds); a number where there is one row."""
-    found: dict[str, Any] = {}
-    for measure in measures:
-        if measure not in table or table[measure].isna().all():
-            continue
-        mean, deviation = float(table[measure].mean()), float(table[measure].std(ddof=1))
-        found[measure] = round(mean, 4) if np.isnan(deviation) else [round(mean, 4), round(deviation, 4)]
-    return found
 
 
 def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
@@ -79,9 +66,9 @@ def ablation(scores: pd.DataFrame, variants: Sequence[str], whole: str) -> Rows:
         table = mine[mine["name"] == name]
         if table.empty:
             continue
-        mended = spread(table[table["stage"] == ITERATED], AFTER)
+        mended = common.spread(table[table["stage"] == ITERATED], AFTER)
         rows[whole if name == BASE else name] = {
-            **spread(table[table["stage"] == "Net1"]),
+            **common.spread(table[table["stage"] == "Net1"], MEASURES),
             **{f"{measure}, after Net2": value for measure, value in mended.items()},
         }
     return rows
@@ -99,7 +86,7 @@ def noise(stress: pd.DataFrame) -> tuple[Rows, str]:
     shown = (*MEASURES, "iterations")
     for variance, part in stress.groupby("variance"):
         for method in ("Net1 and Net2", "Net1", limits.UNTRAINED, NOTHING):
-            rows[f"variance {variance:g}: {method}"] = spread(part[part["method"] == method], shown)
+            rows[f"variance {variance:g}: {method}"] = common.spread(part[part["method"] == method], shown)
     return rows, failure_sentence(stress)
 
 
@@ -149,7 +136,7 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
     longest = int(curves["iteration"].max())
     for k in [*range(min(longest, 8) + 1), *range(12, longest + 1, 8)]:
         by_seed = curves[curves["iteration"] == k].groupby("seed").mean(numeric_only=True)
-        rows["Net1's map" if k == 0 else f"iteration {k}"] = spread(by_seed, (*MEASURES, "change"))
+        rows["Net1's map" if k == 0 else f"iteration {k}"] = common.spread(by_seed, (*MEASURES, "change"))
     counts = curves[curves["iteration"] == 0].groupby(["seed", "picture"])["iterations"].first()
 
     def correlation(measure: str) -> str:
@@ -168,7 +155,7 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
 def what_limits(easier: pd.DataFrame) -> Rows:
     """Scores on pictures without what hides boundaries (`studies.tem.limits.easier_scores`)."""
     return {
-        f"{pictures}; {mender}": spread(part, (*MEASURES, "accuracy of all background"))
+        f"{pictures}; {mender}": common.spread(part, (*MEASURES, "accuracy of all background"))
         for (mender, pictures), part in easier.groupby(["mender", "pictures"], sort=False)
     }
 
@@ -191,7 +178,7 @@ def by_visibility(visible: pd.DataFrame) -> Rows:
 def real(scores: pd.DataFrame) -> Rows:
     """Methods on real images: mean over tiles, spread over the draws of training tiles."""
     columns = [c for c in scores.columns if c not in ("method", "seed")]
-    return {name: spread(part, columns) for name, part in scores.groupby("method", sort=False)}
+    return {name: common.spread(part, columns) for name, part in scores.groupby("method", sort=False)}
 
 
 def record(
@@ -208,7 +195,7 @@ def record(
     paper: dict[str, Any] | None = None,
     bar: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Rows as a record of `microlab.book.records`; one of them must be the predictor that knows nothing."""
+    """Rows as a record of `microlab.book.records`; one of them must be the trivial baseline."""
     trivial = next(name for name in rows if name.endswith(NOTHING))
     first = next(iter(rows))  # its measures are the columns of the printed table
     measures = dict.fromkeys(measure for row in rows.values() for measure in row)
@@ -230,12 +217,7 @@ def record(
             "tolerance": 0.003,
         },
         "seed": list(study.seeds),
-        "command": command,
-        "hardware": hardware(),
-        "seconds": round(seconds, 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+    } | common.origin(command, seconds)
     optional = {"note": note, "paper": paper, "bar": bar}
     return found | {name: value for name, value in optional.items() if value}
 
@@ -257,8 +239,6 @@ def folder_seconds(scores: pd.DataFrame, kind: str) -> float:
 
 def read_or_make(path: Path, make: Any) -> pd.DataFrame:
     """A table from its CSV file, made and written first if it is not there."""
-    from microlab.data.files import atomic
-
     if not path.exists():
         table = make()
         with atomic(path) as partial:
@@ -268,6 +248,6 @@ def read_or_make(path: Path, make: Any) -> pd.DataFrame:
 
 def _row(table: pd.DataFrame) -> dict[str, Any]:
     return {
-        **spread(table, (*MEASURES, "iterations")),
+        **common.spread(table, (*MEASURES, "iterations")),
         "weights": int(table["weights"].iloc[0]),
     }

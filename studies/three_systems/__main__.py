@@ -1,8 +1,8 @@
-"""The three systems on the same real image, with the same scores and what each costs (chapter 14).
+"""The three systems on the same real image, with the same scores and what each costs .
 
-    python -m studies.three_systems FOLDER                perovskite, laptop size, three seeds; the table
+    python -m studies.three_systems FOLDER                perovskite, laptop size, three seeds; ten minutes
     python -m studies.three_systems FOLDER --image steel  the second material
-    python -m studies.three_systems FOLDER --record       also stores it in microlab/book/results/
+    python -m studies.three_systems FOLDER --record       also stores it: `three_systems_perovskite`
 
 FOLDER keeps the dreamed pairs and every score of what is trained here: killed and called again, it goes on.
 Shipped weights and what needs no training are scored anew every time, in seconds. Wants the data set
@@ -14,24 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
-import microlab
 from microlab.book import records
 from microlab.book.experiments import training_sets
 from microlab.data import weights
-from microlab.data.files import atomic
 from microlab.pipelines import samples
 from microlab.segment import segmenter
 from microlab.segment.edge_segmenter import DEFAULT_WEIGHTS, TEMRoute, load_route
 from microlab.segment.unet import UNet
 from microlab.training.devices import hardware
+from studies import common
 from studies.three_systems import compare
 from studies.three_systems.compare import (
     BOTH,
@@ -144,16 +141,15 @@ def scores(
         found[name] = measured | costs(fresh.loc[name], "none", 0, source)
     trained = {}
     for name, group in table.groupby("name", sort=False):
-        spread = {m: [round(float(group[m].mean()), 4), round(float(group[m].std()), 4)] for m in MEASURES}
-        if len(group) < 2:  # one seed has no spread
-            spread = {m: mean for m, (mean, _) in spread.items()}
         labels, labelled = (
             ("the whole half", target.style.boundary.size)
             if name == ORACLE
             else (f"{size.study.patches} patches", few)
         )
         means = group[["minutes", "seconds", "megabytes"]].mean()
-        trained[name] = spread | costs(means, labels, labelled, f"processor time, {place}")
+        trained[name] = common.spread(group, MEASURES) | costs(
+            means, labels, labelled, f"processor time, {place}"
+        )
         trained[name][GAIN] = gain(table, name)
     stored = {} if target.virtual else stored_rows(target.name)
     systems = {SHIPPED: found.pop(SHIPPED), **{n: r for n, r in stored.items() if n.startswith("A")}}
@@ -214,13 +210,8 @@ def record(
             "dreamed pairs": size.dreamed,
         },
         "seed": sorted(int(seed) for seed in table["seed"].unique()),
-        "command": command(options),
-        "hardware": hardware(),
-        "seconds": round(60 * (float(table["minutes"].sum()) - twice), 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "rows": json.loads(table.round(4).to_json(orient="split", index=False)),
-    }
+        "rows": common.every_row(table),
+    } | common.origin(command(options), 60 * (table["minutes"].sum() - twice))
 
 
 def command(options: argparse.Namespace) -> str:
@@ -233,16 +224,12 @@ def command(options: argparse.Namespace) -> str:
 
 def main() -> None:
     """Run, print, and store if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
+    parser = common.parser(__doc__)
     parser.add_argument("--image", choices=tuple(samples.REAL_SAMPLES), default="perovskite")
     parser.add_argument("--size", choices=tuple(compare.SIZES), default="laptop")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--tem", default=DEFAULT_WEIGHTS, help="weights of system C: shipped, or a folder")
     parser.add_argument("--note", default="", help="sentences for the record")
-    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     if options.record and options.size == "smoke":
         parser.error("the smoke size only shows that the command runs: record another")
@@ -254,11 +241,8 @@ def main() -> None:
     networks = route(options.tem)
     rows = compare.untrained(target, networks)
     tem_hardware = networks.card["first"]["hardware"] if networks else ""
-    made = record(table, rows, target, zoom, folder, options, tem_hardware)
-    print("\n" + records.table_text(made))
-    if options.record:
-        with atomic(records.FOLDER / f"three_systems_{options.image}.json") as partial:
-            partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    comparison = record(table, rows, target, zoom, folder, options, tem_hardware)
+    common.publish(f"three_systems_{options.image}", comparison, options.record)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     B  four labelled patches -> VQ-VAE + PixelCNN -> dreamed pairs -> U-Net
     C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and never this kind of image
 
-Beside them stand what needs no training, the same U-Net on the four patches alone, and the predictor that
-knows nothing. All are scored on the half of the micrograph that nothing was trained on.
+Beside them stand what needs no training, the same U-Net on the four patches alone, and the trivial
+baseline. All are scored on the half of the micrograph that nothing was trained on.
 """
 
 from __future__ import annotations

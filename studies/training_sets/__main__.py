@@ -1,8 +1,7 @@
-"""Paper A's comparison of training sets, on real micrographs: one U-Net, one recipe, eight sets (chapter 07).
+"""Paper A's comparison of training sets, on real micrographs: one U-Net, one recipe, eight sets.
 
-    python -m studies.training_sets FOLDER              both targets, three seeds; prints the tables
-    python -m studies.training_sets FOLDER --record     also stores them in microlab/book/results/, for
-                                                           `microlab demo --real` and the results page
+    python -m studies.training_sets FOLDER            both targets, three seeds; two and a half hours
+    python -m studies.training_sets FOLDER --record   also stores them: `training_sets_TARGET`
 
 FOLDER keeps the library, every training and every score: killed and called again, it goes on. Wants the data
 sets perovskite and steel (downloaded by checksum, or found in MICROLAB_DATA).
@@ -11,22 +10,13 @@ sets perovskite and steel (downloaded by checksum, or found in MICROLAB_DATA).
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
-from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from scipy import ndimage
 
-import microlab
 from microlab.book.experiments import training_sets
-from microlab.book.records import FOLDER as RESULTS
-from microlab.book.records import table_text
-from microlab.data.files import atomic
 from microlab.data.weights import fill
 from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, learn_style
@@ -37,6 +27,7 @@ from microlab.segment import segmenter
 from microlab.segment.instances import watershed_grains
 from microlab.segment.unet import UNet
 from microlab.simulate import library
+from studies import common
 
 HELD_OUT = 8  # structures that the shipped translators were judged on
 CUT = StyleConfig(method="cut", steps=1000)
@@ -104,6 +95,9 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
         kind: {m: v if isinstance(v, list) else round(float(v), 4) for m, v in row.items() if m in MEASURES}
         for kind, row in rows.items()
     }
+    command = f"python -m studies.training_sets FOLDER --targets {name} --record"
+    if len(sets) < len(training_sets.SETS):
+        command += " --sets " + " ".join(f'"{s}"' for s in sets)
     return {
         "title": f"Training sets: {name}",
         "data": f"Right half of the real micrograph {name}; mean and standard deviation over "
@@ -123,13 +117,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
             "zoom, estimated": round(zoom, 3),
         },
         "seed": list(options.seeds),
-        "command": f"python -m studies.training_sets FOLDER --targets {name} --record"
-        + ("" if len(sets) == len(training_sets.SETS) else " --sets " + " ".join(f'"{s}"' for s in sets)),
-        "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}",
-        "seconds": round(_training_seconds(folder / name) + time.perf_counter() - start, 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+    } | common.origin(command, _training_seconds(folder / name) + time.perf_counter() - start)
 
 
 def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int], pixels: float = 1.0) -> dict:
@@ -143,8 +131,7 @@ def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int],
         drawn = segmenter.closed_boundary(probability, labels)
         core = boundaries(labels) | (ndimage.distance_transform_edt(drawn) > pixels)
         rows.append(score(target.test.boundary, drawn & core, labels))
-    table = pd.DataFrame(rows)
-    return {m: [round(float(table[m].mean()), 4), round(float(table[m].std()), 4)] for m in MEASURES}
+    return common.spread(pd.DataFrame(rows), MEASURES)
 
 
 def _training_seconds(folder: Path) -> float:
@@ -154,10 +141,7 @@ def _training_seconds(folder: Path) -> float:
 
 def main() -> None:
     """Run, print, and store if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
+    parser = common.parser(__doc__)
     parser.add_argument(
         "--targets", nargs="+", choices=("perovskite", "steel"), default=["perovskite", "steel"]
     )
@@ -166,15 +150,9 @@ def main() -> None:
         "--sets", nargs="+", choices=tuple(training_sets.SETS), default=list(training_sets.SETS)
     )
     parser.add_argument("--steps", type=int, default=training_sets.Study.steps)
-    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     for name in options.targets:
-        record = study(options.folder, name, options)
-        print("\n" + table_text(record))
-        if options.record:
-            RESULTS.mkdir(exist_ok=True)
-            with atomic(RESULTS / f"training_sets_{name}.json") as partial:
-                partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        common.publish(f"training_sets_{name}", study(options.folder, name, options), options.record)
 
 
 if __name__ == "__main__":

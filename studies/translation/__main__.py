@@ -1,37 +1,31 @@
-"""Translators: train what ships, and the ablation over the cycle weight (chapter 05).
+"""Translators: the ablation over the weights of the losses, and the training of those that ship.
 
-    python -m studies.translation FOLDER train perovskite    one translator, 10 to 20 minutes on two cores
-    python -m studies.translation FOLDER ablation            cycle weights 1, 5, 10, 30; identity weights
-    python -m studies.translation FOLDER ablation --record   also stores it for the results page
+    python -m studies.translation FOLDER                      prints the ablation; half an hour
+    python -m studies.translation FOLDER --record             also stores it: `translation_perovskite`
+    python -m studies.translation FOLDER --train perovskite   one translator, 10 to 20 minutes on two cores
 
-FOLDER keeps the library and every run; killed and called again, it goes on. `train --ship` copies the weights
+FOLDER keeps the library and every run; killed and called again, it goes on. `--ship` copies the weights
 into the package. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA); masks are not read.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import shutil
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-import microlab
-from microlab.book.records import FOLDER as RESULTS
 from microlab.data import weights
-from microlab.data.files import atomic
 from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, learn_style, translate
 from microlab.measure.realism import realism_report
 from microlab.pipelines import samples, train_segmenter, train_style, training_pairs
 from microlab.segment import segmenter
 from microlab.simulate import library
+from studies import common
 
 SHIPPED = {
     "perovskite": StyleConfig(
@@ -80,7 +74,7 @@ def train(folder: Path, name: str, ship: bool) -> None:
             shutil.copy(file, weights.FOLDER / file.name)
 
 
-def ablation(folder: Path, record: bool) -> None:
+def ablation(folder: Path) -> dict:
     """Realism against displacement, over the weights of the losses."""
     target = samples.target("perovskite")
     zoom, library_ = zoom_of(target), structures(folder / "library")
@@ -104,16 +98,13 @@ def ablation(folder: Path, record: bool) -> None:
     made["virtual SEM"] = virtual
     report = realism_report(real, made, inputs=dict.fromkeys(generators, flat))
     table = pd.DataFrame(faithful).T.join(report, how="outer").loc[[*report.index]]
-    print(table.round(3).to_string())
-    if not record:
-        return
     # Of all trainings, those of earlier calls included.
     trained = sum(pd.read_csv(path)["seconds"].max() for path in (folder / "ablation").glob("*/history.csv"))
     rows = {
         name: {measure: round(float(value), 4) for measure, value in row.items() if np.isfinite(value)}
         for name, row in table.iterrows()
     }
-    made_record = {
+    return {
         "title": "Translation: realism against displacement (perovskite)",
         "data": f"{HELD_OUT} held-out simulations, translated; the reference of realism is the unlabelled "
         "left half of the perovskite micrograph.",
@@ -127,31 +118,19 @@ def ablation(folder: Path, record: bool) -> None:
         "bar": {"displacement, px": "<= 1"},
         "settings": {"zoom": round(zoom, 3), **SMALL},
         "seed": 0,
-        "command": "python -m studies.translation FOLDER ablation --record",
-        "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}",
-        "seconds": round(trained + time.perf_counter() - start, 1),
-        "date": date.today().isoformat(),
-        "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
-    RESULTS.mkdir(exist_ok=True)
-    with atomic(RESULTS / "translation_perovskite.json") as partial:
-        partial.write_text(json.dumps(made_record, indent=1) + "\n", encoding="utf-8")
+    } | common.origin("python -m studies.translation FOLDER --record", trained + time.perf_counter() - start)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("what", choices=("train", "ablation"))
-    parser.add_argument("name", nargs="?", choices=tuple(SHIPPED), default="perovskite")
-    parser.add_argument("--ship", action="store_true", help="copy the weights into the package")
-    parser.add_argument("--record", action="store_true", help="store the table for the results page")
+    """Print, and store or ship if asked."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--train", choices=tuple(SHIPPED), help="one of the translators that ship, instead")
+    parser.add_argument("--ship", action="store_true", help="copy its weights into the package")
     options = parser.parse_args()
-    if options.what == "train":
-        train(options.folder, options.name, options.ship)
+    if options.train:
+        train(options.folder, options.train, options.ship)
     else:
-        ablation(options.folder, options.record)
+        common.publish("translation_perovskite", ablation(options.folder), options.record)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,13 @@ from microlab.book.experiments.training_sets import ADABN, LABELLED
 from microlab.data import weights
 from microlab.pipelines.train_segmenter import Recipe
 
-RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
 BASELINES = ("threshold", "gradient watershed", "ridge")
 COMPARED = ("grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px")
 
 
 @pytest.fixture(params=["perovskite", "steel"])
 def record(request):
-    return json.loads((RESULTS / f"labour_free_{request.param}.json").read_text())
+    return records.load(f"labour_free_{request.param}")
 
 
 def test_the_stored_scores_meet_the_bars(record):
@@ -113,6 +110,6 @@ def test_the_translators_on_the_shelf_are_those_of_the_record():
 
 
 def test_the_growth_law_comes_back_from_segmented_frames():
-    record = json.loads((RESULTS / "growth.json").read_text())
+    record = records.load("growth")
     assert sum(name.startswith("k / true k, seed") for name in record["settings"]) >= 3
     assert record["scores"]["ours"]["largest deviation of k"] <= 0.1

@@ -19,6 +19,8 @@ import cost_card  # noqa: E402
 import run_records  # noqa: E402
 from check_site import MAX_KIB, check_site  # noqa: E402
 
+from microlab.book import records  # noqa: E402
+
 
 def page(body: str, language: str = ' lang="en"') -> str:
     return f"<!doctype html><html{language}><body><h1 id='top'>Title</h1>{body}</body></html>"
@@ -188,7 +190,7 @@ def test_a_record_becomes_a_table_with_paper_ours_and_trivial():
         "| --- | ---: | ---: |",
         "| paper, on its own data | 0.88 |  |",
         "| **ours** | 0.8765 | 112 |",
-        "| all grain (knows nothing) | 0.7 |  |",
+        "| all grain (trivial baseline) | 0.7 |  |",
     ]
     assert "`microlab demo --real` on 2026-11-20, 2 CPU cores, 12 s, seed 0" in text
     assert "virtual" not in text
@@ -198,26 +200,25 @@ def test_a_record_becomes_a_table_with_paper_ours_and_trivial():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": None}, "x.json: field 'seed' is None"),
-        ({"command": 3}, "x.json: field 'command' is 3"),
+        ({"seed": None}, "x: field 'seed' is None"),
+        ({"command": 3}, "x: field 'command' is 3"),
         ({"mood": "good"}, "unknown field 'mood'"),
         ({"trivial": "coin"}, "no scores of 'coin'"),
         ({"scores": {"all grain": {}}}, "no scores of 'ours'"),
     ],
 )
 def test_an_incomplete_record_is_refused(change, message):
-    run_records.check(RECORD, "x.json")
+    records.check(RECORD, "x")
     with pytest.raises(ValueError, match=message):
-        run_records.check(RECORD | change, "x.json")
+        records.check(RECORD | change, "x")
 
 
-STORED = run_records.records(ROOT / "book")
 RESULTS_PAGE = (ROOT / "book" / "results.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(STORED))
+@pytest.mark.parametrize("name", records.available())
 def test_stored_records_are_complete_and_shown_once(name):
-    run_records.load(STORED[name])
+    run_records.load(name)
     blocks = re.findall(r"```\{run-records\}\n(.*?)```", RESULTS_PAGE, re.S)
     assert sum(fnmatch(name, pattern) for block in blocks for pattern in block.split()) == 1
 
@@ -227,4 +228,4 @@ def test_scores_at_a_glance_are_those_of_the_records():
     assert named
     for text in named:
         record, method, measure = text.split(" :: ")
-        assert measure in run_records.load(STORED[record])["scores"][method], text
+        assert measure in run_records.load(record)["scores"][method], text

@@ -34,6 +34,18 @@ def test_a_record_is_found_by_its_name_and_a_missing_one_is_named(folder):
         records.load("other")
 
 
+def test_a_record_is_stored_only_if_it_is_complete(folder):
+    origin = {"command": "x", "hardware": "x", "seconds": 1.5, "date": "2026-01-01", "versions": {}}
+    whole = RECORD | {"virtual": False, "sets": {}, "settings": {}, "seed": 0, **origin}
+    records.write("whole", whole)
+    assert records.load("whole") == whole
+    with pytest.raises(ValueError, match="bad: field 'seed'"):
+        records.write("bad", {**whole, "seed": None})
+    with pytest.raises(ValueError, match="JSON"):
+        records.write("bad", {**whole, "scores": {"trivial": {"grain IoU": float("nan")}}})
+    assert records.available() == ["toy", "whole"]
+
+
 def test_a_score_carries_its_spread():
     assert records.cell([0.91, 0.004]) == "0.910 ± 0.004"
     assert records.cell(130) == "130"
@@ -45,7 +57,7 @@ def test_the_paper_comes_first_and_the_predictor_that_knows_nothing_is_marked():
     assert [name for name, _ in records.rows(RECORD)] == [
         "paper's method",
         "oracle",
-        "trivial (knows nothing)",
+        "trivial (trivial baseline)",
     ]
 
 

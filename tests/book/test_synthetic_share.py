@@ -21,7 +21,7 @@ import pytest
 import run_records
 from scipy import stats
 
-from microlab.book import study_figures
+from microlab.book import records, study_figures
 from microlab.book.experiments import synthetic_share
 from microlab.book.experiments.label_noise import PoorMask
 from microlab.book.experiments.synthetic_share import (
@@ -453,11 +453,11 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     )
     made = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
     made = json.loads(json.dumps(made))
-    run_records.check(made, "toy")
+    records.check(made, "toy")
     page = run_records.markdown(made)
     assert '--bases "few good" --record' in page
     assert "| paper, BMQ + 100 % |" in page
-    assert "one class everywhere (knows nothing)" in page
+    assert "one class everywhere (trivial baseline)" in page
     assert "- vqvae: pool of 30 synthetic pairs (generator toy)" in page
     value = table[(table.base == "few good") & (table.share == 100)].missing_class_iou.item()
     assert made["scores"]["few good + 100 % vqvae"]["Missing Class IoU"] == pytest.approx(value, abs=1e-4)

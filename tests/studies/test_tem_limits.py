@@ -262,7 +262,7 @@ def checked(rows: tables.Rows, **options) -> dict:
     made = tables.record("A toy", "made-up pictures", rows, STUDY, "python toy.py", 1.25, **options)
     made = json.loads(json.dumps(made, allow_nan=False))
     pages = run_records
-    pages.check(made, "toy")
+    records.check(made, "toy")
     assert "nan" not in pages.markdown(made).lower()
     assert "nan" not in records.table_text(made).lower()
     first, *others = made["scores"].values()

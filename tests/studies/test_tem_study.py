@@ -15,6 +15,7 @@ import pytest
 import run_records
 import torch
 
+from microlab.book import records
 from microlab.book.experiments.weak_boundaries import MEASURES, count_weights, score_answers
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs
 from microlab.render import tem
@@ -292,9 +293,9 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
     pages = run_records
     for name, record in made.items():
         record = json.loads(json.dumps(record, allow_nan=False))
-        pages.check(record, name)
+        records.check(record, name)
         assert "nan" not in pages.markdown(record).lower()
-    # The predictor that knows nothing is scored on the pictures of its table: the first one of the two here.
+    # The trivial baseline is scored on the pictures of its table: the first one of the two here.
     pictures = tem_study.held_out_pictures(STUDY)
     shares = [1 - pair.target.mean() for pair in pictures]
     for name, expected in (("methods", np.mean(shares)), ("detectors", shares[0]), ("iterations", shares[0])):

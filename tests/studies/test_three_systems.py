@@ -120,7 +120,7 @@ def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch
         assert np.array_equal(mask, truth)
 
 
-def test_what_nobody_trains_is_scored_beside_a_predictor_that_knows_nothing(target, tmp_path) -> None:
+def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_path) -> None:
     rows = {row.name: row for row in compare.untrained(target, device="cpu")}
     assert TEM not in rows  # without its networks
     rows = {
@@ -159,9 +159,9 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     options = argparse.Namespace(size="smoke", image="perovskite", seeds=[0, 1], tem="tem", note="A toy.")
     rows = compare.untrained(target, device="cpu")
     made = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
-    run_records.check(made, "toy")
+    records.check(made, "toy")
     page = run_records.markdown(made)
-    assert f"{NOTHING} (knows nothing)" in page
+    assert f"{NOTHING} (trivial baseline)" in page
     assert "System C's weights were not there" in page
     assert "--size smoke --seeds 0 1 --record" in page
     assert set(made["sets"]) == set(made["scores"]) == {*TRAINED, *(row.name for row in rows)}
