@@ -51,7 +51,7 @@ def small_study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (tem_study, limits):
             patch.setattr(module, "TEMConfig", partial(TEMConfig, **SMALL))
-        patch.setattr(tem_study, "route_of", route_of)
+            patch.setattr(module, "route_of", route_of)
         yield
 
 

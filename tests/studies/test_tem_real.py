@@ -14,7 +14,7 @@ from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import TOLERANCES, mask_grains
 from microlab.render.tem import TEMConfig, tem_pair
 from microlab.segment.edge_segmenter import TEMRoute, load_route
-from studies.tem import limits, real
+from studies.tem import real
 from studies.tem.limits import NOTHING, UNTRAINED
 from studies.tem.real import (
     ALONE,
@@ -134,7 +134,7 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
 
     monkeypatch.setattr(real, "tuned", tuned)
     monkeypatch.setattr(real, "route_answer", route_answer)
-    monkeypatch.setattr(limits, "classical_answers", lambda image: {})
+    monkeypatch.setattr(real, "classical_answers", lambda image: {})
     table = membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=1)
     assert sorted(scored.pop(SYNTHETIC)) == [tile.name for tile in tiles]
     assert set(scored) == set(trained)

@@ -15,7 +15,6 @@ import run_records
 from edge_nets import save_route
 
 from microlab.book import records
-from microlab.book.experiments import training_sets
 from microlab.data import weights
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines.samples import Target, virtual_sample
@@ -63,7 +62,7 @@ def test_every_trained_row_carries_scores_and_costs(finished) -> None:
 
 def test_a_finished_row_is_read_and_other_settings_are_refused(finished, target, monkeypatch) -> None:
     folder, table = finished
-    monkeypatch.setattr(training_sets, "train_unet", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(compare, "train_unet", lambda *a, **k: pytest.fail("trained again"))
     again = compare.run(target, 1.0, folder, SMOKE, seeds=(0,), **QUIET)
     assert again.equals(table)
     with pytest.raises(ValueError, match=r"other settings \(dreamed 2 -> 3\)"):
@@ -84,7 +83,7 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
     target, tmp_path, monkeypatch
 ) -> None:
     seen: dict[str, list] = {}
-    monkeypatch.setattr(training_sets, "train_unet", lambda pairs, *_, **__: seen.update(pairs=pairs))
+    monkeypatch.setattr(compare, "train_unet", lambda pairs, *_, **__: seen.update(pairs=pairs))
     monkeypatch.setattr(compare, "megabytes", lambda *_: 0.0)
     monkeypatch.setattr(compare, "_row", unscored)
     patches = labelled_patches(target, 1.0, 4, side=32, seed=5)
@@ -112,7 +111,7 @@ def test_the_scored_half_is_never_trained_on(target, tmp_path, monkeypatch) -> N
 
 
 def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch) -> None:
-    monkeypatch.setattr("microlab.data.transforms.augment", lambda image, mask, seed: (image, mask))
+    monkeypatch.setattr("microlab.pipelines.training_pairs.augment", lambda image, mask, seed: (image, mask))
     patches = labelled_patches(target, 1.0, 3, side=32, seed=4)
     plain = labelled_pairs(target, 1.0, 3, patches=3, side=32, seed=4)
     for (image, mask), (grey, truth) in zip(patches, plain, strict=True):
