@@ -37,6 +37,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut could leave the new name with an empty file
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

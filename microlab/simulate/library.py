@@ -6,7 +6,7 @@ A structure depends on the library's seed and its own index and on nothing else,
 in any order. It is written into a temporary folder that is renamed when complete. Whatever stops a build,
 the next call keeps what is complete and makes the rest:
 
-    folder/library.json                      seed and ranges; a build with others is refused
+    folder/settings.json                     seed and ranges; a build with others is refused
     folder/structures/000123/phi.tif         float32
                              grains.tif      uint16, ids from 0
                              mask.tif        uint8, 255 on boundaries
@@ -31,7 +31,10 @@ import tifffile
 from tqdm.auto import tqdm
 
 import microlab
+from microlab.data.errors import InputError
+from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
+from microlab.data.run_folder import SETTINGS, RunFolder
 from microlab.simulate import topology, voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
@@ -47,7 +50,7 @@ class Ranges:
 
     Raises
     ------
-    ValueError
+    InputError
         If a range is empty or outside what the simulation can do.
     """
 
@@ -66,13 +69,13 @@ class Ranges:
         for name, (least, most) in limits.items():  # 65536: what the 16 bits of grains.tif can tell apart
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
-                raise ValueError(
+                raise InputError(
                     f"{name} must be (least, most) with {least} <= least <= most <= {most}, got {(low, high)}"
                 )
         if len(self.shape) != 2 or min(self.shape) < 1:
-            raise ValueError(f"shape must be two positive sizes (H, W), got {self.shape}")
+            raise InputError(f"shape must be two positive sizes (H, W), got {self.shape}")
         if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")
+            raise InputError(f"threshold must lie in (0, 1), got {self.threshold}")
         Parameters(kappa=self.kappa, dt=self.dt)  # refuses an unstable dt
 
 
@@ -189,16 +192,16 @@ def build(
 
     Raises
     ------
-    ValueError
+    InputError
         If an argument is wrong, `folder` is a file, or it holds a library of another seed or other ranges.
     OSError
         If the library cannot be written (full disk, no permission). What is complete is kept.
     """
     folder, ranges = Path(folder).absolute(), ranges or Ranges()
     if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+        raise InputError(f"n must be at least 1, got {n}")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+        raise InputError(f"seed must be 0 or more, got {seed}")
     try:
         _open_library(folder, seed, ranges)
         missing = [index for index in range(n) if not _is_complete(_structure_folder(folder, index))]
@@ -223,12 +226,12 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no manifest in `folder`.
     """
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
-        raise ValueError(f"folder {folder} holds no manifest.csv: make the library with build() first")
+        raise InputError(f"folder {folder} holds no manifest.csv: make the library with build() first")
     return pd.read_csv(path)
 
 
@@ -237,18 +240,18 @@ def load(folder: str | Path, index: int) -> Structure:
 
     Raises
     ------
-    ValueError
+    InputError
         If the library has no such structure, or one of its files is damaged.
     """
     place = _structure_folder(Path(folder), index)
     if not _is_complete(place):
-        raise ValueError(f"library {folder} has no complete structure {index}: see its manifest.csv")
+        raise InputError(f"library {folder} has no complete structure {index}: see its manifest.csv")
     images = {}
     for name, file in FILES.items():
         try:
             images[name] = tifffile.imread(place / file)
         except (tifffile.TiffFileError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{place / file} is damaged ({error}): remove {place} and build again"
             ) from error
     record = json.loads((place / "structure.json").read_text())
@@ -264,21 +267,15 @@ def load(folder: str | Path, index: int) -> Structure:
 
 def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
     """Make the folders, refuse those of another library, and clear what a stopped build left behind."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder {folder} is a file: name a folder for the library")
+    if (folder / "library.json").is_file():  # what version 0.1.0 called the settings
+        os.replace(folder / "library.json", folder / SETTINGS)
+    RunFolder(folder, {"seed": seed, **asdict(ranges)})
     structures = folder / "structures"
-    structures.mkdir(parents=True, exist_ok=True)
-    asked = json.loads(json.dumps({"seed": seed, **asdict(ranges)}))  # tuples become lists, as in the file
-    path = folder / "library.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        differ = [f"{k} = {found.get(k)} (asked: {asked[k]})" for k in asked if found.get(k) != asked[k]]
-        if differ:
-            raise ValueError(f"folder {folder} holds a library with {', '.join(differ)}: use another folder")
-    else:
-        _replace(path, json.dumps(asked, indent=1).encode())
+    structures.mkdir(exist_ok=True)
     for leftover in structures.glob("*.part"):
         _discard(leftover)
+    for leftover in folder.glob(".*.part.*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _make(folder: Path, parameters: StructureParameters) -> int:
@@ -332,7 +329,7 @@ def _write_manifest(folder: Path) -> Path:
         paths = {name: (place / file).relative_to(folder).as_posix() for name, file in FILES.items()}
         rows.append({**record, "height": height, "width": width, **paths, "microlab": version})
     path = folder / "manifest.csv"
-    _replace(path, pd.DataFrame(rows).to_csv(index=False).encode())
+    _write(path, pd.DataFrame(rows).to_csv(index=False).encode())
     return path
 
 
@@ -345,18 +342,8 @@ def _is_complete(place: Path) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file and wait until it has reached the disk, so that no renamed folder is ever hollow."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file under another name first: readers see the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    _write(part, data)
-    os.replace(part, path)
+    with atomic(path) as partial:
+        partial.write_bytes(data)
 
 
 def _discard(place: Path) -> None:

@@ -1,11 +1,4 @@
-"""The flat boundary between two grains of the Chen-Yang model at equilibrium.
-
-    kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2,    and the same with eta and zeta exchanged
-
-For gamma = 1 its energy is sigma = 0.3875 sqrt(kappa), its width 1 / max |eta'| = 3.436 sqrt(kappa), and
-phi = eta^2 + zeta^2 falls to 0.636 at its middle.
-
-Grain growth with the Chen-Yang phase-field model.
+"""Grain growth with the Chen-Yang phase-field model, and its flat boundary at equilibrium.
 
     d eta_i / dt = L [ eta_i (1 + (2 gamma - 1) eta_i^2 - 2 gamma phi) + kappa lap(eta_i) ]
     phi = sum_j eta_j^2
@@ -15,12 +8,18 @@ This is -L dF/d eta_i for the free energy (Chen and Yang, Phys. Rev. B 50, 15752
     F = int 1/4 + sum_i (-eta_i^2/2 + eta_i^4/4 + kappa/2 |grad eta_i|^2) + gamma sum_{i<j} eta_i^2 eta_j^2
 
 by explicit Euler steps and the five-point Laplacian on a periodic grid. The 1/4 makes F zero inside a grain.
+
+Across a flat boundary between two grains at equilibrium (:func:`planar_profile`)
+
+    kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2,    and the same with eta and zeta exchanged
+
+For gamma = 1 its energy is sigma = 0.3875 sqrt(kappa), its width 1 / max |eta'| = 3.436 sqrt(kappa), and
+phi = eta^2 + zeta^2 falls to 0.636 at its middle.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,53 +33,9 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 from tqdm.auto import trange
 
+from microlab.data.errors import InputError
+from microlab.data.files import atomic
 from microlab.simulate import sharing
-
-
-def planar_profile(x: ArrayLike, kappa: float = 1.0, gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Equilibrium of a flat boundary at x = 0, where ``kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2``.
-
-    Solved as a boundary-value problem for the right half (eta and zeta mirror one another); only
-    gamma = 3/2 has a closed form, ``eta = (1 + tanh(x / sqrt(2 kappa))) / 2``.
-
-    Parameters
-    ----------
-    x : (N,) float
-        Distance from the boundary.
-
-    Returns
-    -------
-    eta, zeta : (N,) float64
-        Order parameters of the grain on the right and of the one on the left.
-    """
-    if not kappa > 0:
-        raise ValueError(f"kappa must be positive, got {kappa}")
-    if not gamma > 0.5:
-        raise ValueError(f"gamma must exceed 1/2, or grains do not exclude one another; got {gamma}")
-    s = np.asarray(x, dtype=float) / np.sqrt(kappa)
-
-    def slopes(_, y):  # y = eta, eta', zeta, zeta'
-        eta, d_eta, zeta, d_zeta = y
-        return np.stack(
-            [
-                d_eta,
-                eta**3 - eta + 2 * gamma * eta * zeta**2,
-                d_zeta,
-                zeta**3 - zeta + 2 * gamma * zeta * eta**2,
-            ]
-        )
-
-    def ends(left, right):  # mirror symmetry at 0; one grain alone far away
-        return np.array([left[0] - left[2], left[1] + left[3], right[0] - 1, right[2]])
-
-    far = 12 * max(1.0, (2 * gamma - 1) ** -0.5)
-    grid = np.linspace(0, far, 200)
-    step, slope = (1 + np.tanh(grid / np.sqrt(2))) / 2, 1 / np.cosh(grid / np.sqrt(2)) ** 2 / np.sqrt(8)
-    solution = solve_bvp(slopes, ends, grid, [step, slope, 1 - step, -slope], tol=1e-8, max_nodes=100_000)
-    if not solution.success:
-        raise ValueError(f"no planar profile found for gamma = {gamma}: {solution.message}")
-    values = solution.sol(np.minimum(np.abs(s), far))
-    return np.where(s >= 0, values[0], values[2]), np.where(s >= 0, values[2], values[0])
 
 
 def max_stable_dt(kappa: float = 1.0, L: float = 1.0, dx: float = 1.0, gamma: float = 1.0) -> float:
@@ -100,7 +55,7 @@ class Parameters:
 
     Raises
     ------
-    ValueError
+    InputError
         If a value is not positive, gamma is at most 1/2 (grains would mix instead of excluding one
         another), or dt is unstable; the message names the largest stable one.
     """
@@ -114,12 +69,12 @@ class Parameters:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+                raise InputError(f"{name} must be positive and finite, got {value}")
         if self.gamma <= 0.5:
-            raise ValueError(f"gamma must exceed 1/2, or grains do not exclude one another; got {self.gamma}")
+            raise InputError(f"gamma must exceed 1/2, or grains do not exclude one another; got {self.gamma}")
         largest = max_stable_dt(self.kappa, self.L, self.dx, self.gamma)
         if self.dt > largest * (1 + 1e-9):
-            raise ValueError(
+            raise InputError(
                 f"dt = {self.dt} is unstable with kappa = {self.kappa}, L = {self.L}, dx = {self.dx}, "
                 f"gamma = {self.gamma}: the largest stable dt is {largest:.6g}"
             )
@@ -275,7 +230,6 @@ class GrainGrowth:
 
     def save(self, path: str | Path) -> None:
         """Write the whole state to one safetensors file, at once or not at all."""
-        path = Path(path)
         state = {
             "parameters": asdict(self.parameters),
             "n": self.n,
@@ -284,9 +238,8 @@ class GrainGrowth:
             "recolourings": self.recolourings,
         }
         tensors = {"order_parameters": self.order_parameters, "owner": self.owner.contiguous()}
-        part = path.with_name(path.name + ".part")
-        save_file(tensors, part, {"grain_growth": json.dumps(state)})
-        os.replace(part, path)
+        with atomic(path) as partial:
+            save_file(tensors, partial, {"grain_growth": json.dumps(state)})
 
     @classmethod
     def load(
@@ -375,6 +328,52 @@ def boundary_mask(phi: ArrayLike, threshold: float = 0.75) -> np.ndarray:
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie in (0, 1), got {threshold}")
     return np.asarray(phi) < threshold
+
+
+def planar_profile(x: ArrayLike, kappa: float = 1.0, gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Equilibrium of a flat boundary at x = 0, where ``kappa eta'' = eta^3 - eta + 2 gamma eta zeta^2``.
+
+    Solved as a boundary-value problem for the right half (eta and zeta mirror one another); only
+    gamma = 3/2 has a closed form, ``eta = (1 + tanh(x / sqrt(2 kappa))) / 2``.
+
+    Parameters
+    ----------
+    x : (N,) float
+        Distance from the boundary.
+
+    Returns
+    -------
+    eta, zeta : (N,) float64
+        Order parameters of the grain on the right and of the one on the left.
+    """
+    if not kappa > 0:
+        raise ValueError(f"kappa must be positive, got {kappa}")
+    if not gamma > 0.5:
+        raise ValueError(f"gamma must exceed 1/2, or grains do not exclude one another; got {gamma}")
+    s = np.asarray(x, dtype=float) / np.sqrt(kappa)
+
+    def slopes(_, y):  # y = eta, eta', zeta, zeta'
+        eta, d_eta, zeta, d_zeta = y
+        return np.stack(
+            [
+                d_eta,
+                eta**3 - eta + 2 * gamma * eta * zeta**2,
+                d_zeta,
+                zeta**3 - zeta + 2 * gamma * zeta * eta**2,
+            ]
+        )
+
+    def ends(left, right):  # mirror symmetry at 0; one grain alone far away
+        return np.array([left[0] - left[2], left[1] + left[3], right[0] - 1, right[2]])
+
+    far = 12 * max(1.0, (2 * gamma - 1) ** -0.5)
+    grid = np.linspace(0, far, 200)
+    step, slope = (1 + np.tanh(grid / np.sqrt(2))) / 2, 1 / np.cosh(grid / np.sqrt(2)) ** 2 / np.sqrt(8)
+    solution = solve_bvp(slopes, ends, grid, [step, slope, 1 - step, -slope], tol=1e-8, max_nodes=100_000)
+    if not solution.success:
+        raise ValueError(f"no planar profile found for gamma = {gamma}: {solution.message}")
+    values = solution.sol(np.minimum(np.abs(s), far))
+    return np.where(s >= 0, values[0], values[2]), np.where(s >= 0, values[2], values[0])
 
 
 def _phi(eta: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ from microlab.simulate.voronoi import (
     _periodic_images,
     _shortest,
     _wrap,
-    d0,
     nearest_owner,
 )
 
@@ -245,8 +244,7 @@ def power_diagram(
         centres, owner = _periodic_images(wrapped, shape, reach=np.array(shape) / 2)
     # Not max**2 - r**2: two roundings of one square can differ, and make the largest circle's height NaN.
     height = np.sqrt((radii.max() - radii) * (radii.max() + radii))[owner]
-    block = int(np.clip(d0(len(radii), shape) / 5, 1, 32))
-    return nearest_owner(np.column_stack([centres, height]), owner, shape, block)
+    return nearest_owner(np.column_stack([centres, height]), owner, shape)
 
 
 def _insert(

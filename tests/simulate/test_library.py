@@ -20,6 +20,7 @@ import pytest
 import tifffile
 
 import microlab
+from microlab.data.errors import InputError
 from microlab.simulate import library, voronoi
 from microlab.simulate.phasefield import Parameters, grow
 
@@ -223,7 +224,7 @@ def test_a_full_disk_gives_one_clear_error_and_keeps_what_is_complete(unbroken, 
     assert caught.value.errno == errno.ENOSPC
     assert str(tmp_path) in str(caught.value)
     assert library.read_manifest(tmp_path)["index"].tolist() == [0, 1, 2]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
     build(tmp_path)  # the disk has room again
     assert contents(tmp_path) == contents(unbroken)
 
@@ -244,12 +245,12 @@ def test_two_processes_meeting_a_real_write_limit_give_one_clear_error(tmp_path)
     output, errors = process.communicate()
     assert f"[Errno {errno.EFBIG}] library {tmp_path} is not finished, File too large; 0 of 4" in output
     assert "Traceback" not in errors
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"folder .*notes.txt is a file"):
+    with pytest.raises(InputError, match=r"notes.txt: is a file"):
         build(tmp_path / "notes.txt")
     with pytest.raises(OSError, match="is not finished, Not a directory; 0 of 10"):
         build(tmp_path / "notes.txt" / "library")
@@ -267,20 +268,20 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(PermissionError, match="is not finished, Permission denied; 0 of 10"):
         build(folder)
-    assert not list(folder.iterdir())
+    assert not (folder / "structures").exists()
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"seed": 1}, r"holds a library with seed = 0 \(asked: 1\)"),
-        ({"ranges": replace(SMALL, steps=(20, 61))}, r"steps = \[20, 60\] \(asked: \[20, 61\]\)"),
-        ({"ranges": replace(SMALL, threshold=0.7)}, r"threshold = 0.75 \(asked: 0.7\)"),
+        ({"seed": 1}, r"holds a run with other settings \(seed 0 -> 1\)"),
+        ({"ranges": replace(SMALL, steps=(20, 61))}, r"steps \[20, 60\] -> \[20, 61\]"),
+        ({"ranges": replace(SMALL, threshold=0.7)}, r"threshold 0.75 -> 0.7"),
     ],
 )
 def test_another_seed_or_other_ranges_in_the_same_folder_are_refused(unbroken, other, message):
     before = contents(unbroken)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         build(unbroken, **other)
     assert contents(unbroken) == before
 
@@ -288,7 +289,7 @@ def test_another_seed_or_other_ranges_in_the_same_folder_are_refused(unbroken, o
 def test_a_structure_that_lost_a_file_is_made_again(unbroken, tmp_path):
     build(tmp_path)
     (tmp_path / "structures" / "000004" / "mask.tif").unlink()
-    with pytest.raises(ValueError, match="no complete structure 4"):
+    with pytest.raises(InputError, match="no complete structure 4"):
         library.load(tmp_path, 4)
     build(tmp_path)
     assert contents(tmp_path) == contents(unbroken)
@@ -308,7 +309,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(
         distributed, "Client", lambda address, **_: distributed.core.connect(address, timeout=0.1)
     )
-    with pytest.raises(ValueError, match="scheduler nonsense://1 does not answer"):
+    with pytest.raises(InputError, match="scheduler nonsense://1 does not answer"):
         build(tmp_path, scheduler="nonsense://1")
 
 
@@ -326,29 +327,38 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     ],
 )
 def test_impossible_ranges_are_named(wrong, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         library.Ranges(**wrong)
 
 
 def test_wrong_arguments_are_named(unbroken, tmp_path):
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(InputError, match="n must be at least 1"):
         build(tmp_path, 0)
-    with pytest.raises(ValueError, match="seed must be 0 or more"):
+    with pytest.raises(InputError, match="seed must be 0 or more"):
         build(tmp_path, seed=-1)
-    with pytest.raises(ValueError, match=r"holds no manifest.csv"):
+    with pytest.raises(InputError, match=r"holds no manifest.csv"):
         library.read_manifest(tmp_path)
-    with pytest.raises(ValueError, match="no complete structure 10"):
+    with pytest.raises(InputError, match="no complete structure 10"):
         library.load(unbroken, N)
 
 
 def test_a_damaged_image_is_named(tmp_path):
     build(tmp_path, 1)
     (tmp_path / "structures" / "000000" / "phi.tif").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"phi.tif is damaged .* remove .* and build again"):
+    with pytest.raises(InputError, match=r"phi.tif is damaged .* remove .* and build again"):
         library.load(tmp_path, 0)
 
 
+def test_a_library_of_version_0_1_0_is_extended_and_its_settings_still_count(unbroken, tmp_path):
+    build(tmp_path, 4)
+    (tmp_path / "settings.json").rename(tmp_path / "library.json")
+    with pytest.raises(InputError, match="seed 0 -> 1"):
+        build(tmp_path, seed=1)
+    build(tmp_path)
+    assert contents(tmp_path) == contents(unbroken)
+
+
 def test_settings_file_says_what_the_library_is(unbroken):
-    settings = json.loads((unbroken / "library.json").read_text())
+    settings = json.loads((unbroken / "settings.json").read_text())
     assert settings["seed"] == 0
     assert settings["grains"] == [4, 8]

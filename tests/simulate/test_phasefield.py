@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import networkx
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
@@ -100,7 +101,7 @@ def test_near_pairs_misses_none(shape):
     assert not found.diagonal().any()
 
 
-def test_colouring_is_proper_and_frugal():
+def test_colouring_is_proper_and_frugal_and_that_of_networkx():
     rng = np.random.default_rng(0)
     points = rng.random((300, 2))
     near = np.linalg.norm(points[:, None] - points, axis=-1) < 0.1
@@ -110,6 +111,8 @@ def test_colouring_is_proper_and_frugal():
     assert (colour[i] != colour[j]).all()
     assert_array_equal(np.unique(colour), np.arange(colour.max() + 1))
     assert colour.max() <= near.sum(1).max()  # greedy never needs more than degree + 1
+    reference = networkx.greedy_color(networkx.from_numpy_array(near), strategy="DSATUR")
+    assert_array_equal(colour, [reference[node] for node in range(300)])
 
 
 def test_follow_spreads_ownership_by_reach_and_sees_clashes():

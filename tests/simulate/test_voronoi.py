@@ -89,10 +89,10 @@ def test_shifting_the_seeds_rolls_the_grain_map():
 def test_paper_size_takes_at_most_60_ms():
     seeds, times = voronoi.random_seeds(112, BOX), []
     for _ in range(7):
-        start = time.perf_counter()
+        start = time.process_time()  # other programs' time does not count
         voronoi.tessellate(seeds, BOX)
-        times.append(time.perf_counter() - start)
-    assert min(times) <= 0.060  # measured 0.011-0.016; the least, because other work disturbs the rest
+        times.append(time.process_time() - start)
+    assert min(times) <= 0.060  # measured 0.027 on a busy machine
 
 
 def test_cell_areas_count_every_pixel_and_keep_empty_grains():
