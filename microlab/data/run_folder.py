@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -45,7 +47,8 @@ class RunFolder:
     Raises
     ------
     InputError
-        If the path is a file, or the folder holds a run with other settings.
+        If the path is a file, the folder holds a run with other settings, or is to be emptied while another
+        process works in it.
     """
 
     def __init__(
@@ -56,21 +59,18 @@ class RunFolder:
         fresh: bool = False,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.path, self.log = Path(path), log
+        self.path, self.settings, self.log = Path(path), plain(settings), log
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; name a folder for the results")
+        self.path.mkdir(parents=True, exist_ok=True)
         if fresh:
-            shutil.rmtree(self.path, ignore_errors=True)
-        self.settings = plain(settings)
-        before = self.read(SETTINGS)
-        if before is None:
-            self.write(SETTINGS, self.settings)
-        elif before != self.settings:
-            changed = "; ".join(changes(before, self.settings))
-            raise InputError(
-                f"{self.path}: holds a run with other settings ({changed}); "
-                "take them back, choose another folder, or start anew"
-            )
+            with self.lock():
+                for entry in self.path.iterdir():
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    elif entry.name != LOCK:
+                        entry.unlink()
+        self.require(SETTINGS, self.settings)
 
     @property
     def fingerprint(self) -> str:
@@ -101,24 +101,52 @@ class RunFolder:
         with atomic(self.path / name) as partial:
             partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a JSON file holds; made and written if it is missing."""
+    def require(self, name: str, value: dict[str, Any]) -> None:
+        """Write entries to a JSON file, or refuse them if it holds other ones.
+
+        Raises
+        ------
+        InputError
+            Names what has changed.
+        """
+        value, before = plain(value), self.read(name)
+        if before is None:
+            self.write(name, value)
+        elif before != value:
+            raise InputError(
+                f"{self.path}: holds a run with other settings ({'; '.join(changes(before, value))}); "
+                "take them back, choose another folder, or start anew (fresh)"
+            )
+
+    def once(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:
+        """What a JSON file holds; written as ``make(*arguments)`` if it is missing."""
         if not (self.path / name).is_file():
-            self.write(name, plain(make()))
+            self.write(name, make(*arguments))
         return self.read(name)
 
-    def arrays(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Arrays of an ``.npz`` file; made and written if it is missing."""
+    def arrays(
+        self, name: str, make: Callable[..., dict[str, Any]], *arguments: Any
+    ) -> dict[str, np.ndarray]:
+        """Arrays of an ``.npz`` file; written as ``make(*arguments)`` if it is missing.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
         path = self.path / name
         if not path.is_file():
             with atomic(path) as partial:
-                np.savez_compressed(partial, **make())
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+                np.savez_compressed(partial, **make(*arguments))
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        except (ValueError, BadZipFile) as error:
+            raise InputError(f"{path}: is damaged ({error}); remove it and run again") from None
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds that every finished stage took so far, over all calls that worked on it."""
+        """Seconds that every stage took so far, over all calls that worked on it."""
         return self.read(SECONDS) or {}
 
     @contextmanager
@@ -129,8 +157,7 @@ class RunFolder:
             yield
         finally:
             spent = time.perf_counter() - start
-            if self.path.is_dir():
-                self.write(SECONDS, {**self.seconds, name: self.seconds.get(name, 0.0) + spent})
+            self.write(SECONDS, {**self.seconds, name: self.seconds.get(name, 0.0) + spent})
         self.log(f"{name}: {duration(spent)}")
 
     @contextmanager
@@ -142,17 +169,13 @@ class RunFolder:
         InputError
             If another process holds it.
         """
-        lock = FileLock(self.path / LOCK)
         try:
-            lock.acquire(timeout=0)
+            with FileLock(self.path / LOCK, timeout=0):
+                yield
         except Timeout:
             raise InputError(
                 f"{self.path}: another process works in this folder; wait for it or choose another folder"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def plain(value: Any) -> Any:
@@ -164,10 +187,15 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two settings, one phrase an entry: ``seed 0 -> 1``, ``crop absent -> 64``."""
     before, now = _flat(before), _flat(now)
     return [
-        f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+        f"{key} {_short(before.get(key, 'absent'))} -> {_short(now.get(key, 'absent'))}"
         for key in {**before, **now}
         if before.get(key, _flat) != now.get(key, _flat)  # a function: no setting equals it
     ]
+
+
+def _short(value: Any) -> Any:
+    """The start of a checksum, other values as they are."""
+    return f"{value[:8]}..." if isinstance(value, str) and re.fullmatch("[0-9a-f]{16,}", value) else value
 
 
 def duration(seconds: float) -> str:
@@ -183,18 +211,3 @@ def _flat(entries: dict[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in entries.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
     return flat
-
-
-def same_settings(path: Path, settings: dict) -> None:
-    """Write the settings beside the results, or refuse to mix results of different ones."""
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [f"{k} {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
-        if changed:
-            raise ValueError(
-                f"{path.parent} holds a run with other settings ({', '.join(changed)}): use another folder"
-            )
-        return
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from skimage.measure import block_reduce
 
 from microlab.data import weights
 from microlab.data.pairs import Pair
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.generate.masks import least_areas
 from microlab.generate.pair_model import PairModel
 from microlab.generate.pairs import pack
@@ -336,7 +336,7 @@ def _claim(folder: Path, config: DreamConfig, given: dict[str, Any], resume: boo
         value = getattr(config, f.name)
         part = asdict(value) if f.name in ("vqvae", "prior") else None
         settings |= {f.name: value} if part is None else {f"{f.name}.{k}": v for k, v in part.items()}
-    same_settings(path, settings)
+    RunFolder(folder, settings)
 
 
 def _digest(pairs: list[Pair]) -> str:

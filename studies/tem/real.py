@@ -22,7 +22,7 @@ from microlab.book.experiments.weak_boundaries import Answer
 from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import imap_unordered
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.measure.scores import score
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
 from microlab.render.tem import TEMConfig, tem_pair
@@ -119,7 +119,7 @@ def membrane_scores(
         If the folder holds trainings on other tiles or of other lengths.
     """
     folder = Path(folder).absolute()
-    same_settings(folder / "settings.json", {"steps": steps, "samples": [sample.name for sample in samples]})
+    RunFolder(folder, {"steps": steps, "samples": [sample.name for sample in samples]})
     before = list(imap_unordered(_answer_scores, [(sample, route) for sample in samples], jobs))
     before = {sample.name: rows for sample, rows in zip(samples, _in_order(before, samples), strict=True)}
     tasks = [

@@ -27,7 +27,7 @@ from microlab.book.experiments import weak_boundaries
 from microlab.book.experiments.weak_boundaries import score_answers
 from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.data.weights import fill
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs, train_networks
 from microlab.render.tem import TEMConfig, TEMPair, tem_pairs
@@ -166,8 +166,7 @@ def run(
         If the folder holds a study of other settings.
     """
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    same_settings(folder / "settings.json", _comparable(study))
+    RunFolder(folder, _comparable(study))
     route_first(study, folder, jobs=jobs, device=device, progress=progress)
     cells = list(study.cells() if cells is None else cells)
     todo = [cell for cell in cells if not score_file(folder, *cell).exists()]
@@ -379,8 +378,8 @@ def _file(name: str) -> str:
 
 
 def _comparable(study: TEMStudy) -> dict[str, Any]:
-    """The settings that decide the scores, as JSON holds them."""
+    """The settings that decide the scores."""
     settings = asdict(study)
     for name in ("seeds", "variances", "stressed"):  # more of these only add cells
         del settings[name]
-    return json.loads(json.dumps(settings))
+    return settings

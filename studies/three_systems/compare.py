@@ -23,9 +23,8 @@ import torch
 from tqdm.auto import tqdm
 
 from microlab.book.experiments.training_sets import Study, train_unet
-from microlab.data.files import atomic
 from microlab.data.pairs import MANIFEST, read_pairs, write_pairs
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel, scores
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_pair_model import OURS, DreamConfig, profile_config, train_pairs
@@ -143,16 +142,12 @@ def run(
         if name not in TRAINED:
             raise ValueError(f"names must be of {', '.join(TRAINED)}, got {name!r}")
     settings = {"target": target.name, "zoom": round(zoom, 4), "dreamed": size.dreamed, **asdict(size.study)}
-    same_settings(folder / "settings.json", settings | {"dream": asdict(size.dream)})
+    run = RunFolder(folder, settings | {"dream": asdict(size.dream)})
     cells = [(seed, name) for seed in seeds for name in TRAINED if name in names]
     rows = []
     for seed, name in tqdm(cells, desc=f"three systems, {target.name}", disable=not progress):
-        path = folder / "rows" / f"{list(TRAINED).index(name)}_{seed}.json"
-        if not path.exists():
-            row = asdict(_trained_row(name, seed, target, zoom, folder, size, device))
-            with atomic(path) as partial:
-                partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-        rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
+        file = f"rows/{list(TRAINED).index(name)}_{seed}.json"
+        rows.append(Row(**run.once(file, _trained_row, name, seed, target, zoom, folder, size, device)))
     return table(rows)
 
 
@@ -253,7 +248,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _trained_row(
     name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
-) -> Row:
+) -> dict[str, object]:
     pairs, generator_minutes = _pairs(name, seed, target, zoom, folder, size, device)
     now, start = clock(device), clock(device)()
     model = train_unet(pairs, size.study, seed, device=device, progress=False)
@@ -262,7 +257,7 @@ def _trained_row(
     def answer(image: np.ndarray) -> Answer:
         return grains_of(segmenter.boundary_probability(image, model, zoom, device=device))
 
-    return replace(_row(name, answer, target, minutes, megabytes(model), device), seed=seed)
+    return asdict(replace(_row(name, answer, target, minutes, megabytes(model), device), seed=seed))
 
 
 def _pairs(

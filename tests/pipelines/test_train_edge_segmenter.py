@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from microlab.measure.grain_size import mean_intercept
+from microlab.pipelines import train_edge_segmenter
 from microlab.pipelines.train_edge_segmenter import (
     TEMRecipe,
     edge_pairs,
@@ -102,8 +103,8 @@ def test_net2_learns_from_pictures_that_net1_has_not_seen_and_from_its_guesses_o
         seen["second"], seen["guesses"] = unknown, guesses
         return refine_training.train_second(unknown, *args, guesses=guesses, **options)
 
-    monkeypatch.setattr(refine_training, "train_first", first)
-    monkeypatch.setattr(refine_training, "train_second", second)
+    monkeypatch.setattr(train_edge_segmenter, "train_first", first)
+    monkeypatch.setattr(train_edge_segmenter, "train_second", second)
     train_networks(replace(RECIPE, held_back=0.25), pairs=pairs, **QUIET)
     assert len(seen["first"]) == 3
     assert [id(pair) for pair in seen["first"] + seen["second"]] == [id(pair) for pair in pairs]
@@ -149,7 +150,7 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(refine_training, "train_second", killed)
+        patch.setattr(train_edge_segmenter, "train_second", killed)
         with pytest.raises(KeyboardInterrupt):
             train_networks(RECIPE, tmp_path, pairs=pairs, **QUIET)
     steps = []

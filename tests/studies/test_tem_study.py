@@ -18,7 +18,6 @@ import torch
 from microlab.book import records
 from microlab.book.experiments.weak_boundaries import MEASURES, count_weights, score_answers
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs
-from microlab.render import tem
 from microlab.render.tem import CONCEPTS, TEMConfig
 from microlab.segment import refine, refine_training
 from microlab.segment.bernoulli import BernoulliNet
@@ -27,7 +26,7 @@ from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import EdgeNet, RefineNet
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from microlab.segment.unet import UNet
-from studies.tem import rivals
+from studies.tem import limits, rivals
 from studies.tem import study as tem_study
 from studies.tem.limits import NOTHING, run_maps
 from studies.tem.study import MENDERS, VARIANTS, TEMStudy
@@ -62,7 +61,7 @@ QUIET = {"jobs": 1, "device": "cpu", "progress": False}
 def small_pictures():
     """Pictures that the study draws by its defaults are as small as the recipe's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tem, "TEMConfig", partial(TEMConfig, **SMALL))
+        patch.setattr(tem_study, "TEMConfig", partial(TEMConfig, **SMALL))
         yield
 
 
@@ -280,7 +279,7 @@ def options() -> argparse.Namespace:
 
 @pytest.fixture
 def benchmark(monkeypatch) -> ModuleType:
-    monkeypatch.setattr(tem, "TEMConfig", partial(TEMConfig, **SMALL))
+    monkeypatch.setattr(limits, "TEMConfig", partial(TEMConfig, **SMALL))
     return importlib.import_module("studies.tem.__main__")
 
 
@@ -316,7 +315,7 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
 
 
 def test_tables_without_net2_are_not_begun(benchmark, options, tmp_path, monkeypatch):
-    monkeypatch.setattr(tem_study, "run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(benchmark, "run", lambda *args, **kwargs: None)
     with pytest.raises(SystemExit, match="need Net2 of every seed"):
         benchmark.synthetic_records(STUDY, tmp_path, options)
 

@@ -93,7 +93,7 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
             for x in range(0, 64, 32):
                 if np.array_equal(target.style.image[y : y + 32, x : x + 32], image):
                     hidden[y : y + 32, x : x + 32] = mask
-    blind = replace(target, labelled=hidden)
+    blind = replace(target, style=replace(target.style, boundary=hidden))
     made = []
     for kind, folder in ((target, tmp_path / "whole"), (blind, tmp_path / "patches")):
         seen.clear()

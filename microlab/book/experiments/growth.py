@@ -8,7 +8,6 @@ The parts are elsewhere: the physics in :mod:`microlab.simulate.phasefield`, the
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from microlab.data.files import atomic
+from microlab.data.run_folder import RunFolder
 from microlab.measure import growth
 from microlab.render.flat import untextured
 from microlab.render.sem import Microscope, render
@@ -143,28 +142,31 @@ def grow(
     ValueError
         If `folder` was made with other settings.
     """
-    files = _files(folder, "growth", asdict(settings), settings.frames)
-    state = None if folder is None else Path(folder) / "growth" / "simulation.safetensors"
-    simulation, swap = None, None
-    for step, file in zip(tqdm(settings.steps, desc="grain growth", disable=not progress), files):
-        if file is not None and file.exists():
-            with np.load(file) as stored:
-                frame = Grown(float(stored["time"]), stored["grain_map"], stored["boundary"])
-                swap = int(stored["swap"])
-        else:
-            if simulation is None:
-                simulation = _resume(settings, state, step)
-            simulation.run(step - simulation.step_count)
-            if state is not None:
-                simulation.save(state)
-            grain_map = simulation.grain_map()
-            if swap is None:
-                swap = int(np.bincount(grain_map.ravel()).argmax())
-            frame = Grown(
-                simulation.time, _swapped(grain_map, swap, settings.grains - 1), simulation.boundary_mask()
-            )
-            _store(file, time=frame.time, grain_map=frame.grain_map, boundary=frame.boundary, swap=swap)
-        yield frame
+    run = _run_folder(folder, "growth", asdict(settings))
+    state = run and run / "simulation.safetensors"
+    simulation, largest = None, None
+
+    def make(step: int) -> dict[str, object]:
+        nonlocal simulation, largest
+        if simulation is None:
+            simulation = _resume(settings, state, step)
+        simulation.run(step - simulation.step_count)
+        if state is not None:
+            simulation.save(state)
+        grain_map = simulation.grain_map()
+        if largest is None:
+            largest = int(np.bincount(grain_map.ravel()).argmax())
+        return {
+            "time": simulation.time,
+            "grain_map": _swapped(grain_map, largest, settings.grains - 1),
+            "boundary": simulation.boundary_mask(),
+            "swap": largest,
+        }
+
+    for k, step in enumerate(tqdm(settings.steps, desc="grain growth", disable=not progress)):
+        frame = _once(run, k, make, step)
+        largest = int(frame["swap"])
+        yield Grown(float(frame["time"]), frame["grain_map"], frame["boundary"])
 
 
 def observe(
@@ -202,27 +204,27 @@ def observe(
         If the folder was made with another scale or seed, or a micrograph differs in size from its frame.
     """
     image, network = image or virtual_sem(), None
-    files = _files(folder, name, {"scale": scale, "seed": seed})
-    for grown, file in zip(frames, files):
-        if file is not None and file.exists():
-            with np.load(file) as s:
-                found = segmenter.Segmentation(s["probability"], s["boundary"], s["labels"], float(s["zoom"]))
-                yield Frame(grown, s["micrograph"], found)
-            continue
+    run = _run_folder(folder, name, {"scale": scale, "seed": seed})
+
+    def make(grown: Grown) -> dict[str, object]:
+        nonlocal network
         network = network or segmenter.load_network(weights)
         micrograph = np.asarray(image(grown.grain_map, grown.boundary, seed), np.float32)
         if micrograph.shape != grown.grain_map.shape:
             raise ValueError(f"image gave {micrograph.shape} for a frame of {grown.grain_map.shape}")
-        found = segmenter.segment_image(micrograph, network, scale=scale, device=device)
-        _store(
-            file,
-            micrograph=micrograph,
-            probability=found.probability,
-            boundary=found.boundary,
-            labels=found.labels,
-            zoom=found.zoom,
-        )
-        yield Frame(grown, micrograph, found)
+        segmentation = segmenter.segment_image(micrograph, network, scale=scale, device=device)
+        return {
+            "micrograph": micrograph,
+            "probability": segmentation.probability,
+            "boundary": segmentation.boundary,
+            "labels": segmentation.labels,
+            "zoom": segmentation.zoom,
+        }
+
+    for k, grown in enumerate(frames):
+        arrays = _once(run, k, make, grown)
+        parts = (arrays[part] for part in ("probability", "boundary", "labels"))
+        yield Frame(grown, arrays["micrograph"], segmenter.Segmentation(*parts, float(arrays["zoom"])))
 
 
 def sequence(
@@ -354,24 +356,12 @@ def _swapped(grain_map: np.ndarray, a: int, b: int) -> np.ndarray:
     return np.where(grain_map == a, b, np.where(grain_map == b, a, grain_map)).astype(np.int32)
 
 
-def _files(
-    folder: str | os.PathLike | None, name: str, settings: dict, count: int = 10_000
-) -> list[Path] | list[None]:
-    """Names of the frames' files, after a check that the folder holds frames of the same settings."""
-    if folder is None:
-        return [None] * count
-    place = Path(folder) / name
-    settings = json.loads(json.dumps(settings))
-    note = place / "settings.json"
-    if note.exists() and (stored := json.loads(note.read_text())) != settings:
-        changed = [key for key in settings if stored.get(key) != settings[key]]
-        raise ValueError(f"{place} holds frames made with another {', '.join(changed)}; take another folder")
-    with atomic(note) as partial:
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
-    return [place / f"{k:04d}.npz" for k in range(count)]
+def _run_folder(folder: str | os.PathLike | None, name: str, settings: dict[str, object]) -> RunFolder | None:
+    return None if folder is None else RunFolder(Path(folder) / name, settings)
 
 
-def _store(file: Path | None, **arrays: object) -> None:
-    if file is not None:
-        with atomic(file) as partial:
-            np.savez_compressed(partial, **arrays)
+def _once(
+    run: RunFolder | None, k: int, make: Callable[..., dict[str, object]], *arguments: object
+) -> dict[str, object]:
+    """Arrays of frame `k`: from its file if there is one, else made, and written if there is a folder."""
+    return make(*arguments) if run is None else run.arrays(f"{k:04d}.npz", make, *arguments)

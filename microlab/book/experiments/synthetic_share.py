@@ -40,7 +40,7 @@ from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import Pair
 from microlab.data.parallel import imap_unordered
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel
 from microlab.pipelines.samples import LabelledFields, corner_patches, few_many
 from microlab.segment.constituents import PhaseConfig, evaluate_phases, train_phases
@@ -630,9 +630,9 @@ def _open(folder: Path, grid: Grid, data: PhaseData, pools: Mapping[str, Sequenc
     settings |= {"poor_seed": grid.poor_seed, "data": data.name, "names of classes": list(data.classes)}
     sets = {part: getattr(data, part) for part in ("train", "validation", "test")}
     settings |= {f"{part} images": _digest(pairs) for part, pairs in sets.items()}
-    same_settings(folder / "settings.json", settings)
+    run = RunFolder(folder, settings)
     for source, pool in pools.items():
-        same_settings(folder / f"pool_{source}.json", {"pairs": len(pool), "images": _digest(pool)})
+        run.require(f"pool_{source}.json", {"pairs": len(pool), "images": _digest(pool)})
     for name, pairs in (sets | {f"pool_{source}": pool for source, pool in pools.items()}).items():
         path = folder / "inputs" / f"{name}.npz"
         if not path.exists():

@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from microlab.data.files import atomic
-from microlab.data.run_folder import same_settings
+from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import resize_by
 from microlab.measure.labels import components
 from microlab.measure.scores import MIN_GRAIN_AREA, score
@@ -155,7 +155,7 @@ def run(
     for name in sets:
         if name not in SETS:
             raise ValueError(f"sets must be of {', '.join(SETS)}, got {name!r}")
-    same_settings(folder / "settings.json", {"target": target.name, "zoom": round(zoom, 4), **asdict(study)})
+    RunFolder(folder, {"target": target.name, "zoom": round(zoom, 4), **asdict(study)})
     path = folder / "scores.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     done = {(row["set"], row["seed"]) for row in rows}
