@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book pdf browse test colab demo lab assignments notebooks release clean
+.PHONY: help book pdf browse test quick colab demo lab assignments notebooks release clean
 
 PROFILE ?= laptop
 COURSE ?= _build/assignments
@@ -72,6 +72,11 @@ test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run 
 	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) tests 2>&1 | tee _build/pytest.log
 	@$(MAKE) --no-print-directory colab
 	@echo "All passed. The logs: _build/pytest.log and _build/colab.log"
+
+quick: $(READY)  ## the same without slow tests and chapters, in at most 4 minutes: while you work
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) -m "not slow" tests
 
 $(COLAB)/ready: $(READY) pyproject.toml tools/colab-constraints.txt tools/colab_env.py
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python tools/colab_env.py $(COLAB)

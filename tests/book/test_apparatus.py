@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
+import api_reference
+import formulas
 import pytest
+from addresses import chapters, documented
+from export_notebooks import equations
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
-import api_reference  # noqa: E402
-import formulas  # noqa: E402
-from addresses import chapters, documented  # noqa: E402
-from export_notebooks import equations  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "tutorials").glob("[0-9]*.md"))
 PAGES = [*CHAPTERS, *sorted((ROOT / "book").rglob("*.md"))]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_assignments
 import nbformat
 import numpy as np
 import pytest
@@ -21,12 +22,12 @@ import pytest
 from microlab.book import course as hidden
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import make_assignments  # noqa: E402
 
 NAMES = [source.stem for source in make_assignments.assignments()]
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
 each = pytest.mark.parametrize("name", NAMES)
+
+pytestmark = pytest.mark.slow
 
 
 def source(name: str) -> nbformat.NotebookNode:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from pathlib import Path
 
+import browse_site
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import browse_site  # noqa: E402
 
 pytest.importorskip("playwright")
-needs_chromium = pytest.mark.skipif(
-    not any(map(shutil.which, browse_site.BROWSERS)), reason="no Chromium; .ci/run installs it"
-)
 
 SLIDER = """<figure class="ml-frames">
 <img alt="one" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
@@ -42,8 +36,10 @@ FAULTS = {
     COLAB.replace("NAME", "a.md"): "launch button leads to no notebook",
 }
 
+pytestmark = pytest.mark.slow
 
-@needs_chromium
+
+@pytest.mark.usefixtures("chromium")
 def test_a_sound_page_passes_and_each_fault_is_found(tmp_path):
     """One browser for all pages, because starting it takes longest."""
     (tmp_path / "tutorials").mkdir()
@@ -71,7 +67,7 @@ def test_a_sound_page_passes_and_each_fault_is_found(tmp_path):
     assert all(re.match(r"\S+\.html \((light|dark)\): ", p) for p in problems)
 
 
-@needs_chromium
+@pytest.mark.usefixtures("chromium")
 def test_a_search_that_finds_nothing_is_a_problem(tmp_path):
     (tmp_path / "favicon.ico").touch()
     (tmp_path / "search.html").write_text(

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from addresses import addresses
 from nbclient import NotebookClient
 
 from microlab.pipelines import samples
 from microlab.segment import segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-from addresses import addresses  # noqa: E402
 
 # Segments with the shipped weights, and says where the library lies and which of its files are there.
 USE = """\
@@ -34,6 +33,8 @@ print(folder)
 print(hashlib.sha256(found.boundary.tobytes()).hexdigest())
 print(*sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
 """
+
+pytestmark = pytest.mark.slow
 
 
 def git(*arguments: str, cwd: Path) -> str:

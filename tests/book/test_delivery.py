@@ -50,6 +50,7 @@ def copy(tmp_path):
     return tmp_path, pin
 
 
+@pytest.mark.slow
 def test_a_release_pins_first_cells_badges_and_links_to_its_tag(copy):
     folder, pin = copy
     tag = f"v{version()}"
@@ -74,6 +75,7 @@ def test_a_release_pins_first_cells_badges_and_links_to_its_tag(copy):
     ("name", "message"),
     [("v9.9.9", f"pyproject.toml has version {version()}"), ("a tag", "is no name of a tag")],
 )
+@pytest.mark.slow
 def test_a_tag_that_is_not_the_version_changes_nothing(copy, name, message):
     folder, pin = copy
     run = pin(name)
@@ -172,6 +174,7 @@ def test_binder_finds_its_files_where_it_looks():
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="environment.yml names Python 3.11")
+@pytest.mark.slow
 def test_binders_pip_lines_install_what_make_installed(tmp_path):
     """Given these very lines, pip has nothing to add to what `make` installed from the same pins."""
     lines = yaml.safe_load(read("environment.yml"))["dependencies"][-1]["pip"]

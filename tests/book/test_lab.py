@@ -13,18 +13,18 @@ import time
 import urllib.request
 from pathlib import Path
 
+import browse_site
 import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import browse_site  # noqa: E402
 
 pytest.importorskip("jupyterlab")
 BROWSER = next(filter(None, map(shutil.which, browse_site.BROWSERS)), None)
 SHOTS = os.environ.get("LAB_SHOTS")  # a folder: pictures of what the test saw, to look at
+pytestmark = pytest.mark.slow
 
 # The cells of chapters 00 and 03 that a reader meets, and the widget that chapter 03 names, in one notebook.
 WIDGET = (

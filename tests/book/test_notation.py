@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from functools import cache
 from pathlib import Path
 
+import formulas
 import jupytext
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import formulas  # noqa: E402
 
 CHAPTERS = {path.name[:2]: path for path in sorted((ROOT / "tutorials").glob("[0-9]*.md"))}
 IN_THE_TEXT = "in the text only"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
+import browse_site
+import make_pdf
 import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import browse_site  # noqa: E402
-import make_pdf  # noqa: E402
 
-BROWSER = next(filter(None, map(shutil.which, browse_site.BROWSERS)), None)
 TOC = """\
 root: book/intro
 parts:
@@ -39,6 +36,8 @@ PAGES = {
     f'<img alt="a dot" loading="lazy" src="{DOT}"><script>alert(1)</script>'
     '<a href="../book/intro.html">home</a></section>',
 }
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_a_book_with_a_page_missing_is_not_printed(site):
         make_pdf.book(root, toc)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium; .ci/run installs it")
+@pytest.mark.usefixtures("chromium")
 def test_the_pdf_has_a_page_for_each_part_bookmarks_and_inner_links(site, tmp_path):
     out = tmp_path / "book.pdf"
     assert make_pdf.print_pdf(site[0], make_pdf.book(*site), out) == 5  # cover, contents, three pages

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import export_notebooks
 import jupytext
 import pytest
+import update_readme
 import yaml
+from addresses import addresses, chapters
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,10 +22,6 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import export_notebooks  # noqa: E402
-import update_readme  # noqa: E402
-from addresses import addresses, chapters  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "tutorials").glob("[0-9]*.md"))
 WRITTEN = [

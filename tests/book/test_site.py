@@ -9,17 +9,16 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+import book_html
+import chapter_table
+import cost_card
 import pytest
+import run_records
+from check_site import MAX_KIB, check_site
+
+from microlab.book import records
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
-import book_html  # noqa: E402
-import chapter_table  # noqa: E402
-import cost_card  # noqa: E402
-import run_records  # noqa: E402
-from check_site import MAX_KIB, check_site  # noqa: E402
-
-from microlab.book import records  # noqa: E402
 
 
 def page(body: str, language: str = ' lang="en"') -> str:
@@ -114,6 +113,7 @@ def test_the_card_names_recorded_costs_of_other_profiles(tmp_path, monkeypatch):
     assert "smoke 5 s, 300 MiB (2 CPU cores; this build); laptop 4.0 min, 900 MiB (8 CPU cores)." in text
 
 
+@pytest.mark.slow
 def test_the_instructors_table_has_the_outcome_and_the_measured_cost_of_every_chapter(tmp_path):
     """A small book of this guide and empty chapters, in which one chapter was measured."""
     (tmp_path / "conf.py").write_text(

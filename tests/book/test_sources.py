@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
+import citation
 import pytest
 import yaml
 from pybtex.database import Entry, parse_file, parse_string
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import citation  # noqa: E402
+import microlab
 
-import microlab  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 PAGES = [*sorted((ROOT / "tutorials").glob("[0-9]*.md")), *sorted((ROOT / "book").rglob("*.md"))]
 

@@ -340,13 +340,11 @@ def test_a_pool_that_is_missing_or_too_small_is_named_before_anything_is_trained
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dask_scheduler_makes_the_same_table(finished, data, pool, tmp_path):
-    distributed = pytest.importorskip("distributed")
+@pytest.mark.slow
+def test_a_dask_scheduler_makes_the_same_table(finished, cluster, data, pool, tmp_path):
     _, table = finished
     grid = replace(TINY, bases=("few good",))
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options, protocol="tcp") as cluster:
-        made = run(grid, data, {"vqvae": pool}, tmp_path, scheduler=cluster.scheduler_address, **QUIET)
+    made = run(grid, data, {"vqvae": pool}, tmp_path, scheduler=cluster.scheduler_address, **QUIET)
     known = table[table.base == "few good"].reset_index(drop=True)
     pd.testing.assert_frame_equal(
         made.drop(columns="seconds"), known.drop(columns="seconds"), check_exact=True

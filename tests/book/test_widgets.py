@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 
 import numpy as np
@@ -15,19 +14,17 @@ from microlab.book.widgets import growth
 from microlab.simulate import voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; .ci/run installs it")
 SIZE = growth.SIZE
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as p:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
+        started = p.chromium.launch(executable_path=chromium, args=flags)
+        yield started
+        started.close()
 
 
 @pytest.fixture
@@ -73,7 +70,7 @@ RUN = """(module, {seeds, kappa, steps}) => {
 }"""
 
 
-@needs_chromium
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.5, 1.0, 2.0])
 def test_the_browser_computes_what_the_library_computes(in_browser, kappa):
     """From 40 seeds to step 600 every phi agrees to 1e-4, every pixel's grain exactly, every area to 0.01 px.
@@ -119,7 +116,7 @@ CIRCLE = """(module, kappa) => {
 }"""
 
 
-@needs_chromium
+@pytest.mark.slow
 def test_a_circle_shrinks_at_the_rate_of_the_sharp_interface(in_browser):
     """dA/dt = -2 pi kappa; at kappa / dx^2 = 2 the lattice slows it by 1 to 2 %."""
     time, area = np.array(in_browser(CIRCLE, 2.0)).T
@@ -143,7 +140,7 @@ def live(open_page):
     return page
 
 
-@needs_chromium
+@pytest.mark.slow
 def test_the_keyboard_is_enough(live):
     """Clear, place two seeds with the arrow keys and Enter, step, change both sliders, run, pause, reset."""
     assert value(live, "grains") == 30
@@ -172,7 +169,7 @@ def test_the_keyboard_is_enough(live):
     assert "25 grains" in live.get_by_role("img").get_attribute("aria-label")
 
 
-@needs_chromium
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simulator", "frames"])
 def test_arrow_keys_of_a_slider_stay_with_it(open_page, kind):
     """JupyterLab listens around the figure, and would go to another cell."""
@@ -194,7 +191,7 @@ def test_arrow_keys_of_a_slider_stay_with_it(open_page, kind):
     assert page.title() == "ArrowDown"
 
 
-@needs_chromium
+@pytest.mark.slow
 def test_a_dragged_pointer_draws_seeds_and_grains_grow(live):
     live.get_by_role("button", name="Clear seeds").click()
     box = live.locator("canvas").bounding_box()
@@ -215,7 +212,7 @@ def test_a_dragged_pointer_draws_seeds_and_grains_grow(live):
     assert value(live, "diameter") > before
 
 
-@needs_chromium
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_axe_finds_nothing(open_page, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -226,7 +223,7 @@ def test_it_fits_a_phone_and_axe_finds_nothing(open_page, scheme):
     assert found == []
 
 
-@needs_chromium
+@pytest.mark.slow
 def test_paper_and_pages_without_javascript_show_the_still_picture(open_page, live):
     still, panel = live.locator(".ml-still img"), live.locator(".ml-panel")
     assert (still.is_visible(), panel.is_visible()) == (False, True)
@@ -259,7 +256,7 @@ FAKE_MODEL = """async (module, values) => {
 }"""
 
 
-@needs_chromium
+@pytest.mark.slow
 def test_the_widget_tells_python_and_listens(in_browser):
     start = growth.settings(20, speed=5) | {"running": False}
     stepped, restarted, listeners, canvases = in_browser(FAKE_MODEL, start)

@@ -140,6 +140,7 @@ def test_same_seed_same_files(trained, tmp_path):
     assert json.loads(a)["about"]["temperature"] == 0.9
 
 
+@pytest.mark.slow
 def test_dream_goes_on_after_a_kill_and_leaves_other_folders_alone(trained, tmp_path):
     call = ["--weights", trained[0] / "run", "--size", 32, "--device", "cpu", "-n", 1]
     out = tmp_path / "out"

@@ -471,6 +471,7 @@ def test_a_complete_set_is_never_overwritten(tmp_path: Path) -> None:
     assert manifest in before
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_leaves_no_false_set_and_writing_again_completes_it(tmp_path: Path) -> None:
     code = """
 import sys

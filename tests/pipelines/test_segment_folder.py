@@ -42,15 +42,6 @@ def serial(folder, weights, tmp_path_factory) -> segment_folder.Batch:
     return segment_folder.segment([folder], tmp_path_factory.mktemp("serial"), weights=weights)
 
 
-@pytest.fixture
-def cluster():
-    """A Dask cluster inside this process, two threads."""
-    distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options, protocol="tcp") as started:
-        yield started
-
-
 def assert_same_files(found: segment_folder.Batch, expected: segment_folder.Batch) -> None:
     assert [o.file for o in found.outcomes] == [o.file for o in expected.outcomes]
     for one, other in zip(found.outcomes, expected.outcomes):
@@ -112,6 +103,7 @@ def segment_or_die(*task: object) -> tuple[int, segment_folder.Outcome]:
     return segment_folder._segment_one(*task)
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_done(
     serial, folder, weights, tmp_path, monkeypatch
 ):

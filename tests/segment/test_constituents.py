@@ -33,13 +33,7 @@ from microlab.segment.constituents import (
 )
 from microlab.segment.unet import UNet
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_batch(n: int = 3, classes: int = 4, side: int = 9) -> tuple[Tensor, Tensor]:

@@ -113,6 +113,7 @@ def test_a_larger_n_extends_the_library_without_touching_what_is_there(unbroken,
     assert contents(tmp_path) == contents(unbroken)
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers_alive_and_restarted_it_equals_an_unbroken_build(tmp_path):
     """SIGKILL to a build with two processes, at once a second build beside the orphans, and again."""
     script = """
@@ -150,6 +151,7 @@ def test_killed_with_its_workers_alive_and_restarted_it_equals_an_unbroken_build
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
+@pytest.mark.slow
 def test_killed_at_every_single_write_it_recovers(unbroken, tmp_path):
     """A child dies by SIGKILL before or after its k-th flush or rename, for every k; then it is repeated."""
     script = """
@@ -229,6 +231,7 @@ def test_a_full_disk_gives_one_clear_error_and_keeps_what_is_complete(unbroken, 
     assert contents(tmp_path) == contents(unbroken)
 
 
+@pytest.mark.slow
 def test_two_processes_meeting_a_real_write_limit_give_one_clear_error(tmp_path):
     pytest.importorskip("resource")
     script = """
@@ -295,12 +298,10 @@ def test_a_structure_that_lost_a_file_is_made_again(unbroken, tmp_path):
     assert contents(tmp_path) == contents(unbroken)
 
 
-def test_a_dask_scheduler_builds_the_same_library(unbroken, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options, protocol="tcp") as cluster:
-        assert cluster.scheduler_address.startswith("tcp://")
-        build(tmp_path, scheduler=cluster.scheduler_address)
+@pytest.mark.slow
+def test_a_dask_scheduler_builds_the_same_library(unbroken, cluster, tmp_path):
+    assert cluster.scheduler_address.startswith("tcp://")
+    build(tmp_path, scheduler=cluster.scheduler_address)
     assert contents(tmp_path) == contents(unbroken)
 
 

@@ -23,14 +23,7 @@ from microlab.segment.unet import UNet, boundary_loss
 from microlab.training.devices import autocast, pick_device, resolve_precision
 from microlab.training.fit import FitConfig, History, fit, shuffled
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in a fixed order, here and in the processes that the tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Line(nn.Module):

@@ -15,6 +15,8 @@ from microlab.segment.segmenter import load_network
 
 SIZE = ["--structures", "2", "--images", "4", "--steps", "4", "--width", "2"]
 
+pytestmark = pytest.mark.slow
+
 
 def train(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
     outside = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
