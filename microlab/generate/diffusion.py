@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.generate.vqvae import orientations
+from microlab.training.crops import random_crops
 from microlab.training.devices import autocast, pick_device, resolve_precision
 from microlab.training.fit import FitConfig, History, fit
 
@@ -480,15 +480,8 @@ def _standardised(
 
 def _crops(fields: Fields, config: DiffusionConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([config.seed, step])
-        images, masks = [], []
-        for _ in range(config.batch):
-            image, mask = fields[rng.integers(len(fields))]
-            y, x = (rng.integers(side - config.crop + 1) for side in image.shape)
-            part = (..., slice(y, y + config.crop), slice(x, x + config.crop))
-            turn = rng.integers(8)
-            images.append(orientations(image[part])[turn])
-            masks.append(orientations(mask[part])[turn])
+        crops = random_crops([image for image, _ in fields], config.crop, config.batch, [config.seed, step])
+        images, masks = zip(*((crop(fields[k][0]), crop(fields[k][1])) for k, crop in crops), strict=True)
         return np.stack(images)[:, None], np.stack(masks)
 
     return batch

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from microlab.data import weights
-from microlab.generate.vqvae import orientations
+from microlab.training.crops import random_crops
 from microlab.training.fit import FitConfig, History, fit
 
 
@@ -474,15 +474,14 @@ def _crops(
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """``batches(step)``: codes (N, crop, crop) int64 and, if steered, condition (N, D) float32."""
     places = np.array([(m.shape[0] - config.crop + 1) * (m.shape[1] - config.crop + 1) for m in maps])
-    share = places / places.sum()  # every crop of every map is as likely
+    share = places / places.sum()  # so crops are drawn uniformly from all places of all maps
 
     def batches(step: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([config.seed, step])
-        crops, steers = [], []
-        for index in rng.choice(len(maps), size=config.batch, p=share):
-            y, x = (rng.integers(side - config.crop + 1) for side in maps[index].shape)
-            crop = maps[index][y : y + config.crop, x : x + config.crop]
-            crops.append(orientations(crop)[rng.integers(8)] if config.augment else crop)
+        seed, crops, steers = [config.seed, step], [], []
+        for index, crop in random_crops(
+            maps, config.crop, config.batch, seed, shares=share, orient=config.augment
+        ):
+            crops.append(crop(maps[index]))
             if conditions is not None:
                 steers.append(conditions(crops[-1]) if callable(conditions) else conditions[index])
         if conditions is None:

@@ -21,6 +21,7 @@ from microlab.data.errors import InputError
 from microlab.data.images import write_image
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN
+from microlab.training.crops import random_crops
 from microlab.training.devices import pick_device
 from microlab.training.fit import FitConfig, History, fit
 
@@ -238,7 +239,6 @@ def _planes(image: np.ndarray, label: str) -> np.ndarray:
 
 def _unpaired_crops(domains: list[list[np.ndarray]], config: StyleConfig) -> Callable[[int], tuple]:
     """``batches(step)``: crops of both domains, flipped and turned, (N, C, crop, crop) in [-1, 1]."""
-    side = config.crop
     # A large image holds more crops than a small one.
     shares = [np.array([i.shape[1] * i.shape[2] for i in images], float) for images in domains]
     shares = [share / share.sum() for share in shares]
@@ -247,13 +247,8 @@ def _unpaired_crops(domains: list[list[np.ndarray]], config: StyleConfig) -> Cal
         rng = np.random.default_rng([config.seed, step])
         drawn = []
         for images, share in zip(domains, shares):
-            crops = []
-            for _ in range(config.batch):
-                image = images[rng.choice(len(images), p=share)]
-                y, x = rng.integers(0, np.array(image.shape[1:]) - side + 1)
-                part = np.rot90(image[:, y : y + side, x : x + side], rng.integers(4), axes=(1, 2))
-                crops.append(part[:, :, ::-1] if rng.integers(2) else part)
-            drawn.append(2 * np.stack(crops) - 1)
+            crops = random_crops(images, config.crop, config.batch, rng, shares=share)
+            drawn.append(2 * np.stack([crop(images[index]) for index, crop in crops]) - 1)
         return tuple(drawn)
 
     return batches

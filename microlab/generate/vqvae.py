@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from microlab.data import weights
 from microlab.data.images import write_image
+from microlab.training.crops import orientations, random_crops
 from microlab.training.fit import FitConfig, History, fit
 
 CODINGS = ("grey", "one-hot")
@@ -527,12 +528,6 @@ def encode_all(model: VQVAE, channels: Sequence[np.ndarray], *, symmetries: bool
     return maps
 
 
-def orientations(image: np.ndarray) -> list[np.ndarray]:
-    """The eight symmetries of an image (..., H, W): four quarter turns, each also mirrored."""
-    turned = [np.rot90(image, turns, (-2, -1)) for turns in range(4)]
-    return turned + [t[..., ::-1] for t in turned]
-
-
 def reconstruction_report(model: VQVAE, channels: Sequence[np.ndarray]) -> dict[str, object]:
     """What is lost, channel by channel, and how the codebook is used.
 
@@ -555,14 +550,9 @@ def reconstruction_report(model: VQVAE, channels: Sequence[np.ndarray]) -> dict[
 
 def _crops(images: list[np.ndarray], config: VQVAEConfig) -> Callable[[int], np.ndarray]:
     def batch(step: int) -> np.ndarray:
-        rng = np.random.default_rng([config.seed, step])
-        parts = []
-        for _ in range(config.batch):
-            image = images[rng.integers(len(images))]
-            y, x = (rng.integers(side - config.crop + 1) for side in image.shape[1:])
-            part = image[:, y : y + config.crop, x : x + config.crop]
-            parts.append(orientations(part)[rng.integers(8)] if config.symmetries else part)
-        return np.stack(parts)
+        seed = [config.seed, step]
+        crops = random_crops(images, config.crop, config.batch, seed, orient=config.symmetries)
+        return np.stack([crop(images[index]) for index, crop in crops])
 
     return batch
 

@@ -40,11 +40,11 @@ from microlab.generate.vqvae import (
     VQVAEConfig,
     channel_count,
     encode_all,
-    orientations,
     reconstruction_report,
     train_vqvae,
 )
 from microlab.generate.vqvae import PAPER as PAPER_VQVAE
+from microlab.training.crops import orientations, random_crops
 from microlab.training.devices import hardware, pick_device
 from microlab.training.fit import History
 from microlab.training.profiles import PROFILES
@@ -254,15 +254,14 @@ def _crops_with_fractions(
     They are cut in advance because a crop's composition is not its field's: one field then teaches many
     compositions.
     """
-    rng = np.random.default_rng([config.seed, 1])
-    crop = config.crop
-    n = min(config.steps * config.batch, MOST_CODES // crop**2)
-    places = np.array([np.prod(np.array(m.shape) - crop + 1) for m in codes])
+    n = min(config.steps * config.batch, MOST_CODES // config.crop**2)
+    places = np.array([np.prod(np.array(m.shape) - config.crop + 1) for m in codes])
     crops, conditions = [], []
-    for index in rng.choice(len(codes), size=n, p=places / places.sum()):
-        y, x = (rng.integers(side - crop + 1) for side in codes[index].shape)
-        crops.append(codes[index][y : y + crop, x : x + crop])
-        conditions.append(blocks[index][:, y : y + crop, x : x + crop].mean((1, 2)))
+    for index, crop in random_crops(
+        codes, config.crop, n, [config.seed, 1], shares=places / places.sum(), orient=False
+    ):
+        crops.append(crop(codes[index]))
+        conditions.append(crop(blocks[index]).mean((1, 2)))
     return crops, np.stack(conditions)
 
 

@@ -23,6 +23,7 @@ from microlab.pipelines.training_pairs import Pair, render_pairs, virtual_pair
 from microlab.segment import segmenter
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
+from microlab.training.crops import random_crops
 from microlab.training.devices import from_first_process, hardware, join_processes
 from microlab.training.fit import FitConfig, History, fit
 
@@ -74,16 +75,11 @@ def crops(pairs: list[Pair], side: int, batch: int, seed: int) -> Callable[[int]
         raise ValueError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
 
     def batches(step: int) -> Pair:
-        rng = np.random.default_rng([seed, step])
         images, masks = [], []
-        for _ in range(batch):
-            image, mask = pairs[rng.integers(len(pairs))]
-            y, x = rng.integers(0, np.array(image.shape) - side + 1)
-            turns, flip = rng.integers(4), rng.integers(2)
-            for source, out in ((image, images), (mask, masks)):
-                part = np.rot90(source[y : y + side, x : x + side], turns)
-                out.append(part[:, ::-1] if flip else part)
-        images = [standardise(image / np.float32(255)) for image in images]
+        for index, crop in random_crops([image for image, _ in pairs], side, batch, [seed, step]):
+            image, mask = pairs[index]
+            images.append(standardise(crop(image) / np.float32(255)))
+            masks.append(crop(mask))
         return np.stack(images)[:, None], np.stack(masks)[:, None].astype(np.float32)
 
     return batches

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from microlab.data.transforms import standardise
+from microlab.training.crops import random_crops
 
 
 def adapt_batch_norm(
@@ -59,10 +60,7 @@ def adapt_batch_norm(
     adapted.train()
     with torch.no_grad():
         for _ in range(-(-tiles // 8)):
-            batch = []
-            for _ in range(8):
-                image = images[rng.integers(len(images))]
-                y, x = rng.integers(0, np.array(image.shape) - side + 1)
-                batch.append(standardise(image[y : y + side, x : x + side]))
+            crops = random_crops(images, side, 8, rng, orient=False)
+            batch = [standardise(crop(images[index])) for index, crop in crops]
             adapted(torch.from_numpy(np.stack(batch)[:, None]).to(place))
     return adapted.eval()

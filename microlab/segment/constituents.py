@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from microlab.data.transforms import clahe, standardise
 from microlab.measure.pixel import Confusion
 from microlab.segment.unet import UNet, pad_reflect, predict
+from microlab.training.crops import random_crops
 from microlab.training.fit import FitConfig, History, fit
 
 Pair = tuple[np.ndarray, np.ndarray]  # image (H, W) float in [0, 1], mask (H, W) of class ids
@@ -64,7 +65,7 @@ def crops(
 ) -> Callable[[int], Pair]:
     """Batches for `microlab.training.fit.fit`: random crops of standardised images, augmented.
 
-    Every image is as likely as any other, whatever its size.
+    Images are drawn uniformly, whatever their size.
 
     Parameters
     ----------
@@ -87,20 +88,14 @@ def crops(
     def batches(step: int) -> Pair:
         rng = np.random.default_rng([seed, step])
         parts, masks = [], []
-        for _ in range(batch):
-            k = rng.integers(len(pairs))
+        for k, crop in random_crops(images, side, batch, rng, orient="flips" in augment):
             grey, mask = pairs[k]
-            y, x = rng.integers(0, np.array(mask.shape) - side + 1)
-            place = np.s_[y : y + side, x : x + side]
-            crop, mask = images[k][place], mask[place]
+            part = crop(images[k])
             if "photometric" in augment:
                 # Not standardised again: a change of brightness or contrast would vanish.
-                crop = crop + units[k] * (photometric(grey[place], seed=rng) - grey[place])
-            if "flips" in augment:
-                turns, flip = rng.integers(4), rng.choice([-1, 1])
-                crop, mask = (np.rot90(a, turns)[:, ::flip] for a in (crop, mask))
-            parts.append(crop)
-            masks.append(mask)
+                part = part + units[k] * (photometric(crop(grey), seed=rng) - crop(grey))
+            parts.append(part)
+            masks.append(crop(mask))
         return np.stack(parts)[:, None], np.stack(masks).astype(np.int64)
 
     return batches

@@ -23,6 +23,7 @@ from microlab.segment.bernoulli import BernoulliNet, bernoulli_loss
 from microlab.segment.corruption import Damage, corrupt
 from microlab.segment.refine import EdgeNet, RefineNet, check_channels, check_map
 from microlab.segment.unet import boundary_loss
+from microlab.training.crops import random_crops
 from microlab.training.fit import FitConfig, History, fit
 
 Pair = tuple[np.ndarray, np.ndarray]  # channels (C, H, W) float in [0, 1], boundary (H, W) bool
@@ -298,22 +299,10 @@ def _crops(
     pairs: list[Pair], guesses: Sequence[np.ndarray] | None, config: FirstConfig, step: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Channels, boundary and guess of a step's crops, each in one of eight orientations."""
-    rng = np.random.default_rng([config.seed, step])
-    samples = []
-    for _ in range(config.batch):
-        k = rng.integers(len(pairs))
-        channels, target = pairs[k]
-        y, x = rng.integers(0, np.array(target.shape) - config.crop + 1)
-        part = np.s_[..., y : y + config.crop, x : x + config.crop]
-        turns, flip = rng.integers(4), rng.choice([-1, 1])
-
-        def turned(
-            values: np.ndarray, part: tuple = part, turns: int = turns, flip: int = flip
-        ) -> np.ndarray:
-            return np.rot90(values[part], turns, (-2, -1))[..., ::flip]
-
-        samples.append((turned(channels), turned(target), turned(guesses[k]) if guesses else None))
-    return samples
+    crops = random_crops([target for _, target in pairs], config.crop, config.batch, [config.seed, step])
+    return [
+        (crop(pairs[k][0]), crop(pairs[k][1]), crop(guesses[k]) if guesses else None) for k, crop in crops
+    ]
 
 
 def _stacked(samples: Sequence[Pair]) -> Pair:

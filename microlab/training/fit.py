@@ -417,8 +417,11 @@ class _Run:
     def _write_history(self) -> None:
         if self.folder is None or self.rank > 0:
             return
-        with atomic(self.folder / "history.csv") as partial:
-            self.history.table().to_csv(partial, index=False)
+        columns = list(dict.fromkeys(name for row in self.history.rows for name in row))
+        with atomic(self.folder / "history.csv") as partial, open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.history.rows)
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
@@ -503,6 +506,6 @@ def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
 def _read_history(path: Path) -> list[dict[str, float]]:
     if not path.exists():  # the user removed it: the run itself can be continued
         return []
-    with open(path, newline="") as file:  # not pandas: its floats are not those that were written
+    with open(path, newline="") as file:  # pandas would not tell a NaN from an entry that is missing
         rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     return [{**row, "step": int(row["step"])} for row in rows]

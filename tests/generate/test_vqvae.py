@@ -16,7 +16,6 @@ from microlab.generate.vqvae import (
     channel_count,
     code_use,
     encode_all,
-    orientations,
     reconstruct,
     reconstruction_report,
     train_vqvae,
@@ -285,13 +284,6 @@ def test_code_use_agrees_with_scipy_s_entropy():
 def test_perplexity_counts_codes_that_are_used_alike():
     assert code_use(np.arange(6).repeat(5), 10).perplexity == pytest.approx(6)
     assert code_use(np.zeros((4, 4), int), 10).perplexity == pytest.approx(1)
-
-
-def test_the_eight_orientations_are_all_different_and_form_the_group_of_the_square():
-    image = np.arange(12).reshape(1, 3, 4)
-    turned = orientations(image)
-    assert len({t.tobytes() + bytes(t.shape) for t in map(np.ascontiguousarray, turned)}) == 8
-    assert {t.shape for t in turned} == {(1, 3, 4), (1, 4, 3)}
 
 
 def test_encoding_cuts_to_whole_codes_and_offers_all_orientations():
