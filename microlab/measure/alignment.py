@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.feature import hessian_matrix
 from skimage.morphology import skeletonize
 
-from microlab.measure.images import as_mask
+from microlab.measure.checks import as_mask
 
 STEP = 0.125  # px, along a profile; splines between the pixels
 

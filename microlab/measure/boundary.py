@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from skimage.morphology import skeletonize
 
-from microlab.measure.images import as_mask, columns, evaluate, ratio
+from microlab.measure.checks import as_mask, columns, evaluate, ratio
 from microlab.measure.pixel import Images, Scores
 
 

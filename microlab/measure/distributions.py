@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from microlab.measure.checks import as_labels
 from microlab.measure.grains import summarise
-from microlab.measure.images import as_labels
-from microlab.measure.instance import _contingency
+from microlab.measure.instance import matches
 from microlab.measure.two_sample import axial_mean, mean_permutation_test, resampled_means, two_sample_test
 
 QUANTITIES = ("area", "diameter", "circularity", "aspect_ratio", "orientation")
@@ -207,11 +207,8 @@ def match_grains(ours: ArrayLike, truth: ArrayLike) -> pd.DataFrame:
     ours, truth = as_labels(ours, "ours"), as_labels(truth, "truth")
     if ours.shape != truth.shape or ours.ndim != 2:
         raise ValueError(f"ours {ours.shape} and truth {truth.shape} must be (H, W) images of one size")
-    (i, j), overlap, true_area, our_area = _contingency(truth, ours, ignore_zero=False)
-    true_ids, our_ids = np.unique(truth)[i], np.unique(ours)[j]
-    iou = overlap / (true_area[i] + our_area[j] - overlap)
-    kept = (true_ids > 0) & (our_ids > 0) & (iou > 0.5)
-    return pd.DataFrame({"label_ours": our_ids[kept], "label_truth": true_ids[kept], "iou": iou[kept]})
+    pairs = matches(truth, ours).rename(columns={"predicted": "label_ours", "true": "label_truth"})
+    return pairs[["label_ours", "label_truth", "iou"]].reset_index(drop=True)
 
 
 def _columns(quantities: Sequence[str], tables: dict[str, pd.DataFrame]) -> list[str]:

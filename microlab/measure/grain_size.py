@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from skimage.segmentation import expand_labels
 
-from microlab.measure.images import as_labels
+from microlab.measure.checks import as_labels
 
 CIRCLES = (0.7958, 0.5305, 0.2653)  # diameters of E112's three circles over the side of its square field
 FLICKER = 2.0  # px; a grain left for less and entered again was not left, see _crossings

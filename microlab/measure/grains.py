@@ -21,7 +21,7 @@ from scipy.ndimage import find_objects
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
-from microlab.measure.images import as_labels
+from microlab.measure.checks import as_labels
 
 
 def grain_table(

@@ -17,7 +17,7 @@ from scipy.optimize import curve_fit
 from scipy.stats import norm
 from skimage.measure import label
 
-from microlab.measure.images import as_labels
+from microlab.measure.checks import as_labels
 
 MIN_AREA = 30  # px; a smaller speck is no grain, neither in a truth nor in a segmentation
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from microlab.measure.images import as_classes, as_mask, evaluate, mean_defined, ratio
+from microlab.measure.checks import as_classes, as_mask, evaluate, mean_defined, ratio
 
 Images = ArrayLike | Sequence[ArrayLike]
 Scores = float | NDArray[np.float64]

@@ -198,6 +198,18 @@ def test_adapted_rand_error_agrees_with_skimage(pair):
     assert equal(instance.adapted_rand_error(*pair), expected)
 
 
+def test_snemi3d_pairs_pixels_with_themselves_and_takes_predicted_zeros_for_single_pixels():
+    truth = np.kron([[1, 2, 3, 4]], np.ones((6, 6), dtype=int))
+    prediction = truth.copy()
+    prediction[:, ::6] = 0  # a line through each grain's first column
+    within, true, line = 4 * 30, 4 * 36, 24  # pixels: predicted grains, true grains, predicted 0
+    ours = 1 - 2 * 4 * (30 * 29 + 6 * 5) / (4 * 36 * 35 + 4 * 30 * 29 + line * (line - 1))
+    snemi3d = 1 - 2 * (30 * within + line) / (36 * true + 30 * within + line)
+    assert instance.adapted_rand_error(truth, prediction) == pytest.approx(ours, abs=1e-12)
+    assert skimage.metrics.adapted_rand_error(truth, prediction)[0] == pytest.approx(ours, abs=1e-12)
+    assert snemi3d < ours
+
+
 @many
 @given(labels)
 def test_variation_of_information_agrees_with_skimage(pair):

@@ -1,4 +1,4 @@
-"""What every metric shares: checks of its images, and the choice of whole test set or single images."""
+"""Input checks of the metrics, and their evaluation on one image, on a pooled set or image by image."""
 
 from __future__ import annotations
 
