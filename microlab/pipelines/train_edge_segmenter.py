@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from microlab.segment.edge_segmenter import TEMRoute, channels_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import first_guess
 from microlab.segment.refine_training import FirstConfig, Pair, SecondConfig, train_first, train_second
-from microlab.training import devices
-from microlab.training.devices import hardware
+from microlab.training.cards import model_card
+from microlab.training.devices import pick_device, resolve_precision
 
 CARDS = {"first": "tem-first", "refine": "tem-refine"}
 
@@ -178,18 +177,14 @@ def save_networks(
     minutes : float
         Of the whole training.
     """
-    place = str(devices.pick_device())
     shared = {
         "trained_by": "microlab.pipelines.train_edge_segmenter.train_networks",
         "data": (
             f"{recipe.pictures} synthetic TEM pictures (microlab.render.tem), {recipe.for_second} of them "
             "for Net2; virtual, no label"
         ),
-        "licence": "MIT",
         "scores": scores,
-        "hardware": hardware(place),
         "minutes": round(minutes, 1),
-        "date": date.today().isoformat(),
     }
     names = ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations")
     use = {name: route.card[name] for name in names}
@@ -199,16 +194,17 @@ def save_networks(
         ("refine", route.net2, recipe.second),
     ):
         name = CARDS[part] if folder is None else Path(folder) / f"{part}.safetensors"
-        about = {
-            "architecture": type(network).__name__,
-            "parameters": network.architecture,
-            "steps": config.steps,
-            "batch": config.batch,
-            "crop": config.crop,
-            "seed": config.seed,
+        card = model_card(
+            network,
             **shared,
-        }
-        paths.append(weights.save(name, network, {**(use if part == "first" else {}), **about}, half=True))
+            seed=config.seed,
+            steps=config.steps,
+            batch=config.batch,
+            crop=config.crop,
+            training_precision=resolve_precision(config.precision, pick_device()),
+            **(use if part == "first" else {}),
+        )
+        paths.append(weights.save(name, network, card, half=True))
     return paths
 
 

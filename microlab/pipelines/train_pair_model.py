@@ -14,7 +14,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,9 @@ from microlab.generate.vqvae import (
     train_vqvae,
 )
 from microlab.generate.vqvae import PAPER as PAPER_VQVAE
+from microlab.training.cards import model_card
 from microlab.training.crops import orientations, random_crops
-from microlab.training.devices import hardware, pick_device
+from microlab.training.devices import pick_device
 from microlab.training.fit import History
 from microlab.training.profiles import PROFILES
 
@@ -211,13 +211,12 @@ def train_pairs(
         "trained_by": "microlab.pipelines.train_pair_model.train_pairs",
         "data": f"{data or 'labelled images'}: {len(train)} to learn from, {len(unseen)} held out to measure",
         "licence": licence,
-        "date": date.today().isoformat(),
         "seed": config.seed,
         "classes": names,
     }
     path = folder / f"{name}-vqvae.safetensors"
     scores = _reconstruction_scores(vqvae, packed_unseen, names)
-    _save(path, vqvae, {**common, "config": asdict(vqvae_config), "scores": scores, **_run_facts(history)})
+    _save(path, vqvae, history, **common, config=asdict(vqvae_config), scores=scores)
     bits = held_out_bits(prior, codes_unseen, steered.get("held_out_conditions"))
     scores = {
         "held-out images: bits per code": round(bits, 4),
@@ -230,8 +229,8 @@ def train_pairs(
         "grey": all(np.ndim(p.image) == 2 for p in train),
         "vqvae_sha256": weights.card(path)["sha256"],
     }
-    facts = {"config": asdict(prior_config), "scores": scores, **_run_facts(prior_history)}
-    _save(folder / f"{name}-prior.safetensors", prior, {**common, **facts, **for_dreaming})
+    facts = {"config": asdict(prior_config), "scores": scores}
+    _save(folder / f"{name}-prior.safetensors", prior, prior_history, **common, **facts, **for_dreaming)
     return PairModel.from_weights(folder / name)
 
 
@@ -346,12 +345,6 @@ def _digest(pairs: list[Pair]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _run_facts(history: History) -> dict[str, object]:
-    minutes = float(history.table()["seconds"].max()) / 60
-    return {"hardware": hardware(history.device), "minutes": round(minutes, 1)}
-
-
-def _save(path: Path, model: VQVAE | Autoregressive, card: dict[str, Any]) -> Path:
+def _save(path: Path, model: VQVAE | Autoregressive, history: History, **facts: Any) -> Path:
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    card = {"architecture": type(model).__name__, "parameters": model.architecture, **card}
-    return weights.save(path, model, card, half=size > MOST_BYTES - 2**16)
+    return weights.save(path, model, model_card(model, history, **facts), half=size > MOST_BYTES - 2**16)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,9 @@ from microlab.pipelines.training_pairs import Pair, render_pairs, virtual_pair
 from microlab.segment import segmenter
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
+from microlab.training.cards import model_card
 from microlab.training.crops import random_crops
-from microlab.training.devices import from_first_process, hardware, join_processes
+from microlab.training.devices import from_first_process, join_processes
 from microlab.training.fit import FitConfig, History, fit
 
 
@@ -224,21 +224,17 @@ def train(
         return path
     virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
     scores = validate(model, virtual, device=device)
-    card = {
-        "architecture": "UNet",
-        "parameters": model.architecture,
-        "grain_size_px": float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
-        "trained_by": "microlab.pipelines.train_segmenter.train: simulated grains under a virtual SEM, "
+    card = model_card(
+        model,
+        history,
+        trained_by="microlab.pipelines.train_segmenter.train: simulated grains under a virtual SEM, "
         "settings drawn at random",
-        "recipe": asdict(recipe),
-        "data": f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no label",
-        "licence": "MIT",
-        "scores": {f"held-out virtual: {name}": value for name, value in scores.items()},
-        "hardware": hardware(history.device),
-        "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
-        "date": date.today().isoformat(),
-        "seed": recipe.seed,
-    }
+        data=f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no label",
+        scores={f"held-out virtual: {name}": value for name, value in scores.items()},
+        seed=recipe.seed,
+        grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
+        recipe=asdict(recipe),
+    )
     return weights.save(path, model, card, half=True)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from microlab.render.flat import untextured
 from microlab.render.specimen import boundary_geometry
 from microlab.segment.classical import ridge
 from microlab.simulate.library import Structure
-from microlab.training.devices import hardware
+from microlab.training.cards import model_card
 
 
 def flat_images(structures: Sequence[Structure], *, seed: int = 0) -> list[np.ndarray]:
@@ -146,18 +145,14 @@ def train_style(
     unseen = structures[-held_out:]
     made = [translate(model.F, y, seed=k) for k, y in enumerate(flat_images(unseen, seed=config.seed + 1))]
     scores = fidelity(unseen, made)
-    card = {
-        "architecture": "Generator",
-        "parameters": model.F.architecture,
-        "zoom": round(float(zoom), 4),
-        "trained_by": "microlab.pipelines.train_style.train_style",
-        "style": asdict(config),
-        "data": f"{data or name}; {len(structures) - held_out} simulated polycrystals, not paired; no label",
-        "licence": "MIT",
-        "scores": {f"held-out simulations: {key}": round(value, 4) for key, value in scores.items()},
-        "hardware": hardware(history.device),
-        "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
-        "date": date.today().isoformat(),
-        "seed": config.seed,
-    }
+    card = model_card(
+        model.F,
+        history,
+        trained_by="microlab.pipelines.train_style.train_style",
+        data=f"{data or name}; {len(structures) - held_out} simulated polycrystals, not paired; no label",
+        scores={f"held-out simulations: {key}": round(value, 4) for key, value in scores.items()},
+        seed=config.seed,
+        zoom=round(float(zoom), 4),
+        style=asdict(config),
+    )
     return weights.save(folder / f"style-{name}.safetensors", model.F, card, half=True)

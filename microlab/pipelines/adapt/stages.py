@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from microlab.segment.adabn import adapt_batch_norm
 from microlab.simulate import library
 from microlab.simulate.library import Structure
 from microlab.training import devices
+from microlab.training.cards import model_card
 
 
 @dataclass(frozen=True)
@@ -260,22 +260,19 @@ def train(
         model = adapt_batch_norm(model, list(real.values()), seed=settings.seed)
     looks = {"render": "under a virtual SEM", "mixed": "half translated, half under a virtual SEM"}
     look = looks.get(settings.style, f"translated by {settings.style}")
-    card = {
-        "architecture": "UNet",
-        "parameters": model.architecture,
-        "grain_size_px": intercept,
-        "trained_by": f"microlab adapt, style {settings.style}, from {settings.start or 'random weights'}",
-        "recipe": asdict(settings),
-        "data": f"{settings.images} images of simulated polycrystals, {look}; no label. "
+    card = model_card(
+        model,
+        history,
+        trained_by=f"microlab adapt, style {settings.style}, from {settings.start or 'random weights'}",
+        data=f"{settings.images} images of simulated polycrystals, {look}; no label. "
         f"The style was matched to {len(record.read('run.json')['asked']['images'])} unlabelled images"
         + (", batch-norm statistics re-estimated on them" if settings.batch_norm else ""),
-        "licence": "yours",
-        "scores": {},
-        "hardware": devices.hardware(history.device),
-        "minutes": round(float(history.table()["seconds"].iloc[-1]) / 60, 1),
-        "date": date.today().isoformat(),
-        "seed": settings.seed,
-    }
+        scores={},
+        seed=settings.seed,
+        licence="yours",
+        grain_size_px=intercept,
+        recipe=asdict(settings),
+    )
     weights.save(path, model, card, half=True)
     record.write("trained.json", sha256(path))
 
