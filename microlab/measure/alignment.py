@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage.feature import hessian_matrix
 from skimage.morphology import skeletonize
 
+from microlab.measure.boundary import distance_to
 from microlab.measure.checks import as_mask
 
 STEP = 0.125  # px, along a profile; splines between the pixels
@@ -144,7 +145,7 @@ def agreement(truth: ArrayLike, found: ArrayLike, *, tolerance: float = 3.0) -> 
     if not (truth.any() and found.any()):
         raise ValueError("truth and found must both hold a boundary")
     lines = [skeletonize(mask) for mask in (truth, found)]
-    far = [ndimage.distance_transform_edt(~line) > tolerance for line in lines]
+    far = [distance_to(line) > tolerance for line in lines]
     lost, invented = lines[0] & far[1], lines[1] & far[0]
     return Agreement(
         float(lost.sum() / lines[0].sum()), float(invented.sum() / lines[1].sum()), lost, invented

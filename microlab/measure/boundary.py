@@ -51,6 +51,12 @@ def edge_pixels(mask: ArrayLike) -> NDArray[np.bool_]:
     return mask & ~binary_erosion(mask, border_value=1)
 
 
+def distance_to(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Euclidean distance, px, of every pixel to the nearest True one; infinite if there is none."""
+    # without any True pixel scipy's transform measures to a place that does not exist
+    return distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
+
+
 def boundary_f1(
     truth: Images,
     prediction: Images,
@@ -164,12 +170,7 @@ def _distances(
     """Distance of each true boundary pixel to the prediction, and of each predicted one to the truth."""
     if skeleton:
         truth, prediction = skeletonize(truth), skeletonize(prediction)
-    return _distance_to(prediction)[truth], _distance_to(truth)[prediction]
-
-
-def _distance_to(boundary: NDArray[np.bool_]) -> NDArray[np.float64]:
-    # without any True pixel scipy's transform measures to a place that does not exist
-    return distance_transform_edt(~boundary) if boundary.any() else np.full(boundary.shape, np.inf)
+    return distance_to(prediction)[truth], distance_to(truth)[prediction]
 
 
 def _percentile(distances: NDArray[np.float64], percentile: float) -> float:

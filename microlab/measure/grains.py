@@ -22,6 +22,7 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
 from microlab.measure.checks import as_labels
+from microlab.measure.labels import neighbour_pairs
 
 
 def grain_table(
@@ -231,9 +232,7 @@ def summarise(
 def _contacts(
     closed: NDArray[np.integer], min_contact: int
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    faces = [(closed[:, :-1], closed[:, 1:]), (closed[:-1], closed[1:])]
-    faces = [np.stack([np.minimum(a, b)[a != b], np.maximum(a, b)[a != b]], axis=1) for a, b in faces]
-    pairs, contact = np.unique(np.concatenate(faces), axis=0, return_counts=True)
+    pairs, contact = neighbour_pairs(closed)
     kept = (pairs[:, 0] > 0) & (contact >= min_contact)
     return pairs[kept], contact[kept]
 

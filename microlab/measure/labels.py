@@ -54,6 +54,53 @@ def boundaries(labels: np.ndarray) -> np.ndarray:
     return find_boundaries(labels, connectivity=1, mode="thick") | (np.asarray(labels) == 0)
 
 
+def facing_pixels(labels: np.ndarray, *, periodic: bool = False) -> np.ndarray:
+    """Pixels that face one another across an edge between two labels.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+    periodic : bool
+        Whether the image wraps around.
+
+    Returns
+    -------
+    (k, 2) int
+        Flat indices of the two pixels, one row for every pixel edge.
+    """
+    index = np.arange(labels.size).reshape(labels.shape)
+    faces = []
+    for axis in (0, 1):
+        here, there = index, np.roll(index, -1, axis)
+        if not periodic:
+            here, there = (part.swapaxes(0, axis)[:-1] for part in (here, there))
+        differ = labels.ravel()[here] != labels.ravel()[there]
+        faces.append(np.stack([here[differ], there[differ]], axis=1))
+    return np.concatenate(faces)
+
+
+def neighbour_pairs(labels: np.ndarray, *, periodic: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of labels that touch, and how long their contact is.
+
+    Parameters
+    ----------
+    labels : (H, W) int
+        Every label counts, 0 too.
+    periodic : bool
+        Whether the image wraps around, as grain maps of simulations do.
+
+    Returns
+    -------
+    pairs : (m, 2) int
+        The smaller label first, sorted, each pair once.
+    contact : (m,) int
+        Pixel edges that the two share.
+    """
+    labels = np.asarray(labels)
+    touching = np.sort(labels.ravel()[facing_pixels(labels, periodic=periodic)], axis=1)
+    return np.unique(touching, axis=0, return_counts=True)
+
+
 def touching_edge(labels: np.ndarray) -> np.ndarray:
     """Labels of the grains cut by the image's edge, sorted; 0 is left out.
 

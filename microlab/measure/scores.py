@@ -17,6 +17,11 @@ def mask_grains(truth: np.ndarray) -> np.ndarray:
     return components(truth, min_area=MIN_GRAIN_AREA)
 
 
+def trivial_prediction(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The trivial baseline of a field: no boundary (bool) and one grain over all of it (int32 ones)."""
+    return np.zeros(shape, bool), np.ones(shape, np.int32)
+
+
 def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Scores of one segmentation against a true boundary mask.
 

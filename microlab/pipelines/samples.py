@@ -16,7 +16,7 @@ import pandas as pd
 from microlab.data.datasets import DatasetError, fetch, load
 from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import components
-from microlab.measure.scores import MIN_GRAIN_AREA, score
+from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
 from microlab.render.steel import virtual_phases
 from microlab.segment.instances import watershed_grains
 from microlab.segment.segmenter import Segmentation, closed_boundary
@@ -417,6 +417,5 @@ def compare(sample: Micrograph, segmentation: Segmentation) -> pd.DataFrame:
             rows["ridge, our watershed"] = score(
                 sample.boundary, closed_boundary(probability, labels), labels
             )
-    nothing = np.zeros_like(sample.boundary)
-    rows["trivial"] = score(sample.boundary, nothing, np.ones(nothing.shape, np.int32))
+    rows["trivial"] = score(sample.boundary, *trivial_prediction(sample.shape))
     return pd.DataFrame(rows).T.rename_axis("method")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from joblib import Parallel, delayed
 
+from microlab.measure.labels import neighbour_pairs
 from microlab.render import tem_foil, tem_grains
 
 Range = tuple[float, float]
@@ -203,7 +204,7 @@ def _pair(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPair:
         rng = _stream(sequence, "similar")
         brightness, lines = tem_grains.similar_neighbours(
             brightness,
-            tem_grains.neighbour_pairs(grains),
+            neighbour_pairs(grains)[0],
             share=rng.uniform(*c.similar_share),
             difference=c.similar_difference,
             line=c.faint_line,

@@ -224,10 +224,3 @@ def random_directions(n: int, rng: np.random.Generator) -> np.ndarray:
     """Unit vectors, uniform on the sphere, (n, 3): the beam in the axes of randomly oriented crystals."""
     vectors = rng.standard_normal((n, 3))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def neighbour_pairs(grains: np.ndarray) -> np.ndarray:
-    """Pairs (smaller, larger id) of grains that share a side of at least one pixel, sorted, (m, 2) int."""
-    sides = [(grains[:-1], grains[1:]), (grains[:, :-1], grains[:, 1:])]
-    touching = np.concatenate([np.stack([a[a != b], b[a != b]], axis=1) for a, b in sides])
-    return np.unique(np.sort(touching, axis=1), axis=0)

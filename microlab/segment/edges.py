@@ -27,6 +27,7 @@ from skimage import feature
 from skimage.filters import gaussian, threshold_otsu
 
 from microlab.data.errors import ImageError
+from microlab.measure.boundary import distance_to
 
 DETECTORS = ("sobel", "log", "canny")
 """Names of the channels of :func:`fused_edges`, in their order (red, green and blue as a colour image)."""
@@ -259,7 +260,7 @@ def agreement(edges: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
     edges = _checked_edges(edges)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be a number of pixels >= 0, got {tolerance}")
-    count = sum((_distance(channel) <= tolerance).astype(np.uint8) for channel in edges)
+    count = sum((distance_to(channel) <= tolerance).astype(np.uint8) for channel in edges)
     return np.where(edges.any(axis=0), count, 0).astype(np.uint8)
 
 
@@ -288,7 +289,7 @@ def edge_probability(edges: np.ndarray, width: float = 1.0) -> np.ndarray:
     edges = _checked_edges(edges)
     if not 0 < width < math.inf:
         raise ValueError(f"width must be a positive number of pixels, got {width}")
-    near = [np.exp(-0.5 * (_distance(channel) / width) ** 2) for channel in edges]
+    near = [np.exp(-0.5 * (distance_to(channel) / width) ** 2) for channel in edges]
     return np.mean(near, axis=0).astype(np.float32)
 
 
@@ -319,11 +320,6 @@ def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     padded = np.pad(values, [(1, 1) if k == axis else (0, 0) for k in (0, 1)], mode="edge")
     n = values.shape[axis]
     return padded.take(range(n), axis), padded.take(range(2, n + 2), axis)
-
-
-def _distance(edges: np.ndarray) -> np.ndarray:
-    # without any edge scipy's transform measures to a place that does not exist
-    return ndimage.distance_transform_edt(~edges) if edges.any() else np.full(edges.shape, np.inf)
 
 
 def _checked_edges(edges: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import relabel_sequential, watershed
 
-from microlab.measure.labels import _checked, boundaries
+from microlab.measure.labels import _checked, boundaries, facing_pixels
 
 
 def watershed_grains(
@@ -113,16 +113,11 @@ def closed_boundary(probability: np.ndarray, labels: np.ndarray, threshold: floa
 def _join_open(labels: np.ndarray, empty: np.ndarray, open_share: float) -> np.ndarray:
     """Join neighbours while more than `open_share` of the line between two of them is `empty`."""
     while True:
-        pairs, gaps = [], []
-        for near, far in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-            beside = labels[near] != labels[far]
-            pairs.append(np.sort(np.stack([labels[near][beside], labels[far][beside]], axis=1), axis=1))
-            gaps.append((empty[near] & empty[far])[beside])
-        lines, which = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-        which = which.ravel()
-        share = np.bincount(which, np.concatenate(gaps), len(lines)) / np.bincount(
-            which, minlength=len(lines)
+        faces = facing_pixels(labels)
+        lines, which, length = np.unique(
+            np.sort(labels.ravel()[faces], axis=1), axis=0, return_inverse=True, return_counts=True
         )
+        share = np.bincount(which.ravel(), empty.ravel()[faces].all(axis=1), len(lines)) / length
         weak = lines[share > open_share]
         if not len(weak):
             return labels

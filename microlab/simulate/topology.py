@@ -1,28 +1,11 @@
-"""Which grains touch, and polycrystals whose neighbours have joined."""
+"""Polycrystals whose neighbouring grains have joined."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
 
-
-def neighbour_pairs(grain_map: np.ndarray) -> np.ndarray:
-    """Pairs of grains that share a boundary in a periodic grain map.
-
-    Parameters
-    ----------
-    grain_map : (H, W) int
-
-    Returns
-    -------
-    (m, 2) int, the smaller id first, sorted, each pair once.
-    """
-    found = []
-    for axis in (0, 1):
-        other = np.roll(grain_map, 1, axis)
-        touch = grain_map != other
-        found.append(np.stack([grain_map[touch], other[touch]], axis=1))
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+from microlab.measure.labels import neighbour_pairs
 
 
 def coalesce(grain_map: np.ndarray, share: float, seed: int | np.random.Generator = 0) -> np.ndarray:
@@ -52,7 +35,7 @@ def coalesce(grain_map: np.ndarray, share: float, seed: int | np.random.Generato
         raise ValueError(f"share must lie in [0, 1), got {share}")
     ids, dense = np.unique(grain_map, return_inverse=True)
     dense = dense.reshape(np.shape(grain_map))
-    pairs = neighbour_pairs(dense)
+    pairs, _ = neighbour_pairs(dense, periodic=True)
     joints = min(round(share * ids.size), len(pairs))
     chosen = pairs[np.random.default_rng(seed).choice(len(pairs), joints, replace=False)]
     graph = sparse.coo_matrix((np.ones(joints), (chosen[:, 0], chosen[:, 1])), (ids.size, ids.size))

@@ -23,9 +23,10 @@ from typing import Any
 
 import pandas as pd
 
-from microlab.book.experiments.weak_boundaries import MEASURES, nothing, score_answers
+from microlab.book.experiments.weak_boundaries import MEASURES, score_answers
 from microlab.data import datasets
 from microlab.data.files import atomic
+from microlab.measure.scores import trivial_prediction
 from microlab.pipelines import train_edge_segmenter
 from microlab.pipelines.train_edge_segmenter import TEMRecipe
 from microlab.render.tem import tem_pairs
@@ -79,7 +80,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     if any(not score_file(folder, "mender", "Net2", seed).exists() for seed in study.seeds):
         raise SystemExit("The tables need Net2 of every seed: call again without --kinds, or with mender.")
     made = {
-        "nothing": lambda: knowing_nothing(study),
+        "nothing": lambda: trivial_scores(study),
         "classical": lambda: (
             limits.without_training(held_out_pictures(study), options.jobs)
             .rename_axis("method")
@@ -200,10 +201,10 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     return [(name, found) for name, found in records if name.removeprefix("tem_") not in missing]
 
 
-def knowing_nothing(study: TEMStudy) -> pd.DataFrame:
+def trivial_scores(study: TEMStudy) -> pd.DataFrame:
     """Mean scores of "all background" on the first of the held-out pictures, by their number."""
     pictures = held_out_pictures(study, max(study.test, study.ablation_test, study.stressed))
-    each = score_answers(pictures, map(nothing, pictures))
+    each = score_answers(pictures, [trivial_prediction(picture.image.shape) for picture in pictures])
     numbers = sorted({study.test, study.ablation_test, study.stressed})
     return pd.DataFrame([{"pictures": n, **each[:n].mean()} for n in numbers])
 

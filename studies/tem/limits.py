@@ -15,9 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
+from skimage.morphology import skeletonize
 
-from microlab.book.experiments.weak_boundaries import Answer, nothing, score_answer, score_answers, visibility
+from microlab.book.experiments.weak_boundaries import (
+    TOLERANCE,
+    Answer,
+    score_answer,
+    score_answers,
+    visibility,
+)
 from microlab.data.parallel import imap_unordered
+from microlab.measure.boundary import distance_to
+from microlab.measure.scores import trivial_prediction
 from microlab.render.tem import TEMConfig, TEMPair
 from microlab.render.tem_grains import facets
 from microlab.segment.classical import BASELINES
@@ -154,12 +163,10 @@ def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPair]) -> pd.Dat
         The columns of `weak_boundaries.visibility` and ``recall``, the share of the facet's pixels with a
         predicted line within 2 px.
     """
-    from microlab.book.experiments.weak_boundaries import TOLERANCE, _distance_to, skeletonize
-
     tables = []
     for pair in pictures:
         boundary, _ = grains_of(run_maps(route, pair.image)[1].result, route.card)
-        distance = _distance_to(skeletonize(boundary))
+        distance = distance_to(skeletonize(boundary))
         table, near = visibility(pair), facets(pair.grains)
         low, high = np.minimum(pair.grains, near.neighbour), np.maximum(pair.grains, near.neighbour)
         here = [pair.target & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])]
@@ -210,7 +217,7 @@ def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.Data
 
 
 def _classical_scores(pair: TEMPair) -> pd.DataFrame:
-    answers = {**classical_answers(pair.image), NOTHING: nothing(pair)}
+    answers = {**classical_answers(pair.image), NOTHING: trivial_prediction(pair.image.shape)}
     return pd.DataFrame({name: score_answer(pair, *answer) for name, answer in answers.items()}).T
 
 
@@ -220,7 +227,7 @@ def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
     rows = []
     edges = [edge_probability(fused_edges(pair.image)) for pair in pictures]
     answers = {UNTRAINED: [grains_of(p, {"finish": {"method": "watershed"}}) for p in edges]}
-    answers[NOTHING] = [nothing(pair) for pair in pictures]
+    answers[NOTHING] = [trivial_prediction(pair.image.shape) for pair in pictures]
     for method, found in answers.items():
         rows.append({"method": method, "seed": -1, **score_answers(pictures, found).mean().to_dict()})
     for seed in study.seeds:

@@ -23,7 +23,7 @@ from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
-from microlab.measure.scores import score
+from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
 from microlab.render.tem import TEMConfig, tem_pair
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
@@ -143,7 +143,8 @@ def one_image_scores(sample: Micrograph, routes: dict[int, TEMRoute]) -> pd.Data
         rows.append(
             {"method": SYNTHETIC, "seed": seed, **score_real(sample.boundary, route_answer(sample, route))}
         )
-    for name, answer in {**classical_answers(sample.image), NOTHING: _nothing(sample.boundary)}.items():
+    answers = {**classical_answers(sample.image), NOTHING: trivial_prediction(sample.shape)}
+    for name, answer in answers.items():
         rows.append({"method": name, "seed": -1, **score_real(sample.boundary, answer)})
     return pd.DataFrame(rows)
 
@@ -168,7 +169,7 @@ def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
 
 def _answer_scores(sample: Micrograph, route: TEMRoute) -> tuple[str, pd.DataFrame]:
     answers = {SYNTHETIC: route_answer(sample, route), **classical_answers(sample.image)}
-    answers[NOTHING] = _nothing(sample.boundary)
+    answers[NOTHING] = trivial_prediction(sample.shape)
     return sample.name, pd.DataFrame({name: score_real(sample.boundary, a) for name, a in answers.items()}).T
 
 
@@ -208,7 +209,3 @@ def _trained(
         with atomic(path) as partial:
             partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
     return [json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _nothing(mask: np.ndarray) -> Answer:
-    return np.zeros(mask.shape, bool), np.ones(mask.shape, np.int32)

@@ -26,6 +26,7 @@ from microlab.book.experiments.training_sets import Study, train_unet
 from microlab.data.pairs import MANIFEST, read_pairs, write_pairs
 from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel, scores
+from microlab.measure.scores import trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_pair_model import OURS, DreamConfig, profile_config, train_pairs
 from microlab.pipelines.training_pairs import Pair, augmented_pairs, labelled_pairs, labelled_patches
@@ -175,7 +176,7 @@ def untrained(target: Target, route: TEMRoute | None = None, *, device: str | No
     rows += [
         _row(RIDGE, lambda image: grains_of(np.asarray(ridge(image), np.float32)), target),
         _row(EDGES, lambda image: grains_of(edges.edge_probability(edges.fused_edges(image))), target),
-        _row(NOTHING, lambda image: (np.zeros(image.shape, bool), np.ones(image.shape, np.int32)), target),
+        _row(NOTHING, lambda image: trivial_prediction(image.shape), target),
     ]
     return rows
 

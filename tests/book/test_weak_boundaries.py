@@ -15,13 +15,12 @@ from microlab.book.experiments.weak_boundaries import (
     MEASURES,
     TOLERANCE,
     by_strength,
-    nothing,
     score_answer,
     score_answers,
     visibility,
 )
 from microlab.measure.boundary import boundary_scores
-from microlab.measure.scores import MIN_GRAIN_AREA, mask_grains
+from microlab.measure.scores import MIN_GRAIN_AREA, mask_grains, trivial_prediction
 from microlab.render.tem import TEMConfig, TEMPair, tem_pair
 from microlab.render.tem_grains import facets
 
@@ -73,7 +72,7 @@ def test_the_truth_itself_scores_one_and_errs_nowhere():
 
 def test_no_boundary_has_the_accuracy_of_the_background_and_finds_nothing():
     pair = bands(WEAK_FIRST)
-    scores = score_answer(pair, *nothing(pair))
+    scores = score_answer(pair, *trivial_prediction(pair.target.shape))
     assert scores["accuracy"] == pytest.approx(1 - pair.target.mean())
     assert scores["accuracy"] == pytest.approx(1 - 4 * 2 / (5 * WIDTH))  # four lines of two columns
     assert scores["boundary F1, 2 px"] == scores["recall, strong"] == scores["recall, weak"] == 0
@@ -147,17 +146,17 @@ def test_accuracy_rand_error_and_count_agree_with_independent_code(picture, roug
 
 def test_many_answers_are_a_row_each_and_none_may_be_missing():
     pairs = [bands(WEAK_FIRST), bands([0.2, 0.7])]
-    table = score_answers(pairs, map(nothing, pairs))
+    table = score_answers(pairs, [trivial_prediction(pair.target.shape) for pair in pairs])
     assert table["count bias"].tolist() == [-0.8, -0.5]
     with pytest.raises(ValueError):
-        score_answers(pairs, [nothing(pairs[0])])
+        score_answers(pairs, [trivial_prediction(pairs[0].target.shape)])
 
 
 def test_a_picture_without_boundaries_gives_nan_quietly():
     pair = bands([0.5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores = score_answer(pair, *nothing(pair))
+        scores = score_answer(pair, *trivial_prediction(pair.target.shape))
     assert scores["accuracy"] == 1
     assert np.isnan([scores[name] for name in SHARES]).all()
     assert visibility(pair).empty
@@ -165,7 +164,7 @@ def test_a_picture_without_boundaries_gives_nan_quietly():
 
 def test_another_size_is_refused_with_both_sizes():
     pair = bands([0.2, 0.7])
-    boundary, labels = nothing(pair)
+    boundary, labels = trivial_prediction(pair.target.shape)
     for wrong in ((boundary[:-1], labels), (boundary, labels[:, :-1])):
         with pytest.raises(ValueError, match=r"size of the picture, \(40, 40\)"):
             score_answer(pair, *wrong)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from edge_nets import save_route
 
-from microlab.book.experiments.weak_boundaries import nothing
 from microlab.data.micrograph import Micrograph
-from microlab.measure.scores import TOLERANCES, mask_grains
+from microlab.measure.scores import TOLERANCES, mask_grains, trivial_prediction
 from microlab.render.tem import TEMConfig, tem_pair
 from microlab.segment.edge_segmenter import TEMRoute, load_route
 from studies.tem import real
@@ -97,7 +96,7 @@ def test_a_perfect_answer_has_no_error_and_no_boundary_the_accuracy_of_the_backg
     assert none["accuracy"] == pytest.approx(1 - truth.mean())
     assert none["boundary F1, 2 px"] == 0
     pair = tem_pair(0, TEMConfig(shape=(96, 96), grain_area=(600.0, 900.0)))
-    assert none == score_real(truth, nothing(pair))
+    assert none == score_real(truth, trivial_prediction(pair.target.shape))
 
 
 def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tiles, route):

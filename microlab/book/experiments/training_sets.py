@@ -21,7 +21,7 @@ from microlab.data.files import atomic
 from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import resize_by
 from microlab.measure.labels import components
-from microlab.measure.scores import MIN_GRAIN_AREA, score
+from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_segmenter import fit_unet
 from microlab.pipelines.training_pairs import Pair, labelled_pairs, render_pairs, simulated_pairs
@@ -227,7 +227,7 @@ class _Pairs:
 
 
 def without_training(target: Target) -> dict[str, dict[str, float]]:
-    """Scores of what needs no training set: the classical baselines, and a predictor that finds nothing."""
+    """Scores of what needs no training set: the classical baselines, and the trivial baseline."""
     from microlab.segment.classical import BASELINES
 
     rows = {}
@@ -239,8 +239,7 @@ def without_training(target: Target) -> dict[str, dict[str, float]]:
         rows[f"{name}, our watershed"] = score(
             target.test.boundary, segmenter.closed_boundary(probability, labels), labels
         )
-    nothing = np.zeros_like(target.test.boundary)
-    rows["trivial"] = score(target.test.boundary, nothing, np.ones(nothing.shape, np.int32))
+    rows["trivial"] = score(target.test.boundary, *trivial_prediction(target.test.shape))
     return rows
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from microlab.measure.scores import score
+from microlab.measure.boundary import distance_to
+from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines import train_segmenter
 from microlab.render import sem
 from microlab.render.specimen import Phases, boundary_geometry
@@ -133,7 +133,7 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
         ``recall, grain boundaries`` and ``recall, phase borders``; NaN where there are none.
     """
     lines, thin = skeletonize(picture.truth), skeletonize(found)
-    near = distance_transform_edt(~thin) <= tolerance if thin.any() else np.zeros_like(thin)
+    near = distance_to(thin) <= tolerance
     kinds = {
         "recall, grain boundaries": lines & ~picture.border,
         "recall, phase borders": lines & picture.border,
@@ -223,10 +223,8 @@ def study(
             picture = photograph(solid, seed + 5000 + k, step=0.15, groove=groove)
             about = {"picture": k, "groove": groove}
             rows += [{"method": name} | about | examine(picture, one) for name, one in methods.items()]
-            nothing = np.zeros_like(picture.truth)
-            rows.append(
-                {"method": TRIVIAL} | about | _scores(picture, nothing, np.ones(nothing.shape, np.int32))
-            )
+            answer = trivial_prediction(picture.truth.shape)
+            rows.append({"method": TRIVIAL} | about | _scores(picture, *answer))
     return pd.DataFrame(rows)
 
 

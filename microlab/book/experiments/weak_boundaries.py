@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 from torch import nn
 
 from microlab.measure import instance
-from microlab.measure.boundary import boundary_f1
+from microlab.measure.boundary import boundary_f1, distance_to
 from microlab.measure.scores import MIN_GRAIN_AREA, mask_grains
 from microlab.render.tem import WEAK_CONTRAST, TEMPair
 
@@ -101,7 +100,7 @@ def by_strength(
         ``precision, strong``, ``recall, strong``, ``precision, weak``, ``recall, weak``.
     """
     truth, prediction = skeletonize(pair.target), skeletonize(boundary)
-    to_prediction, to_truth = _distance_to(prediction), _distance_to(truth)
+    to_prediction, to_truth = distance_to(prediction), distance_to(truth)
     scores = {}
     for kind, chosen in (("strong", pair.strength >= threshold), ("weak", pair.strength < threshold)):
         scores[f"precision, {kind}"] = _share(to_truth[prediction & chosen] <= tolerance)
@@ -112,11 +111,6 @@ def by_strength(
 def score_answers(pairs: Sequence[TEMPair], answers: Iterable[Answer]) -> pd.DataFrame:
     """:func:`score_answer` of many pictures, a row for each."""
     return pd.DataFrame([score_answer(pair, *answer) for pair, answer in zip(pairs, answers, strict=True)])
-
-
-def nothing(pair: TEMPair) -> Answer:
-    """What a predictor that knows nothing answers: no boundary, one grain."""
-    return np.zeros(pair.target.shape, bool), np.ones(pair.target.shape, np.int32)
 
 
 def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFrame:
@@ -167,11 +161,6 @@ def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFram
             }
         )
     return pd.DataFrame(rows, columns=["first", "second", "pixels", "contrast", "visibility"])
-
-
-def _distance_to(mask: np.ndarray) -> np.ndarray:
-    # without any True pixel scipy's transform measures to a place that does not exist
-    return distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
 
 
 def _share(hits: np.ndarray) -> float:
