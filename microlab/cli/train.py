@@ -72,7 +72,7 @@ def train(
     """
     from microlab.pipelines import train_segmenter
 
-    settings = train_segmenter.Recipe(
+    config = train_segmenter.TrainingConfig(
         structures=structures,
         held_out=max(structures // 10, 1),
         images=images,
@@ -80,7 +80,7 @@ def train(
         steps=steps,
         seed=seed,
     )
-    weights = train_segmenter.train(folder, settings, library_folder=library, device=device, resume=resume)
+    weights = train_segmenter.train(folder, config, library_folder=library, device=device, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote them
         typer.echo(f"weights: {weights}")
 

@@ -1,13 +1,13 @@
-"""The labour-free recipe: train a U-Net that has never seen a hand-drawn mask.
+"""Train a U-Net without a hand-drawn label.
 
-    simulated grains -> virtual SEM, settings drawn at random -> (image, mask) pairs -> U-Net
+    simulated grains -> virtual SEM, settings drawn at random -> micrographs with boundary -> U-Net
 
-The truth of every pair is the simulation itself. No real image and no expert mask enters anywhere.
+The boundary of every micrograph is that of the simulation. No real image and no expert label enters anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from microlab.data import weights
+from microlab.data.errors import InputError
+from microlab.data.micrograph import Micrograph
 from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.scores import score
-from microlab.pipelines.training_pairs import Pair, render_pairs, virtual_pair
+from microlab.pipelines.training_pairs import render_pair, render_pairs
 from microlab.segment import segmenter
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
@@ -29,7 +31,7 @@ from microlab.training.fit import FitConfig, History, fit
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """Everything that determines the trained network."""
 
     structures: int = 80  # simulated polycrystals
@@ -57,43 +59,44 @@ STRUCTURES = library.Ranges(
 )
 
 
-def crops(pairs: list[Pair], side: int, batch: int, seed: int) -> Callable[[int], Pair]:
+def crops(
+    pairs: Sequence[Micrograph], side: int, batch: int, seed: int
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """Batches for `fit.fit`: random crops, flipped and turned, each standardised.
 
     Returns
     -------
     callable
-        ``batches(step)`` gives images (N, 1, side, side) float32 and masks of the same shape.
+        ``batches(step)`` gives images (N, 1, side, side) float32 and boundaries of the same shape.
 
     Raises
     ------
     ValueError
         If an image is smaller than a crop.
     """
-    smallest = min(min(image.shape) for image, _ in pairs)
+    smallest = min(min(pair.shape) for pair in pairs)
     if not 1 <= side <= smallest:
         raise ValueError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
 
-    def batches(step: int) -> Pair:
-        images, masks = [], []
-        for index, crop in random_crops([image for image, _ in pairs], side, batch, [seed, step]):
-            image, mask = pairs[index]
-            images.append(standardise(crop(image) / np.float32(255)))
-            masks.append(crop(mask))
-        return np.stack(images)[:, None], np.stack(masks)[:, None].astype(np.float32)
+    def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
+        images, boundaries = [], []
+        for index, crop in random_crops([pair.image for pair in pairs], side, batch, [seed, step]):
+            images.append(standardise(crop(pairs[index].image)))
+            boundaries.append(crop(pairs[index].boundary))
+        return np.stack(images)[:, None], np.stack(boundaries)[:, None].astype(np.float32)
 
     return batches
 
 
 def pair_loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Boundary loss of one batch of pairs."""
-    images, masks = batch
-    return boundary_loss(model(images), masks)
+    """Boundary loss of one batch of `crops`."""
+    images, boundaries = batch
+    return boundary_loss(model(images), boundaries)
 
 
 def fit_unet(
     model: torch.nn.Module,
-    pairs: list[Pair],
+    pairs: Sequence[Micrograph],
     *,
     steps: int,
     lr: float,
@@ -112,7 +115,8 @@ def fit_unet(
     Parameters
     ----------
     model : UNet
-    pairs : list of (image (H, W) uint8, mask (H, W) bool)
+    pairs : sequence of Micrograph
+        With their boundary.
     steps, lr, seed, ema, checkpoint_every
         As in `microlab.training.fit.FitConfig`; the learning rate warms up over at most 100 steps.
     crop, batch : int
@@ -148,7 +152,7 @@ def fit_unet(
 
 def train(
     folder: str | Path,
-    recipe: Recipe | None = None,
+    config: TrainingConfig | None = None,
     *,
     library_folder: str | Path | None = None,
     device: str | None = None,
@@ -156,7 +160,7 @@ def train(
     resume: bool = True,
     progress: bool = True,
 ) -> Path:
-    """Train the labour-free U-Net, from the first simulation to weights with a card.
+    """Train the label-free U-Net, from the first simulation to weights with a card.
 
     Every stage resumes: structures that are complete are not simulated again, and training goes on from its
     last checkpoint. Started by ``torchrun``, the first process makes the library and the card, and all train
@@ -167,7 +171,7 @@ def train(
     folder : path
         Receives ``library/`` (unless `library_folder`), ``training/`` (checkpoint, history.csv) and
         ``labour-free.safetensors`` with its card.
-    recipe : Recipe, optional
+    config : TrainingConfig, optional
     library_folder : path, optional
         A library of structures to use (:func:`microlab.simulate.library.build`). By default one with the
         ranges `STRUCTURES` is made in ``folder/library``.
@@ -184,36 +188,36 @@ def train(
 
     Raises
     ------
-    ValueError
-        If `library_folder` holds fewer structures than the recipe needs.
+    InputError
+        If `library_folder` holds fewer structures than the training needs.
     """
-    folder, recipe = Path(folder), recipe or Recipe()
+    folder, config = Path(folder), config or TrainingConfig()
     rank, world = join_processes(device)
     progress = progress and rank == 0
     if library_folder is None:
         library_folder = folder / "library"
         if rank == 0:  # a library is built from one place at a time
-            same = {"seed": recipe.seed, "ranges": STRUCTURES}
-            library.build(library_folder, recipe.structures, **same, jobs=jobs, progress=progress)
+            same = {"seed": config.seed, "ranges": STRUCTURES}
+            library.build(library_folder, config.structures, **same, jobs=jobs, progress=progress)
         from_first_process(None, world)  # the others wait for it
-    found = library.read_manifest(library_folder)["index"]
-    if len(found) < recipe.structures:
-        raise ValueError(
-            f"library {library_folder} holds {len(found)} structures, the recipe needs {recipe.structures}: "
-            "extend it or ask for fewer"
+    indices = library.read_manifest(library_folder)["index"]
+    if len(indices) < config.structures:
+        raise InputError(
+            f"library {library_folder} holds {len(indices)} structures, the training needs "
+            f"{config.structures}: extend it or ask for fewer"
         )
-    grain_maps = [library.load(library_folder, index).grain_map for index in found[: recipe.structures]]
-    known, unseen = grain_maps[: -recipe.held_out], grain_maps[-recipe.held_out :]
-    pairs = render_pairs(known, recipe.images, recipe.seed, jobs=jobs, progress=progress)
-    model = UNet(width=recipe.width, depth=recipe.depth, seed=recipe.seed)
+    grain_maps = [library.load(library_folder, index).grain_map for index in indices[: config.structures]]
+    training, held_out = grain_maps[: -config.held_out], grain_maps[-config.held_out :]
+    pairs = render_pairs(training, config.images, config.seed, jobs=jobs, progress=progress)
+    model = UNet(width=config.width, depth=config.depth, seed=config.seed)
     history = fit_unet(
         model,
         pairs,
-        steps=recipe.steps,
-        lr=recipe.lr,
-        crop=recipe.crop,
-        batch=recipe.batch,
-        seed=recipe.seed,
+        steps=config.steps,
+        lr=config.lr,
+        crop=config.crop,
+        batch=config.batch,
+        seed=config.seed,
         folder=folder / "training",
         device=device,
         resume=resume,
@@ -222,24 +226,26 @@ def train(
     path = folder / "labour-free.safetensors"
     if rank > 0:
         return path
-    virtual = [virtual_pair(grain_map, [recipe.seed + 1, k]) for k, grain_map in enumerate(unseen)]
+    virtual = [render_pair(grain_map, [config.seed + 1, k]) for k, grain_map in enumerate(held_out)]
     scores = validate(model, virtual, device=device)
     card = model_card(
         model,
         history,
         trained_by="microlab.pipelines.train_segmenter.train: simulated grains under a virtual SEM, "
         "settings drawn at random",
-        data=f"{recipe.images} virtual micrographs of {len(known)} simulated polycrystals; no label",
+        data=f"{config.images} virtual micrographs of {len(training)} simulated polycrystals; no label",
         scores={f"held-out virtual: {name}": value for name, value in scores.items()},
-        seed=recipe.seed,
+        seed=config.seed,
         grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
-        recipe=asdict(recipe),
+        training=asdict(config),
     )
     return weights.save(path, model, card, half=True)
 
 
-def validate(model: torch.nn.Module, pairs: list[Pair], *, device: str | None = None) -> dict[str, float]:
-    """Mean scores over held-out virtual micrographs, whose truth is the simulation.
+def validate(
+    model: torch.nn.Module, pairs: Sequence[Micrograph], *, device: str | None = None
+) -> dict[str, float]:
+    """Mean scores over held-out virtual micrographs, whose boundary is that of the simulation.
 
     Returns
     -------
@@ -247,10 +253,10 @@ def validate(model: torch.nn.Module, pairs: list[Pair], *, device: str | None = 
         As `microlab.measure.scores.score`.
     """
     rows = []
-    for image, mask in pairs:
-        field = predict(model, standardise(image / np.float32(255)), device=device)
+    for pair in pairs:
+        field = predict(model, standardise(pair.image), device=device)
         labels = segmenter.grains_of(field, {})
-        rows.append(score(mask, segmenter.closed_boundary(field, labels), labels))
+        rows.append(score(pair.boundary, segmenter.closed_boundary(field, labels), labels))
     return {
         name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0] if name != "grains"
     }

@@ -71,7 +71,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
         "settings": {
             "weights": segmenter.DEFAULT_WEIGHTS,
             "sha256": card["sha256"][:12],
-            "training steps": card["recipe"]["steps"],
+            "training steps": card.get("training", card.get("recipe"))["steps"],
             "training minutes": card["minutes"],
             "zoom, estimated": round(zoom, 3),
         },

@@ -23,13 +23,14 @@ import torch
 from tqdm.auto import tqdm
 
 from microlab.book.experiments.training_sets import Study, train_unet
+from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import MANIFEST, read_pairs, write_pairs
 from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel, scores
 from microlab.measure.scores import trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_pair_model import OURS, DreamConfig, profile_config, train_pairs
-from microlab.pipelines.training_pairs import Pair, augmented_pairs, labelled_pairs, labelled_patches
+from microlab.pipelines.training_pairs import augmented_pairs, labelled_pairs, labelled_patches
 from microlab.segment import edge_segmenter, edges, segmenter
 from microlab.segment.classical import ridge
 from microlab.segment.edge_segmenter import TEMRoute
@@ -182,20 +183,21 @@ def untrained(target: Target, route: TEMRoute | None = None, *, device: str | No
 
 
 def dream_patches(
-    patches: Sequence[tuple[np.ndarray, np.ndarray]],
+    patches: Sequence[Micrograph],
     folder: str | Path,
     size: Size,
     seed: int,
     *,
     device: str | None = None,
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+) -> tuple[list[Micrograph], float]:
     """Train a VQ-VAE and a prior on a few patches, and dream pairs of the same side.
 
     `folder` receives the weights, and the dreamed pairs as a data set (`generate.pair_files.write_pairs`).
 
     Returns
     -------
-    pairs : list of (image (H, W) float32 in [0, 1], mask (H, W) bool)
+    pairs : list of Micrograph
+        With their boundary.
     minutes : float
         Of training and dreaming, by `clock`.
     """
@@ -203,7 +205,7 @@ def dream_patches(
     if not (place / MANIFEST).exists():
         now, start = clock(device), clock(device)()
         dreamer = train_pairs(
-            [(image, mask.astype(np.uint8)) for image, mask in patches],
+            [(patch.image, patch.boundary.astype(np.uint8)) for patch in patches],
             folder,
             replace(size.dream, seed=seed),
             classes=len(CLASSES),
@@ -212,11 +214,12 @@ def dream_patches(
             progress=False,
             resume=False,  # of a training that goes on only the rest would be timed
         )
-        made = dreamer.dream(size.dreamed, shape=patches[0][0].shape, seed=seed, device=device)
+        made = dreamer.dream(size.dreamed, shape=patches[0].shape, seed=seed, device=device)
         about = {"minutes": (now() - start) / 60, "seed": seed}
         write_pairs(place, made, classes=len(CLASSES), about=about)
     about = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["about"]
-    return [(pair.image, pair.mask == 1) for pair in read_pairs(place)], float(about["minutes"])
+    pairs = [Micrograph(pair.image, boundary=pair.mask == 1) for pair in read_pairs(place)]
+    return pairs, float(about["minutes"])
 
 
 def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -263,7 +266,7 @@ def _trained_row(
 
 def _pairs(
     name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
-) -> tuple[list[Pair], float]:
+) -> tuple[list[Micrograph], float]:
     """Training pairs of a U-Net, and the minutes that their generator took."""
     study = size.study
     n = study.images

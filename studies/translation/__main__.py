@@ -92,10 +92,9 @@ def ablation(folder: Path) -> dict:
     for name, generator in generators.items():
         made[name] = [translate(generator, y, seed=k) for k, y in enumerate(flat)]
         faithful[name] = train_style.fidelity(unseen, made[name])
-    virtual = [
-        training_pairs.virtual_pair(s.grain_map, [1, k])[0] / np.float32(255) for k, s in enumerate(unseen)
+    made["virtual SEM"] = [
+        training_pairs.render_pair(s.grain_map, [1, k]).image for k, s in enumerate(unseen)
     ]
-    made["virtual SEM"] = virtual
     report = realism_report(real, made, inputs=dict.fromkeys(generators, flat))
     table = pd.DataFrame(faithful).T.join(report, how="outer").loc[[*report.index]]
     # Of all trainings, those of earlier calls included.

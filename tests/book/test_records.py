@@ -10,7 +10,7 @@ import pytest
 from microlab.book import records
 from microlab.book.experiments.training_sets import ADABN, LABELLED
 from microlab.data import weights
-from microlab.pipelines.train_segmenter import Recipe
+from microlab.pipelines.train_segmenter import TrainingConfig
 
 BASELINES = ("threshold", "gradient watershed", "ridge")
 COMPARED = ("grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px")
@@ -47,8 +47,8 @@ def test_the_records_belong_to_the_shipped_weights(record):
         assert card["scores"][f"{name}, mask not in training: {measure}"] == record["scores"]["ours"][measure]
 
 
-def test_the_recipe_as_it_stands_is_the_one_of_the_shipped_weights():
-    assert asdict(Recipe()) == weights.card("labour-free")["recipe"]
+def test_the_training_as_it_stands_is_the_one_of_the_shipped_weights():
+    assert asdict(TrainingConfig()) == weights.card("labour-free")["recipe"]
 
 
 # ---- studies of the first system -------------------------------------------------------------------------

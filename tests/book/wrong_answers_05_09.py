@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 from scipy.ndimage import distance_transform_edt
@@ -9,6 +11,7 @@ from skimage.measure import label
 from torch.nn import functional
 from wrong_answers import Answers
 
+from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import boundaries, components
 
 # ---- 05 ----
@@ -43,16 +46,17 @@ def without_itself(x, y):
     return among(x) + among(y) - 2 * ((x @ y.T / x.shape[1] + 1) ** 3).mean()
 
 
-def lined(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image with dark lines, and the mask of the lines."""
+def lined(seed: int) -> Micrograph:
+    """An image with dark lines, and the lines."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((96, 96), bool)
     mask[rng.choice(96, 6)] = mask[:, rng.choice(96, 6)] = True
-    return np.clip(170 - 80 * mask + rng.normal(0, 10, mask.shape), 0, 255).astype(np.uint8), mask
+    image = np.clip(170 - 80 * mask + rng.normal(0, 10, mask.shape), 0, 255) / 255
+    return Micrograph(image.astype(np.float32), boundary=mask)
 
 
 OWN = [lined(k) for k in range(6)]
-STRANGERS = [(image, OWN[k - 3][1]) for k, (image, _) in enumerate(OWN)]
+STRANGERS = [replace(own, boundary=OWN[k - 3].boundary) for k, own in enumerate(OWN)]
 
 # ---- 07 ----
 

@@ -22,7 +22,7 @@ from microlab.pipelines.adapt.record import duration
 from microlab.pipelines.adapt.settings import DEFAULT_STYLE, AdaptSettings, profile_settings
 from microlab.pipelines.adapt.stages import adapt
 from microlab.pipelines.image_results import Options
-from microlab.pipelines.training_pairs import virtual_pair
+from microlab.pipelines.training_pairs import render_pair
 from microlab.render.sem import Microscope, render
 from microlab.segment.segmenter import load_network
 from microlab.segment.uncertainty import Uncertainty
@@ -105,11 +105,11 @@ class Killed(BaseException):
 PLACES = {
     "library": (library, "_write_manifest", 0),
     "style": (stages, "learn_style", 0),
-    "pairs": (microscopes, "virtual_pair", 1),
+    "pairs": (microscopes, "render_pair", 1),
     "written pairs": (stages, "train", 0),
     "training": (train_segmenter, "pair_loss", 2),
     "realism": (results, "realism_report", 0),
-    "held out": (results, "virtual_pair", 1),
+    "held out": (results, "render_pair", 1),
     "segment": (results, "write_uncertainty", 1),
 }
 
@@ -148,7 +148,7 @@ def test_a_finished_adaptation_is_not_made_again(folder, done, monkeypatch):
 
     for place, name in (
         (library, "simulate_structure"),
-        (microscopes, "virtual_pair"),
+        (microscopes, "render_pair"),
         (train_segmenter, "pair_loss"),
         (results, "realism_report"),
         (results, "estimate_uncertainty"),
@@ -260,7 +260,7 @@ def test_microscopes_like_the_one_that_took_the_image_are_kept():
     seed, n = 3, 24
     # The image comes from microscope 7 itself, of other grains.
     other = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 9), (160, 160))
-    real = virtual_pair(other, [seed, 7])[0] / np.float32(255)
+    real = render_pair(other, [seed, 7]).image
     kept = microscopes.nearest_microscopes([grains], [real], 6, 4, seed, progress=False)
     assert kept == sorted(set(kept))
     assert len(kept) == 6

@@ -1,4 +1,4 @@
-"""The labour-free recipe: pairs that follow their seed, crops that keep them together, a minute training."""
+"""Label-free training: pairs that follow their seed, crops that keep them together, a short training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from microlab.data.errors import InputError
+from microlab.data.micrograph import Micrograph
 from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines import train_segmenter
-from microlab.pipelines.train_segmenter import Recipe, crops
-from microlab.pipelines.training_pairs import render_pairs, virtual_pair
+from microlab.pipelines.train_segmenter import TrainingConfig, crops
+from microlab.pipelines.training_pairs import render_pair, render_pairs
 from microlab.render.sem import Microscope, MicroscopeRanges
 from microlab.segment.segmenter import load_network, segment_image
 from microlab.simulate import library, voronoi
@@ -30,8 +32,10 @@ def test_the_mask_is_as_wide_as_the_drawn_groove():
         groove_depth=0.6, groove_width=2.6, groove_variation=0.0, detector_noise=1e-6, electrons=1e9
     )
     stripes = np.tile(np.arange(120) // 40, (60, 1))
-    image, mask = virtual_pair(stripes, [3], ranges)
-    assert image.dtype == np.uint8
+    pair = render_pair(stripes, [3], ranges)
+    image, mask = pair.image, pair.boundary
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image, (image * 255).round() / np.float32(255))  # as in an image file
     assert mask.dtype == bool
     nearest = np.abs(np.arange(120) + 0.5 - 40 * np.arange(4)[:, None]).min(0)  # to the four upright lines
     np.testing.assert_array_equal(mask, np.tile(nearest <= 2.6, (60, 1)))
@@ -39,33 +43,34 @@ def test_the_mask_is_as_wide_as_the_drawn_groove():
 
 
 def test_a_virtual_pair_depends_on_its_seed_alone():
-    image, mask = virtual_pair(MAP, [4, 2])
-    again = virtual_pair(MAP, [4, 2])
-    np.testing.assert_array_equal(image, again[0])
-    np.testing.assert_array_equal(mask, again[1])
-    assert (image != virtual_pair(MAP, [4, 3])[0]).any()
+    pair, again = render_pair(MAP, [4, 2]), render_pair(MAP, [4, 2])
+    np.testing.assert_array_equal(pair.image, again.image)
+    np.testing.assert_array_equal(pair.boundary, again.boundary)
+    assert (pair.image != render_pair(MAP, [4, 3]).image).any()
 
 
 def test_boundaries_are_darker_than_grains_under_every_microscope():
     for seed in range(12):
-        image, mask = virtual_pair(MAP, [seed])
-        assert image[mask].mean() < image[~mask].mean(), seed
+        pair = render_pair(MAP, [seed])
+        assert pair.image[pair.boundary].mean() < pair.image[~pair.boundary].mean(), seed
 
 
 def test_pairs_go_round_the_structures_each_under_its_own_microscope():
     maps = [MAP, np.ascontiguousarray(MAP.T)]
     pairs = render_pairs(maps, 3, 5, jobs=1, progress=False)
-    for k, (image, mask) in enumerate(pairs):
-        expected = virtual_pair(maps[k % 2], [5, k])
-        np.testing.assert_array_equal(image, expected[0])
-        np.testing.assert_array_equal(mask, expected[1])
-    assert (pairs[0][0] != pairs[2][0]).any()
+    for k, pair in enumerate(pairs):
+        expected = render_pair(maps[k % 2], [5, k])
+        np.testing.assert_array_equal(pair.image, expected.image)
+        np.testing.assert_array_equal(pair.boundary, expected.boundary)
+    assert (pairs[0].image != pairs[2].image).any()
+    (chosen,) = render_pairs(maps, [2], 5, jobs=1, progress=False)
+    np.testing.assert_array_equal(chosen.image, pairs[2].image)
 
 
-def twins(n: int, shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs whose image is its own mask."""
+def twins(n: int, shape: tuple[int, int]) -> list[Micrograph]:
+    """Micrographs whose image is their own boundary."""
     masks = [np.random.default_rng(k).random(shape) < 0.4 for k in range(n)]
-    return [(mask.astype(np.uint8) * 255, mask) for mask in masks]
+    return [Micrograph(mask.astype(np.float32), boundary=mask) for mask in masks]
 
 
 def test_a_crop_keeps_image_and_mask_together():
@@ -78,16 +83,16 @@ def test_a_crop_keeps_image_and_mask_together():
 
 
 def test_crops_come_from_everywhere_in_all_eight_orientations():
-    ((image, mask),) = pairs = twins(1, (12, 12))
+    (pair,) = pairs = twins(1, (12, 12))
     whole = {part.tobytes() for part in crops(pairs, 12, 100, 0)(0)[1]}
-    square = mask.astype(np.float32)
+    square = pair.image
     turned = [np.rot90(square, k) for k in range(4)]
     assert whole == {np.ascontiguousarray(part).tobytes() for t in turned for part in (t, t[:, ::-1])}
     places = np.zeros((12, 12))  # a single marked pixel at every place must show up, up to the corners
     for y, x in ((0, 0), (11, 11), (5, 6)):
         spot = np.zeros((12, 12), bool)
         spot[y, x] = True
-        places[y, x] = crops([(image, spot)], 8, 200, 0)(0)[1].sum()
+        places[y, x] = crops([Micrograph(pair.image, boundary=spot)], 8, 200, 0)(0)[1].sum()
     assert places[0, 0] > 0
     assert places[11, 11] > 0
     assert places[5, 6] == 200
@@ -112,16 +117,16 @@ def test_a_crop_larger_than_an_image_is_refused(side):
 @pytest.mark.parametrize("held_out", [0, 3, 4])
 def test_held_out_structures_must_leave_some_to_train_on(held_out):
     with pytest.raises(ValueError, match=f"held_out must lie between 0 and structures=3, got {held_out}"):
-        Recipe(structures=3, held_out=held_out)
+        TrainingConfig(structures=3, held_out=held_out)
 
 
-MINUTE = Recipe(structures=3, held_out=1, images=4, width=4, depth=3, crop=64, batch=2, steps=4)
+MINUTE = TrainingConfig(structures=3, held_out=1, images=4, width=4, depth=3, crop=64, batch=2, steps=4)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A minute training from the first simulation on; its folder and the weights."""
-    folder = tmp_path_factory.mktemp("recipe")
+    folder = tmp_path_factory.mktemp("training")
     ranges = library.Ranges(shape=(96, 96), grains=(8, 12), steps=(20, 30), coalesced=(0.0, 0.3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_segmenter, "STRUCTURES", ranges)
@@ -133,13 +138,13 @@ def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(
     assert path == folder / "labour-free.safetensors"
     model, card = load_network(path)
     assert card["parameters"]["width"] == 4
-    assert card["recipe"]["steps"] == 4
+    assert card["training"]["steps"] == 4
     maps = [library.load(folder / "library", index).grain_map for index in range(3)]
     assert card["grain_size_px"] == pytest.approx(np.mean([mean_intercept(m) for m in maps]))
     assert card["data"] == "4 virtual micrographs of 2 simulated polycrystals; no label"
     assert len(card["scores"]) == 8
     assert all(np.isfinite(score) for score in card["scores"].values())
-    image = virtual_pair(maps[0], [0])[0] / np.float32(255)
+    image = render_pair(maps[0], [0]).image
     labels = segment_image(image, (model, card), scale=1.0).labels
     assert labels.shape == image.shape
     assert labels.max() >= 1
@@ -165,7 +170,7 @@ def test_a_second_call_neither_simulates_nor_trains_again(trained, monkeypatch):
 def test_a_library_that_is_too_small_is_named(trained, tmp_path):
     shelf = trained[0] / "library"
     with pytest.raises(
-        ValueError, match=r"holds 3 structures, the recipe needs 5: extend it or ask for fewer"
+        InputError, match=r"holds 3 structures, the training needs 5: extend it or ask for fewer"
     ):
         train_segmenter.train(tmp_path, replace(MINUTE, structures=5), library_folder=shelf, progress=False)
     assert not any(tmp_path.iterdir())

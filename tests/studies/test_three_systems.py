@@ -75,8 +75,8 @@ def test_dreams_are_read_back_with_the_minutes_they_took(finished, target) -> No
     pairs, minutes = compare.dream_patches(patches, folder / "dreamer_0", SMOKE, 0, device="cpu")
     about = json.loads((folder / "dreamer_0" / "dreams" / "manifest.json").read_text())["about"]
     assert minutes == about["minutes"] > 0
-    assert [image.shape for image, _ in pairs] == [(32, 32)] * SMOKE.dreamed
-    assert all(mask.dtype == bool for _, mask in pairs)
+    assert [pair.shape for pair in pairs] == [(32, 32)] * SMOKE.dreamed
+    assert all(pair.boundary.dtype == bool for pair in pairs)
 
 
 def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
@@ -88,11 +88,11 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
     monkeypatch.setattr(compare, "_row", unscored)
     patches = labelled_patches(target, 1.0, 4, side=32, seed=5)
     hidden = np.zeros_like(target.style.boundary)
-    for image, mask in patches:  # keep the mask where a patch lies, and nowhere else
+    for patch in patches:  # keep the mask where a patch lies, and nowhere else
         for y in range(0, 128, 32):
             for x in range(0, 64, 32):
-                if np.array_equal(target.style.image[y : y + 32, x : x + 32], image):
-                    hidden[y : y + 32, x : x + 32] = mask
+                if np.array_equal(target.style.image[y : y + 32, x : x + 32], patch.image):
+                    hidden[y : y + 32, x : x + 32] = patch.boundary
     blind = replace(target, style=replace(target.style, boundary=hidden))
     made = []
     for kind, folder in ((target, tmp_path / "whole"), (blind, tmp_path / "patches")):
@@ -100,7 +100,7 @@ def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
         compare.run(kind, 1.0, folder, SMOKE, seeds=(5,), names=[BOTH], **QUIET)
         made.append(seen["pairs"])
     assert len(made[0]) == SMOKE.study.images
-    assert all(np.array_equal(a[1], b[1]) for a, b in zip(*made, strict=True))
+    assert all(np.array_equal(a.boundary, b.boundary) for a, b in zip(*made, strict=True))
 
 
 def test_the_scored_half_is_never_trained_on(target, tmp_path, monkeypatch) -> None:
@@ -114,9 +114,9 @@ def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch
     monkeypatch.setattr("microlab.pipelines.training_pairs.augment", lambda image, mask, seed: (image, mask))
     patches = labelled_patches(target, 1.0, 3, side=32, seed=4)
     plain = labelled_pairs(target, 1.0, 3, patches=3, side=32, seed=4)
-    for (image, mask), (grey, truth) in zip(patches, plain, strict=True):
-        assert np.abs(image - grey / 255).max() <= 0.5 / 255 + 1e-6
-        assert np.array_equal(mask, truth)
+    for patch, pair in zip(patches, plain, strict=True):
+        assert np.abs(patch.image - pair.image).max() <= 0.5 / 255 + 1e-6
+        assert np.array_equal(patch.boundary, pair.boundary)
 
 
 def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_path) -> None:

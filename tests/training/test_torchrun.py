@@ -50,7 +50,7 @@ def test_one_process_builds_the_library_and_says_where_the_weights_are(two):
     assert len(list((folder / "library" / "structures").iterdir())) == 2
     assert not list(folder.rglob("*.part*"))
     card = load_network(folder / "labour-free.safetensors")[1]
-    assert card["recipe"]["steps"] == 4
+    assert card["training"]["steps"] == 4
     assert weights.card(folder / "labour-free.safetensors")["sha256"]
 
 

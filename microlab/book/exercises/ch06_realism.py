@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from microlab.book.exercises import Mistake, NotYet, check_for
 from microlab.book.exercises.comparison import compare, run
+from microlab.data.micrograph import Micrograph
 
 WHY = {
     ("histogram", "mirrored"): "it counts greys and does not know where they are",
@@ -101,11 +102,11 @@ def bias(answer: Callable) -> str:
 def contrast(
     answer: Callable,
     *,
-    own: Sequence[tuple[NDArray, NDArray]],
-    strangers: Sequence[tuple[NDArray, NDArray]],
+    own: Sequence[Micrograph],
+    strangers: Sequence[Micrograph],
 ) -> str:
-    """A number that tells images with their own masks from strangers; images are uint8."""
-    image, mask = own[0][0] / 255.0, np.asarray(own[0][1], bool)
+    """A number that tells images with their own masks from strangers."""
+    image, mask = own[0].image, own[0].boundary
     one = float(run(answer, image, mask, like=1.0))
     if np.isclose(
         one, float(run(answer, np.full_like(image, 0.5) + 1e-3 * image[::-1], mask, like=1.0)), rtol=1e-3
@@ -114,7 +115,7 @@ def contrast(
     if np.isclose(one, float(run(answer, image, np.roll(mask, (37, 23), (0, 1)), like=1.0))):
         raise Mistake("another mask gives the same number: the mask is not used")
     values, strange = (
-        [float(run(answer, i / 255.0, np.asarray(m, bool), like=1.0)) for i, m in pairs]
+        [float(run(answer, pair.image, pair.boundary, like=1.0)) for pair in pairs]
         for pairs in (own, strangers)
     )
     ratio = np.median(values) / max(abs(np.median(strange)), 1e-9)

@@ -18,13 +18,14 @@ import torch
 from tqdm.auto import tqdm
 
 from microlab.data.files import atomic
+from microlab.data.micrograph import Micrograph
 from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import resize_by
 from microlab.measure.labels import components
 from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_segmenter import fit_unet
-from microlab.pipelines.training_pairs import Pair, labelled_pairs, render_pairs, simulated_pairs
+from microlab.pipelines.training_pairs import labelled_pairs, render_pairs, simulated_pairs
 from microlab.segment import segmenter
 from microlab.segment.adabn import adapt_batch_norm
 from microlab.segment.instances import watershed_grains
@@ -68,7 +69,7 @@ class Study:
 
 
 def train_unet(
-    pairs: list[Pair],
+    pairs: Sequence[Micrograph],
     study: Study,
     seed: int,
     *,
@@ -86,7 +87,7 @@ def train_unet(
         pairs,
         steps=steps,
         lr=study.lr if start is None else study.lr / 10,
-        crop=min(study.crop, *(min(image.shape) for image, _ in pairs)),
+        crop=min(study.crop, *(min(pair.shape) for pair in pairs)),
         batch=study.batch,
         seed=seed,
         ema=0.98,
@@ -193,9 +194,9 @@ class _Pairs:
     ) -> None:
         self.target, self.zoom, self.study = target, zoom, study
         self.structures, self.generators = structures, generators
-        self.made: dict[str, list[Pair]] = {}
+        self.sets: dict[str, list[Micrograph]] = {}
 
-    def of(self, name: str, seed: int) -> list[Pair]:
+    def of(self, name: str, seed: int) -> list[Micrograph]:
         half = self.study.images // 2
         if name == "mixed":
             return self.simulated("CycleGAN")[:half] + self.simulated("virtual SEM")[:half]
@@ -211,19 +212,19 @@ class _Pairs:
             )
         return self.simulated(name)
 
-    def simulated(self, name: str) -> list[Pair]:
+    def simulated(self, name: str) -> list[Micrograph]:
         n = self.study.images
-        if name not in self.made:
+        if name not in self.sets:
             if name == "virtual SEM":
                 grain_maps = [s.grain_map for s in self.structures]
-                self.made[name] = render_pairs(grain_maps, n, seed=0, jobs=1, progress=False)
+                self.sets[name] = render_pairs(grain_maps, n, seed=0, jobs=1, progress=False)
             elif name == "untextured":
-                self.made[name] = simulated_pairs(self.structures, n)
+                self.sets[name] = simulated_pairs(self.structures, n)
             elif name in self.generators:
-                self.made[name] = simulated_pairs(self.structures, n, self.generators[name])
+                self.sets[name] = simulated_pairs(self.structures, n, self.generators[name])
             else:
                 raise ValueError(f"{name!r} needs a generator of that name, got {sorted(self.generators)}")
-        return self.made[name]
+        return self.sets[name]
 
 
 def without_training(target: Target) -> dict[str, dict[str, float]]:

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from skimage.morphology import skeletonize
 
-from microlab.measure.boundary import distance_to
-from microlab.measure.scores import score, trivial_prediction
+from microlab.data.micrograph import Micrograph
 from microlab.pipelines import train_segmenter
+from microlab.pipelines.training_pairs import eight_bits
 from microlab.render import sem
 from microlab.render.specimen import Phases, boundary_geometry
 from microlab.segment import segmenter
@@ -161,7 +161,7 @@ def teach(
 ) -> Network:
     """Train a copy of a network further on pictures whose truth is known; the one given stays as it is."""
     model, card = copy.deepcopy(network[0]), network[1]
-    pairs = [((p.image * 255).round().astype(np.uint8), p.truth) for p in pictures]
+    pairs = [Micrograph(eight_bits(p.image), boundary=p.truth) for p in pictures]
     train_segmenter.fit_unet(
         model,
         pairs,

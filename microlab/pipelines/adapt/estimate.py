@@ -77,8 +77,8 @@ def estimate(
     rng = np.random.default_rng(settings.seed)
     structure, growth = _growth_seconds(settings, int(np.mean(settings.ranges.grains)))
     grain_map = structure.grain_map
-    render, pair = timed(lambda: training_pairs.virtual_pair(grain_map, [settings.seed]))
-    image, look = next(iter(real.values())), pair[0] / np.float32(255)
+    render, pair = timed(lambda: training_pairs.render_pair(grain_map, [settings.seed]))
+    image, look = next(iter(real.values())), pair.image
     serial = {"library": growth * settings.structures}
     rendered = settings.images - settings.translated
     serial["pairs"] = rendered * render

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from microlab.data.parallel import imap
 from microlab.generate.style import stretch
 from microlab.measure.features import texture
 from microlab.measure.realism import patches
-from microlab.pipelines.training_pairs import Pair, virtual_pair
+from microlab.pipelines.training_pairs import render_pair
 
 LOOK = 128  # px, side of the pictures by which microscopes are compared
 LOOKS = 12  # patches of them that are compared
@@ -37,7 +37,7 @@ def nearest_microscopes(
 ) -> list[int]:
     """Numbers of the `n` virtual microscopes, of ``candidates * n``, that resemble the real images most.
 
-    Microscope k is the one of ``virtual_pair(grain_map, [seed, k])``. Each real image chooses in turn the
+    Microscope k is the one of ``render_pair(grain_map, [seed, k])``. Each real image chooses in turn the
     nearest one that is left, so a folder of different images keeps different microscopes.
 
     Parameters
@@ -61,8 +61,7 @@ def nearest_microscopes(
     corners = [grain_map[:LOOK, :LOOK] for grain_map in grain_maps]
     # A corner inside one grain shows no boundary; then the whole map is looked at.
     parts = [c if (c != c[0, 0]).any() else whole for c, whole in zip(corners, grain_maps)]
-    work = (delayed(_look)(parts[k % len(parts)], seed, k, side) for k in range(total))
-    found = Parallel(n_jobs=jobs, return_as="generator")(work)
+    found = imap(_look, [(parts[k % len(parts)], seed, k, side) for k in range(total)], jobs)
     seen = np.stack(list(tqdm(found, desc="candidate microscopes", total=total, disable=not progress)))
     wanted = np.stack([_describe(image, side) for image in real])
     scale = seen.std(0)
@@ -76,18 +75,9 @@ def nearest_microscopes(
     return sorted(kept)
 
 
-def rendered_pairs(
-    grain_maps: list[np.ndarray], microscopes: list[int], seed: int, *, jobs: int = 1, progress: bool = True
-) -> list[Pair]:
-    """Virtual micrographs, going round the grain maps, each through one of the `microscopes`."""
-    work = (delayed(virtual_pair)(grain_maps[k % len(grain_maps)], [seed, k]) for k in microscopes)
-    made = Parallel(n_jobs=jobs, return_as="generator")(work)
-    return list(tqdm(made, desc="virtual micrographs", total=len(microscopes), disable=not progress))
-
-
 def _look(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
     # A cut-out does not wrap around, but only a few pixels at its edge know.
-    return _describe(virtual_pair(part, [seed, k])[0] / np.float32(255), min(side, *part.shape))
+    return _describe(render_pair(part, [seed, k]).image, min(side, *part.shape))
 
 
 def _describe(image: np.ndarray, side: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from microlab.data.files import atomic
-from microlab.pipelines.training_pairs import Pair
+from microlab.data.micrograph import Micrograph
 
 clock = time.perf_counter  # the tests put in a clock that does not count what other programs do
 
@@ -87,17 +87,18 @@ class Record:
         self.tell(f"{name}: {duration(spent)}{note}")
 
 
-def write_pairs(path: Path, pairs: list[Pair]) -> None:
+def write_pairs(path: Path, pairs: list[Micrograph]) -> None:
     """Write all pairs to one ``.npz`` file, whole or not at all."""
-    images, masks = (np.stack(parts) for parts in zip(*pairs))
+    images = (255 * np.stack([pair.image for pair in pairs])).round().astype(np.uint8)
     with atomic(path) as partial:
-        np.savez(partial, images=images, masks=masks)
+        np.savez(partial, images=images, masks=np.stack([pair.boundary for pair in pairs]))
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[Micrograph]:
     """What `write_pairs` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return list(zip(file["images"], file["masks"]))
+        images = file["images"] / np.float32(255)
+        return [Micrograph(image, boundary=mask) for image, mask in zip(images, file["masks"])]
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from microlab.pipelines.adapt.record import WORKSHOP, Record, duration
 from microlab.pipelines.adapt.settings import AdaptSettings
 from microlab.pipelines.image_results import Options, Segmented
 from microlab.pipelines.train_style import flat_images
-from microlab.pipelines.training_pairs import Pair, virtual_pair
+from microlab.pipelines.training_pairs import render_pair
 from microlab.segment import segmenter
 from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
 from microlab.simulate.library import Structure
@@ -36,7 +36,10 @@ MOST = 0.5  # largest standard deviation of numbers in [0, 1]
 
 
 def realism(
-    real: dict[str, np.ndarray], training: list[Pair], structures: list[Structure], settings: AdaptSettings
+    real: dict[str, np.ndarray],
+    training: list[Micrograph],
+    structures: list[Structure],
+    settings: AdaptSettings,
 ) -> dict:
     """`realism_report` of the training images and of untextured simulations, as index, columns and data.
 
@@ -54,12 +57,14 @@ def realism(
     return {key: table.to_dict("split")[key] for key in ("index", "columns", "data")}
 
 
-def training_images(training: list[Pair]) -> list[np.ndarray]:
+def training_images(training: list[Micrograph]) -> list[np.ndarray]:
     """Images of some of the pairs, (H, W) float32 in [0, 1], grey levels stretched."""
-    return [stretch(image / np.float32(255)) for image, _ in training[:: -(-len(training) // COMPARED)]]
+    return [stretch(pair.image) for pair in training[:: -(-len(training) // COMPARED)]]
 
 
-def montage(real: dict[str, np.ndarray], training: list[Pair], settings: AdaptSettings, path: Path) -> None:
+def montage(
+    real: dict[str, np.ndarray], training: list[Micrograph], settings: AdaptSettings, path: Path
+) -> None:
     """A picture of patches of the images (upper row) and of the training images (lower row)."""
     made = training_images(training)
     side = min(128, *(min(image.shape) for image in (*real.values(), *made)))
@@ -73,8 +78,8 @@ def held_out(
     """Disagreement beside the true error, on virtual micrographs of structures that trained nothing."""
     rows = {"disagreement": [], "deviation": [], "adapted Rand error": []}
     for k in range(HELD_OUT_VIEWS * len(structures)):
-        image, mask = virtual_pair(structures[k % len(structures)].grain_map, [settings.seed + 1, k])
-        image = image / np.float32(255)
+        pair = render_pair(structures[k % len(structures)].grain_map, [settings.seed + 1, k])
+        image, mask = pair.image, pair.boundary
         found = estimate_uncertainty(image, network, views=settings.views)
         labels = segmenter.segment_image(image, network, scale=1.0, device=device).labels
         rows["disagreement"].append(found.disagreement)

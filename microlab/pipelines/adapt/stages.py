@@ -18,6 +18,7 @@ import torch
 
 from microlab.data import weights
 from microlab.data.files import sha256
+from microlab.data.micrograph import Micrograph
 from microlab.generate.style import learn_style
 from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines import image_results, train_segmenter, training_pairs
@@ -215,7 +216,7 @@ def make_pairs(
     generator: torch.nn.Module | None,
     jobs: int,
     progress: bool,
-) -> list[training_pairs.Pair]:
+) -> list[Micrograph]:
     """Training images with their masks, in the style asked for."""
     made = []
     if settings.translated:
@@ -225,7 +226,7 @@ def make_pairs(
         chosen = microscopes.nearest_microscopes(
             maps, list(real.values()), n, settings.candidates, seed, jobs=jobs, progress=progress
         )
-        made += microscopes.rendered_pairs(maps, chosen, seed, jobs=jobs, progress=progress)
+        made += training_pairs.render_pairs(maps, chosen, seed, jobs=jobs, progress=progress)
     return made
 
 
@@ -233,7 +234,7 @@ def train(
     path: Path,
     record: Record,
     settings: AdaptSettings,
-    training: list[training_pairs.Pair],
+    training: list[Micrograph],
     real: dict[str, np.ndarray],
     intercept: float,
     device: str | None,
