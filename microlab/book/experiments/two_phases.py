@@ -15,6 +15,8 @@ import pandas as pd
 from skimage.morphology import skeletonize
 
 from microlab.data.micrograph import Micrograph
+from microlab.measure.boundary import distance_to
+from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines import train_segmenter
 from microlab.pipelines.training_pairs import eight_bits
 from microlab.render import sem
