@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from microlab.render.specimen import grain_across
 from microlab.simulate.power import pack_circles, power_diagram, radii_of
 from microlab.simulate.voronoi import random_seeds
 
@@ -60,13 +61,7 @@ def facets(labels: np.ndarray) -> Facets:
     labels : (H, W) int
         Ids from 0. A map of a single grain has distance inf, and the grain itself as neighbour.
     """
-    across = np.full(labels.shape, -1, np.int32)  # on pixels that touch another grain: which one
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        other = np.roll(labels, step, axis)
-        edge = [slice(None), slice(None)]
-        edge[axis] = 0 if step == 1 else -1
-        other[tuple(edge)] = labels[tuple(edge)]  # nothing lies beyond the frame
-        across = np.where((across < 0) & (other != labels), other, across)
+    across = grain_across(labels, periodic=False)
     if (across < 0).all():
         return Facets(np.full(labels.shape, np.inf, np.float32), labels.astype(np.int32))
     distance, (y, x) = ndimage.distance_transform_edt(across < 0, return_indices=True)
