@@ -31,7 +31,8 @@ from microlab.book import records
 from microlab.data import images
 from microlab.data.files import atomic
 from microlab.data.parallel import each_done
-from microlab.pipelines import samples, segment_folder
+from microlab.pipelines import samples
+from microlab.pipelines.segment_folder import segment_folder
 
 RESULT = records.FOLDER / "scaling.json"
 BASE, OURS, TRIVIAL = "one process, one thread", "two processes", "two processes, empty task"
@@ -55,9 +56,9 @@ def nothing(k: int) -> int:
 def segment(folder: Path, out: Path, threads: int = 1, **how: object) -> dict[str, bytes]:
     """Segment the folder, and give the labels as they were written."""
     torch.set_num_threads(threads)  # of this process; workers always take one
-    found = segment_folder.segment([folder], out, **how)
-    assert not found.failures, found.failures
-    return {outcome.file.name: (outcome.folder / "labels.tif").read_bytes() for outcome in found.outcomes}
+    result = segment_folder([folder], out, **how)
+    assert not result.failed, result.failed
+    return {image.file.name: (image.folder / "labels.tif").read_bytes() for image in result.images}
 
 
 def main() -> None:

@@ -5,4 +5,4 @@ paper C is Saleh et al. (2025); the book's references give them in full. Symbols
 notation.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"

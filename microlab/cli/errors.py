@@ -1,4 +1,4 @@
-"""How the command line takes a user's mistake: one line that says what is wrong and how to mend it."""
+"""How the command line reports errors: one line for those of the user, a traceback for bugs of ours."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ import typer
 
 from microlab.data.errors import USER_ERRORS, one_line
 
+ISSUES = "https://github.com/microlab-book/microlab/issues"
+BUG = 70  # exit code of an internal software error (EX_SOFTWARE of sysexits.h)
+
 show_traceback = False  # set by `microlab --traceback`
 
 
-def report_mistake(error: BaseException) -> str:
-    """Print the one line, over a progress bar if there is one, and return it."""
+def print_error(error: BaseException) -> None:
+    """Print the one line about an error, over a progress bar if there is one."""
     from tqdm.auto import tqdm
 
     if show_traceback:
         traceback.print_exception(error)
-    line = one_line(error)
-    tqdm.write(f"microlab: {line}", file=sys.stderr)
-    return line
+    tqdm.write(f"microlab: {one_line(error)}", file=sys.stderr)
 
 
-def plain_errors(command: Callable) -> Callable:
-    """Turn a user's mistake into one line on stderr and exit code 1."""
+def handle_errors(command: Callable) -> Callable:
+    """Give a command its exit codes: 1 after an error of the user, 70 after a bug of microlab."""
 
     @functools.wraps(command)
     def run(*args, **kwargs):
         try:
             return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except BrokenPipeError:  # the reader of our output has gone, as in `microlab ... | head`
             sys.stderr.close()
             raise typer.Exit(1) from None
         except USER_ERRORS as error:
-            report_mistake(error)
+            print_error(error)
             raise typer.Exit(1) from None
+        except Exception as error:
+            traceback.print_exception(error)
+            print(f"microlab: this is a bug in microlab; please report it at {ISSUES}", file=sys.stderr)
+            raise typer.Exit(BUG) from None
 
     return run

@@ -1,7 +1,8 @@
-"""The command line: `microlab demo`, `segment`, `refine`, `measure` and the others.
+"""The command line: `microlab segment`, `demo`, `measure` and the others.
 
-Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 a mistake in the input (one line
-says which), 2 a wrong call. Libraries are imported inside the commands, so that `--help` answers at once.
+Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 an error in the input (one line
+says which), 2 a wrong call, 70 a bug of microlab. Libraries are imported inside the commands, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli import errors, pairs, refine, train
-from microlab.cli.errors import plain_errors, report_mistake
+from microlab.cli import errors, pairs, train
+from microlab.cli.errors import handle_errors, print_error
 from microlab.cli.options import (
     DataBar,
     Device,
+    MaxIterations,
     Method,
     PixelSize,
-    Scale,
     Scheduler,
+    Tolerance,
+    Views,
     Weights,
-    data_bar_rows,
-    network_of,
-    zoom_of,
+    Zoom,
 )
 from microlab.data.errors import USER_ERRORS
+from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 
 main = typer.Typer(
     name="microlab",
@@ -65,78 +67,76 @@ def _main(
 
 
 @main.command()
-@plain_errors
+@handle_errors
 def segment(
     images: Annotated[
         list[Path],
         typer.Argument(metavar="IMAGE...", readable=False, help="Image files, or folders of them."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
-    method: Method = "labour-free",
+    method: Method = DEFAULT_METHOD,
     weights: Weights = None,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
-    scale: Scale = "auto",
+    zoom: Zoom = "auto",
+    views: Views = None,
+    max_iterations: MaxIterations = None,
+    tolerance: Tolerance = None,
     device: Device = None,
     jobs: Annotated[int, typer.Option(help="Processes, with one thread each; -1 takes every core.")] = 1,
     scheduler: Scheduler = None,
 ) -> None:
     """Segment micrographs and measure their grains.
 
-    For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv and
-    overlay.png, and OUT/report.html shows them all. An image that fails is reported and the others are still
-    done; the exit code is then 1. Nothing is uploaded. With --method tem, --weights takes the folder of both
-    networks; `microlab refine` also keeps every map of the refinement. With --scheduler the workers of a Dask
-    cluster segment the images; they must see images, weights and OUT under the same paths.
+    For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv, overlay.png
+    and run.json, and OUT/report.html shows them all. --method tem adds boundary.tif (probability),
+    iterations.tif (the first map and every map after it, a stack for Fiji), changes.csv (mean change of each
+    step) and uncertainty.tif (how far eight views of the image differ). An image that fails is reported and
+    the others are still done; the exit code is then 1. Nothing is uploaded. With --scheduler the workers of a
+    Dask cluster segment the images; they must see images, weights and OUT under the same paths.
 
     \b
     Examples:
       microlab segment field.tif -o results
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
-      microlab segment foil.tif -o results --method tem
+      microlab segment foil.tif -o results --method tem --max-iterations 100
       microlab segment fields/ -o results --scheduler tcp://192.168.0.7:8786
     """
-    rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
-
     from tqdm.auto import tqdm
 
-    from microlab.pipelines import image_results, segment_folder
+    from microlab.pipelines.image_results import Options
+    from microlab.pipelines.segment_folder import ImageResult, segment_folder
 
-    options = image_results.Options(pixel_size, rows, zoom, device)
+    given = {"tolerance": tolerance, "max_iterations": max_iterations}
+    settings = {name: value for name, value in given.items() if value is not None}
+    views = REGISTRY[method].views if views is None else views
+    options = Options(pixel_size, data_bar, zoom, device, views, settings)
     bar = tqdm(unit="image", desc="segment", disable=None)
 
-    def tell(outcome: segment_folder.Outcome, number: int) -> None:
+    def show(image: ImageResult, number: int) -> None:
         bar.total = number
         bar.update()
-        if outcome.error is not None:
-            report_mistake(outcome.error)
+        if image.error is not None:
+            print_error(image.error)
             return
-        for note in outcome.notes:
-            tqdm.write(f"microlab: {outcome.file}: {note}", file=sys.stderr)
-        tqdm.write(f"{outcome.file} -> {outcome.folder}: {outcome.line}", file=sys.stdout)
+        for note in image.notes:
+            tqdm.write(f"microlab: {image.file}: {note}", file=sys.stderr)
+        tqdm.write(f"{image.file} -> {image.folder}: {image.line}", file=sys.stdout)
 
+    how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler}
     with bar:
-        found = segment_folder.segment(
-            images,
-            out,
-            method=method,
-            weights=weights,
-            options=options,
-            jobs=jobs,
-            scheduler=scheduler,
-            tell=tell,
-        )
-    if found.report is not None:
-        typer.echo(f"report: {found.report}")
-    if found.failures:
-        if len(found.outcomes) > 1:
-            typer.echo(f"microlab: {len(found.failures)} of {len(found.outcomes)} images failed", err=True)
+        result = segment_folder(images, out, options=options, callback=show, **how)
+    if result.report is not None:
+        typer.echo(f"report: {result.report}")
+    if result.failed:
+        if len(result.images) > 1:
+            typer.echo(f"microlab: {len(result.failed)} of {len(result.images)} images failed", err=True)
         raise typer.Exit(1)
 
 
 @main.command()
-@plain_errors
+@handle_errors
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("demo"),
     real: Annotated[
@@ -156,27 +156,31 @@ def demo(
       microlab demo
       microlab demo --real -o demo-real
     """
-    from microlab.pipelines import image_results, report
+    from microlab.data.images import write_image, write_mask
+    from microlab.pipelines import report
+    from microlab.pipelines.image_results import segment_micrograph
     from microlab.pipelines.samples import compare, real_samples, virtual_sample
+    from microlab.segment.registry import load_segmenter
 
-    network = network_of(weights, device)
+    segmenter = load_segmenter(weights=weights, device=device)
     out.mkdir(parents=True, exist_ok=True)
-    samples = real_samples() if real else [virtual_sample(seed)]
     sections = []
-    for sample in samples:
-        result = image_results.segment_sample(sample, out, network, device=device)
+    for sample in real_samples() if real else [virtual_sample(seed)]:
+        result = segment_micrograph(sample, out / sample.name, segmenter)
+        write_image(result.folder / "micrograph.png", sample.image)
+        write_mask(result.folder / "truth.png", sample.boundary)
         scores = compare(sample, result.segmentation)
         kind = "virtual" if sample.virtual else "real"
-        sections.append(report.section(result, kind=kind, about=sample.about, scores=scores))
+        sections.append(report.section(result, kind=kind, scores=scores))
         typer.echo(f"{sample.name}: {sample.about}\n")
         typer.echo(report.table_text(result))
         typer.echo("\n" + report.scores_text(scores) + "\n")
     title = "microlab demo: " + ("real micrographs" if real else "a virtual micrograph")
-    typer.echo(f"report: {report.write(out / 'report.html', sections, network[1], title=title)}")
+    typer.echo(f"report: {report.write(out / 'report.html', sections, segmenter, title=title)}")
 
 
 @main.command()
-@plain_errors
+@handle_errors
 def measure(
     labels: Annotated[
         list[Path],
@@ -208,30 +212,34 @@ def measure(
     """
     import pandas as pd
 
+    from microlab.data.errors import ImageError
     from microlab.data.files import atomic
     from microlab.data.images import read_mask
     from microlab.measure.scores import score
-    from microlab.pipelines import image_results, report
+    from microlab.pipelines import report
+    from microlab.pipelines.image_results import find_images, measure_file
 
-    pass
-    pass
-
-    files = image_results.find_images(labels)
+    files = find_images(labels)
     if truth is not None and len(files) > 1:
         raise typer.BadParameter("--truth takes one LABELS image")
     tables, failed = [], 0
     for file in files:
         try:
-            found = image_results.measure_file(file, pixel_size)
-            typer.echo(f"{file}\n{report.table_text(found)}")
+            image = measure_file(file, pixel_size)
+            typer.echo(f"{file}\n{report.table_text(image)}")
             if truth is not None:
-                scores = score(read_mask(truth), found.boundary, found.labels)
+                boundary = read_mask(truth)
+                if boundary.shape != image.labels.shape:
+                    raise ImageError(
+                        f"{truth} {boundary.shape} and {file} {image.labels.shape} differ in size"
+                    )
+                scores = score(boundary, image.boundary, image.labels)
                 typer.echo("\n" + report.scores_text(pd.DataFrame({file.name: scores}).T))
         except USER_ERRORS as error:
-            report_mistake(error)
+            print_error(error)
             failed += 1
             continue
-        tables.append(found.table.assign(image=str(file)))
+        tables.append(image.table.assign(image=str(file)))
     if out is not None and tables:
         with atomic(out) as partial:
             pd.concat(tables).to_csv(partial, index=False, float_format="%.6g")
@@ -241,18 +249,17 @@ def measure(
 
 
 for _command in (
-    refine.refine,
     train.simulate,
     train.train,
     train.adapt,
     pairs.dream,
     pairs.train_pairs,
 ):
-    main.command()(plain_errors(_command))
+    main.command()(handle_errors(_command))
 
 
 @datasets_app.command("list")
-@plain_errors
+@handle_errors
 def list_datasets() -> None:
     """List the data sets, their licences, and whether they are here."""
     from microlab.data import datasets
@@ -264,7 +271,7 @@ def list_datasets() -> None:
 
 
 @datasets_app.command("fetch")
-@plain_errors
+@handle_errors
 def fetch_datasets(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from the list.")],
 ) -> None:

@@ -1,15 +1,16 @@
-"""Options and checks that several commands of the command line share."""
+"""Options and checks that several commands share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-METHODS = ("labour-free", "tem")
+from microlab.data.errors import InputError
+from microlab.segment.registry import REGISTRY, method_name
 
 
-def data_bar_rows(value: str) -> int | str:
+def _data_bar(value: str) -> int | str:
     if value == "auto":
         return "auto"
     if value == "none":
@@ -19,7 +20,7 @@ def data_bar_rows(value: str) -> int | str:
     raise typer.BadParameter(f"expected auto, none or a number of rows, got {value!r}")
 
 
-def zoom_of(value: str) -> float | None:
+def _zoom(value: str) -> float | None:
     if value == "auto":
         return None
     try:
@@ -37,28 +38,23 @@ def _pixel_size(value: float | None) -> float | None:
     return value
 
 
-def network_of(weights: str | None, device: str | None) -> tuple:
-    """Model and card; a wrong device or wrong weights fail here, once, and not with every image."""
-    from microlab.segment import segmenter
-    from microlab.training import devices
-
-    devices.pick_device(device)
-    return segmenter.load_network(weights or segmenter.DEFAULT_WEIGHTS)
+def _views(value: int | None) -> int | None:
+    if value == 1:
+        raise typer.BadParameter("expected 0 or a number from 2 to 8: one view has nothing to differ from")
+    return value
 
 
-def route_of(weights: str | None, device: str | None) -> object:
-    """The TEM route, as :func:`network_of` gives the network of the labour-free road."""
-    from microlab.segment import edge_segmenter
-    from microlab.training import devices
-
-    devices.pick_device(device)
-    return edge_segmenter.load_route(weights or edge_segmenter.DEFAULT_WEIGHTS)
+def _tolerance(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"expected a number between 0 and 1, got {value}")
+    return value
 
 
 def _method(value: str) -> str:
-    if value not in METHODS:
-        raise typer.BadParameter(f"expected {' or '.join(METHODS)}, got {value!r}")
-    return value
+    try:
+        return method_name(value)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 PixelSize = Annotated[
@@ -68,27 +64,59 @@ PixelSize = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Shipped weights, or a .safetensors file with its .json card beside it."
+        metavar="NAME",
+        help="Shipped weights, or a .safetensors file with its .json card beside it (tem: a folder of two).",
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="cpu, cuda or mps. [default: the fastest there is]"),
 ]
-DataBar = Annotated[
-    str,
-    typer.Option(metavar="auto|none|PX", help="Data bar under the image: find it, keep it, or its rows."),
+DataBar = Annotated[  # "auto" or a number of rows
+    Any,
+    typer.Option(
+        parser=_data_bar,
+        metavar="auto|none|PX",
+        help="Data bar under the image: find it, keep it, or its rows.",
+    ),
 ]
-Scale = Annotated[
-    str,
-    typer.Option(metavar="auto|X", help="Magnification before the network. auto: from the grain size."),
+Zoom = Annotated[  # None or a number
+    Any,
+    typer.Option(
+        "--scale",
+        parser=_zoom,
+        metavar="auto|X",
+        help="Magnification before the segmenter. auto: from the grain size.",
+    ),
 ]
 Method = Annotated[
     str,
     typer.Option(
         callback=_method,
-        metavar="|".join(METHODS),
-        help="labour-free: one network, trained on virtual SEM. tem: refined edges, for TEM images.",
+        metavar="NAME",
+        help="; ".join(f"{name}: {method.about}" for name, method in REGISTRY.items()),
+    ),
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=8,
+        callback=_views,
+        help="Views of each image, turned and mirrored, that are compared for uncertainty.tif. "
+        "[default: 8 with tem, else 0]",
+    ),
+]
+MaxIterations = Annotated[
+    int | None, typer.Option(min=1, help="tem: cap of the refinement. [default: from the weights' card]")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        callback=_tolerance,
+        metavar="X",
+        help="tem: the refinement has converged when a step's mean change is smaller. "
+        "[default: from the weights' card]",
     ),
 ]
 Scheduler = Annotated[

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli.options import DataBar, Device, PixelSize, Scale, Scheduler, data_bar_rows, zoom_of
+from microlab.cli.options import DataBar, Device, PixelSize, Scheduler, Zoom
 
 
 def simulate(
@@ -113,7 +113,7 @@ def adapt(
     ] = False,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
-    scale: Scale = "auto",
+    zoom: Zoom = "auto",
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
@@ -131,8 +131,6 @@ def adapt(
       microlab adapt fields/ -o results
       microlab adapt fields/ -o results --style mixed --pixel-size 0.05
     """
-    rows, zoom = data_bar_rows(data_bar), zoom_of(scale)  # a wrong call fails before anything is loaded
-
     from dataclasses import replace
 
     from tqdm.auto import tqdm
@@ -142,12 +140,9 @@ def adapt(
     from microlab.pipelines.image_results import Options
     from microlab.training import profiles
 
-    pass
-    pass
-
     settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
     settings = replace(settings, batch_norm=batch_norm)
-    options = Options(pixel_size, rows, zoom, device)
+    options = Options(pixel_size, data_bar, zoom, device)
     result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, tell=lambda line: tqdm.write(line))
     for row in result.uncertainty.itertuples():
         typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")

@@ -143,12 +143,15 @@ def learn_style(
         model,
         _unpaired_crops(domains, config),
         lambda network, batch: network(*batch),
-        FitConfig.of(
-            config,
+        FitConfig(
+            steps=config.steps,
+            lr=config.lr,
             schedule="late",
             betas=(0.5, 0.999),
+            ema=config.ema,
             log_every=math.gcd(50, sample_every),
             checkpoint_every=250,
+            seed=config.seed,
         ),
         folder=folder,
         progress=progress,

@@ -1,7 +1,6 @@
-"""One HTML page about a batch of micrographs: pictures, numbers and the network's card, all in one file.
+"""One HTML page about segmented micrographs: pictures, numbers and the segmenter's card, all in one file.
 
-Each image becomes a `section` as soon as it is segmented, so that a batch holds text and small pictures, not
-arrays.
+Each image becomes a `section` as soon as it is segmented: text and small pictures, no arrays.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import matplotlib as mpl
@@ -22,50 +22,35 @@ from skimage.transform import resize
 
 from microlab import __version__, plotting
 from microlab.data.files import atomic
-from microlab.measure import grain_size, grains
-from microlab.pipelines.image_results import Measured, Segmented, method_of, overlay
-
-ABOUT_METHOD = {
-    "labour-free": (
-        "as a network segmented them; the card at the end says what it was trained on",
-        "The network",
-    ),
-    "tem": (
-        "as two networks segmented them: the first drew boundaries from detected edges, the second mended "
-        "its map until it stood still, or until a cap that the notes then tell of. The card at the end says "
-        "what both were trained on",
-        "The two networks",
-    ),
-}
-"""What, by method, the numbers rest on, and the title above the card."""
+from microlab.pipelines.image_results import MeasuredImage, SegmentedImage, number, overlay
+from microlab.segment.registry import REGISTRY
+from microlab.segment.segmenter import Segmenter
+from microlab.segment.uncertainty import Uncertainty
 
 PICTURE_SIDE = 720  # px; larger pictures are shrunk for the page, the files keep their size
+LARGEST_DEVIATION = 0.5  # of numbers in [0, 1]
 
 
-def section(
-    result: Segmented, *, kind: str = "", about: str = "", scores: pd.DataFrame | None = None
-) -> dict:
+def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | None = None) -> dict[str, Any]:
     """What the page says about one image.
 
     Parameters
     ----------
-    result : Segmented
+    result : SegmentedImage
     kind : {"", "real", "virtual"}
         Shown as a label beside the name. Empty where the program cannot know.
-    about : str
-        What the image is.
     scores : pandas.DataFrame, optional
         From `samples.compare`; the first method is ours.
 
     Returns
     -------
     dict
-        Plain values and HTML of pictures, for `write`.
+        Plain values and HTML of pictures, for `write`; ``line`` is the result in half a sentence.
     """
-    height, width = result.image.shape
-    numbers = summary(result)
+    name, micrograph = result.name, result.micrograph
+    height, width = micrograph.shape
     n = len(result.table)
-    small, labels = shrink(result.image), shrink(result.labels, nearest=True)
+    small, labels = shrink(micrograph.image), shrink(result.labels, nearest=True)
     lines = overlay(small, labels)  # drawn after shrinking, so that they stay visible
     colours = plotting.colour_grains(np.where(find_boundaries(labels, mode="inner"), 0, labels))
     pixel = (
@@ -73,29 +58,40 @@ def section(
         if result.pixel_size
         else "The pixel size is unknown: all lengths are in pixels (px)."
     )
+    pictures = [
+        _picture("Micrograph", small, f"Micrograph {name}", vmin=0, vmax=1),
+        _picture(
+            "Grain boundaries (orange)",
+            lines,
+            f"{name} with the lines between its {n} grains drawn in orange",
+        ),
+        _picture(
+            f"The {n} grains; the colours carry no meaning",
+            colours,
+            f"The {n} grains of {name}, each in a colour of its own",
+        ),
+    ]
+    numbers, line = list(result.summary), [one_line(result), result.segmentation.status]
+    if uncertainty := result.segmentation.uncertainty:
+        numbers += _uncertainty_rows(uncertainty)
+        known = np.isfinite(uncertainty.disagreement)
+        line.append("disagreement " + (f"{uncertainty.disagreement:.3f}" if known else "unknown"))
+        pictures.append(
+            _picture(
+                "Uncertainty: standard deviation of the boundary probability between views, 0 to 0.5",
+                shrink(uncertainty.deviation_map),
+                f"{name}: where the views of the image disagree about the boundary, bright is much",
+                cmap="inferno",
+                vmin=0,
+                vmax=LARGEST_DEVIATION,
+            )
+        )
     return {
-        "name": result.name,
-        "anchor": "image-" + re.sub(r"[^A-Za-z0-9_-]+", "-", result.name),
+        "name": name,
+        "anchor": "image-" + re.sub(r"[^A-Za-z0-9_-]+", "-", name),
         "kind": kind,
-        "about": " ".join(filter(None, [about, f"{width} x {height} pixels.", pixel])),
-        "pictures": [
-            {
-                "html": plotting.html_image(small, f"Micrograph {result.name}", vmin=0, vmax=1),
-                "caption": "Micrograph",
-            },
-            {
-                "html": plotting.html_image(
-                    lines, f"{result.name} with the lines between its {n} grains drawn in orange"
-                ),
-                "caption": "Grain boundaries found (orange)",
-            },
-            {
-                "html": plotting.html_image(
-                    colours, f"The {n} grains of {result.name}, each in a colour of its own"
-                ),
-                "caption": f"The {n} grains; the colours carry no meaning",
-            },
-        ],
+        "about": " ".join(filter(None, [micrograph.about, f"{width} x {height} pixels.", pixel])),
+        "pictures": pictures,
         "numbers": {
             "caption": "Means over whole grains, weighted because the edge cuts large ones more often",
             "columns": ["quantity", "value"],
@@ -103,54 +99,29 @@ def section(
         },
         "histogram": _histogram(result),
         "scores": _score_table(scores) if scores is not None else None,
+        "uncertain": uncertainty is not None,
         "notes": result.notes,
-        "files": [(name, quote(f"{result.folder.name}/{name}")) for name in _written(result)],
-        "overview": [result.name, str(n), *(value for _, value in numbers[1:3])],
+        "files": [(file, quote(f"{name}/{file}")) for file in _written(result.folder)],
+        "overview": [name, str(n), *(value for _, value in numbers[1:3])],
+        "line": ", ".join(filter(None, line)),
     }
 
 
-def summary(result: Segmented | Measured) -> list[tuple[str, str]]:
-    """Numbers of one image as (quantity, value with unit) pairs.
-
-    Means and quantiles are over whole grains, weighted because the frame cuts large grains more often
-    (`grains.summarise`). ASTM numbers need a pixel size.
-    """
-    table, size = result.table, result.pixel_size
-    unit, diameter, area = ("µm", "diameter_um", "area_um2") if size else ("px", "diameter_px", "area_px")
-    of = grains.summarise(table, [diameter, area, "aspect_ratio"])
-    low, high = of.loc[diameter, "mean_low"], of.loc[diameter, "mean_high"]
-    rows = [
-        ("grains", str(len(table))),
-        ("mean diameter", f"{number(of.loc[diameter, 'mean'])} {unit}"),
-        ("median diameter", f"{number(of.loc[diameter, 'median'])} {unit}"),
-        ("95 % interval of the mean diameter", f"{number(low)} to {number(high)} {unit}"),
-        ("mean area", f"{number(of.loc[area, 'mean'])} {unit}²"),
-        ("mean aspect ratio", number(of.loc["aspect_ratio", "mean"])),
-        ("cut by the image's edge", f"{int(table['touches_edge'].sum())} grains"),
-    ]
-    if size:
-        for method in ("planimetric", "intercept"):
-            astm = grain_size.astm_grain_size(result.labels, size, method).number
-            rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
-    return rows
-
-
-def one_line(result: Segmented | Measured) -> str:
+def one_line(result: MeasuredImage) -> str:
     """A result in half a sentence, for the terminal."""
-    (_, count), (name, value) = summary(result)[:2]
-    return f"{count} grains, {name} {value}"
+    (_, count), (name, value) = result.summary[:2]
+    return f"{count} grain{'' if count == '1' else 's'}, {name} {value}"
 
 
-def table_text(result: Segmented | Measured, rows: int = 8) -> str:
+def table_text(result: MeasuredImage, rows: int = 8) -> str:
     """Head of the grain table and the summary, for the terminal."""
     size = ["area_um2", "diameter_um"] if result.pixel_size else ["area_px", "diameter_px"]
     table = result.table[["label", *size, "circularity", "aspect_ratio", "sides", "touches_edge"]]
     lines = [table.head(rows).to_string(index=False, float_format=number)]
     if len(table) > rows:
         lines.append(f"... and {len(table) - rows} more")
-    numbers = summary(result)
-    width = max(len(name) for name, _ in numbers)
-    return "\n".join([*lines, "", *(f"{name:{width}}  {value}" for name, value in numbers)])
+    width = max(len(name) for name, _ in result.summary)
+    return "\n".join([*lines, "", *(f"{name:{width}}  {value}" for name, value in result.summary)])
 
 
 def scores_text(scores: pd.DataFrame) -> str:
@@ -161,9 +132,9 @@ def scores_text(scores: pd.DataFrame) -> str:
 def write(
     path: Path,
     sections: list[dict],
-    card: dict,
+    segmenter: Segmenter,
     *,
-    failures: list[str] | None = None,
+    failed: list[str] | None = None,
     title: str = "Grains segmented by microlab",
     parts: list[dict] | None = None,
 ) -> Path:
@@ -174,14 +145,14 @@ def write(
     path : Path
     sections : list of dict
         From `section`.
-    card : dict
-        Of the network, or of the two networks of a `microlab.segment.edge_segmenter.TEMRoute`.
-    failures : list of str, optional
+    segmenter : Segmenter
+        Its name and card; what the registry says about a method of this name stands above the sections.
+    failed : list of str, optional
         One line for every image that could not be segmented.
     title : str
     parts : list of dict, optional
         More about the whole batch: ``title``, ``text``, ``table`` (caption, columns, rows) and perhaps
-        ``picture`` (html, caption) of each. With them the page no longer says that no uncertainty is claimed.
+        ``picture`` (html, caption) of each.
 
     Returns
     -------
@@ -192,25 +163,31 @@ def write(
     if len(sections) > 1:
         overview = {
             "caption": "Every image with its grains; details below",
-            "columns": ["image", "grains", "mean diameter", "median diameter"],  # the first rows of `summary`
+            "columns": [
+                "image",
+                "grains",
+                "mean diameter",
+                "median diameter",
+            ],  # the first rows of the summary
             "rows": [s["overview"] for s in sections],
             "links": [s["anchor"] for s in sections],
         }
-    how, card_title = ABOUT_METHOD[method_of(card)]
+    method = REGISTRY.get(segmenter.name)
     page = environment.get_template("report.html.j2").render(
         title=title,
-        made=f"{datetime.date.today():%d %B %Y}",
+        date=f"{datetime.date.today():%d %B %Y}",
         version=__version__,
         sections=sections,
         overview=overview,
-        failures=failures or [],
+        failed=failed or [],
         parts=parts or [],
-        how=how,
-        card_title=card_title,
+        method=segmenter.name,
+        about=method.about if method else "",
+        uncertain=all(s["uncertain"] for s in sections),
         card={
-            "caption": "Card of the weights",
+            "caption": "What the segmenter is and what it was trained on",
             "columns": ["entry", "value"],
-            "rows": list(_flat(card)),
+            "rows": list(_flat(segmenter.card)),
             "text": True,
         },
     )
@@ -229,11 +206,18 @@ def _flat(card: dict, above: str = "") -> Iterator[tuple[str, str]]:
             yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def number(value: float) -> str:
-    """Three significant digits without an exponent; a dash for what is not known."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _picture(caption: str, image: np.ndarray, alt: str, **colours: Any) -> dict[str, str]:
+    return {"html": plotting.html_image(image, alt, **colours), "caption": caption}
+
+
+def _uncertainty_rows(uncertainty: Uncertainty) -> list[tuple[str, str]]:
+    rows = [
+        ("disagreement between views", number(uncertainty.disagreement)),
+        ("deviation of the probability near boundaries", number(uncertainty.deviation)),
+    ]
+    if np.isfinite(uncertainty.models):
+        rows.append(("disagreement with the other segmenter", number(uncertainty.models)))
+    return rows
 
 
 def _score_rows(scores: pd.DataFrame) -> list[list[str]]:
@@ -256,8 +240,8 @@ def _score_table(scores: pd.DataFrame) -> dict:
     }
 
 
-def _histogram(result: Segmented) -> dict | None:
-    """Distribution of the diameters of whole grains, weighted as in `summary`; None without whole grains."""
+def _histogram(result: MeasuredImage) -> dict | None:
+    """Distribution of the diameters of whole grains, weighted as in the summary; None without any."""
     unit, column = ("µm", "diameter_um") if result.pixel_size else ("px", "diameter_px")
     whole = result.table[~result.table["touches_edge"]]
     if whole.empty:
@@ -295,5 +279,5 @@ def shrink(picture: np.ndarray, nearest: bool = False) -> np.ndarray:
     return resize(picture, shape, order=0 if nearest else 1, anti_aliasing=not nearest, preserve_range=True)
 
 
-def _written(result: Segmented) -> list[str]:
-    return sorted(f.name for f in result.folder.iterdir() if not f.name.startswith("."))
+def _written(folder: Path) -> list[str]:
+    return sorted(f.name for f in folder.iterdir() if not f.name.startswith("."))

@@ -157,8 +157,8 @@ class RefineNet(EncoderDecoder):
         return weights.load(name_or_path, cls)[0]
 
 
-class CapReached(RuntimeWarning):
-    """The refinement was stopped before its map stood still."""
+class NotConverged(UserWarning):
+    """The refinement was stopped at its cap before its map had converged."""
 
 
 def first_guess(
@@ -247,8 +247,8 @@ def refine(
 
     Warns
     -----
-    CapReached
-        A RuntimeWarning, if the cap is reached before the map stands still.
+    NotConverged
+        If the cap is reached before the map has converged.
     """
     channels = check_channels(channels)
     current = check_map(first, channels.shape[1:], "first")
@@ -272,7 +272,7 @@ def refine(
     warnings.warn(
         f"refine reached its cap of {max_iterations} iterations: the last mean change was "
         f"{changes[-1]:.4f}, the tolerance is {tolerance}",
-        CapReached,
+        NotConverged,
         stacklevel=2,
     )
     return Refinement(np.stack(maps), np.array(changes), False)

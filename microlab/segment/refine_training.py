@@ -48,12 +48,17 @@ class FirstConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    def fit(self) -> FitConfig:
+        """The part of the settings that the training loop reads."""
+        names = ("steps", "lr", "warmup", "ema", "precision", "checkpoint_every", "seed")
+        return FitConfig(clip=1.0, **{name: getattr(self, name) for name in names})
+
 
 @dataclass(frozen=True)
 class SecondConfig(FirstConfig):
     """Settings of :func:`train_second`."""
 
-    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the damage, drawn uniformly
+    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the damage, each as likely as any other
     damage: Damage = field(default_factory=Damage)
     soften: float = 1.0  # px, largest blur of a damaged map: a network's maps are not black and white
     guessed: float = 0.5  # share of samples that start from a guess of Net1, if there are any
@@ -119,11 +124,7 @@ def train_first(
         return _stacked(samples)
 
     history = fit(
-        network,
-        batches,
-        lambda net, batch: boundary_loss(net(batch[0]), batch[1]),
-        FitConfig.of(config, clip=1.0),
-        **options,
+        network, batches, lambda net, batch: boundary_loss(net(batch[0]), batch[1]), config.fit(), **options
     )
     return network, history
 
@@ -168,7 +169,7 @@ def train_second(
         network,
         batches,
         lambda net, batch: mending_loss(net, *batch, config.applications),
-        FitConfig.of(config, clip=1.0),
+        config.fit(),
         **options,
     )
     return network, history
@@ -272,7 +273,7 @@ def train_bernoulli(
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return bernoulli_loss(network, kept, batch[1], batch[0])
 
-    return model, fit(model, batches, loss, FitConfig.of(config, clip=1.0), **options)
+    return model, fit(model, batches, loss, config.fit(), **options)
 
 
 def _checked(pairs: Sequence[Pair], crop: int) -> list[Pair]:

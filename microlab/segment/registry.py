@@ -30,7 +30,7 @@ class Method:
     about: str  # what it is, in half a sentence
     weights: str | None = None  # the shipped ones; None for a method that takes no weights
     settings: tuple[str, ...] = ()  # further keyword arguments of the class's `load`
-    uncertainty: bool = False  # the command line estimates it unless told otherwise
+    views: int = 0  # of each image that the command line compares unless told otherwise
 
 
 REGISTRY: dict[str, Method] = {
@@ -44,7 +44,7 @@ REGISTRY: dict[str, Method] = {
         "for TEM: one network draws boundaries from detected edges, a second refines its map to convergence",
         weights="tem",
         settings=("tolerance", "max_iterations"),
-        uncertainty=True,
+        views=8,
     ),
     "threshold": Method("microlab.segment.classical:Threshold", "a classical baseline: local threshold"),
     "gradient-watershed": Method(

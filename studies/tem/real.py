@@ -25,8 +25,9 @@ from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
-from microlab.render.tem import TEMConfig, tem_picture
+from microlab.render.tem import TEMConfig, tem_pair
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
+from microlab.segment.refine import NotConverged
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies.tem.limits import NOTHING, classical_answers
 
@@ -152,7 +153,7 @@ def one_image_scores(sample: Micrograph, routes: dict[int, TEMRoute]) -> pd.Data
 def route_answer(sample: Micrograph, route: TEMRoute, zoom: float | None = None) -> Answer:
     """Boundary and grains of a real image by the route; the zoom is estimated if it is not given."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a cap that is reached
+        warnings.simplefilter("ignore", NotConverged)  # a cap that is reached
         result = run_route(sample.image, route, zoom=zoom, keep=False)
     return result.boundary, result.labels
 
@@ -160,9 +161,9 @@ def route_answer(sample: Micrograph, route: TEMRoute, zoom: float | None = None)
 def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
     """Synthetic tiles in place of the membrane set, for machines that do not have it; virtual."""
     concepts = replace(TEMConfig(), shape=(192, 192))
-    pairs = [tem_picture(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
+    pairs = [tem_pair(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
     return [
-        Micrograph(pair.image, name=f"virtual_{k:02d}", boundary=pair.boundary, virtual=True)
+        Micrograph(pair.image, name=f"virtual_{k:02d}", boundary=pair.target, virtual=True)
         for k, pair in enumerate(pairs)
     ]
 

@@ -35,7 +35,7 @@ from microlab.segment import edge_segmenter, edges, segmenter
 from microlab.segment.classical import ridge
 from microlab.segment.edge_segmenter import TEMRoute
 from microlab.segment.instances import watershed_grains
-from microlab.segment.refine import CapReached
+from microlab.segment.refine import NotConverged
 from microlab.training import devices
 
 Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
@@ -166,7 +166,7 @@ def untrained(target: Target, route: TEMRoute | None = None, *, device: str | No
 
     def tem(image: np.ndarray) -> Answer:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CapReached)
+            warnings.simplefilter("ignore", NotConverged)
             found = edge_segmenter.run_route(image, route, keep=False, device=device)
         return found.boundary, found.labels
 

@@ -20,10 +20,12 @@ from dark_lines import grid, save_network
 from PIL import Image
 
 import microlab
+from microlab.cli.errors import ISSUES
 from microlab.data import images
 from microlab.pipelines import samples
+from microlab.segment.registry import REGISTRY, Method
 
-COMMANDS = ["segment", "refine", "demo", "measure", "simulate", "train", "adapt", "dream", "train-pairs"]
+COMMANDS = ["segment", "demo", "measure", "simulate", "train", "adapt", "dream", "train-pairs"]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_the_report_is_one_accessible_file_that_loads_nothing(tmp_path, field, w
         href = link["href"]
         assert f'id="{href[1:]}"' in text if href.startswith("#") else (tmp_path / "out" / href).is_file()
     assert "all lengths are in pixels" in text
-    assert "No uncertainty of the" in text
+    assert "uncertainty of the segmentation is given" in text
     assert "written by hand" in text  # the card
 
 
@@ -287,6 +289,52 @@ def test_traceback_is_shown_on_request_only(tmp_path, weights):
     assert "Traceback" not in run(*call).stderr
     assert "Traceback" in run("--traceback", *call).stderr
     assert "Traceback" not in run(*call).stderr
+
+
+TOY = """
+import numpy as np
+from microlab.segment.segmenter import Segmenter
+
+class Toy(Segmenter):
+    name, card = "toy", {"trained_by": "nobody"}
+
+    def probability(self, image, zoom=1.0, *, progress=False):
+        return (image < 0.5).astype(np.float32)
+"""
+
+
+def test_a_new_segmenter_is_one_file_and_one_line_in_the_registry(tmp_path, field, monkeypatch):
+    (tmp_path / "toy_segmenter.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REGISTRY, "toy", Method("toy_segmenter:Toy", "dark pixels are boundary"))
+    result = run("segment", field, "-o", tmp_path / "out", "--method", "toy", "--views", 2)
+    assert result.exit_code == 0
+    assert "20 grains" in result.stdout
+    record = json.loads((tmp_path / "out" / "field" / "run.json").read_text())
+    assert (record["method"], record["weights"], record["grains"]) == ("toy", None, 20)
+    assert record["disagreement"] == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "as the method toy segmented them: dark pixels are boundary." in page
+    assert "nobody" in page
+
+
+def test_a_classical_baseline_needs_no_weights(tmp_path, field):
+    result = run("segment", field, "-o", tmp_path / "out", "--method", "ridge")
+    assert result.exit_code == 0
+    assert "20 grains" in result.stdout
+    assert json.loads((tmp_path / "out" / "field" / "run.json").read_text())["weights_sha256"] is None
+
+
+def test_a_bug_of_ours_shows_itself_and_where_to_report_it(tmp_path, field, weights, monkeypatch):
+    def broken(*arguments, **keywords):
+        raise KeyError("pixels")
+
+    monkeypatch.setattr(images, "write_labels", broken)
+    result = run("segment", field, "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 70
+    assert "KeyError: 'pixels'" in result.stderr
+    assert f"this is a bug in microlab; please report it at {ISSUES}" in result.stderr.splitlines()[-1]
+    assert ISSUES.removesuffix("/issues") in Path("_config.yml").read_text(encoding="utf-8")
 
 
 def test_demo_scores_beside_baselines_and_says_virtual(tmp_path, weights, monkeypatch):

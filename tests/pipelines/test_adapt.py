@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from microlab.cli.main import main
 from microlab.data import images
-from microlab.pipelines import train_segmenter
+from microlab.pipelines import image_results, train_segmenter
 from microlab.pipelines.adapt import microscopes, record, results, stages
 from microlab.pipelines.adapt.record import duration
 from microlab.pipelines.adapt.settings import DEFAULT_STYLE, AdaptSettings, profile_settings
@@ -24,7 +24,7 @@ from microlab.pipelines.adapt.stages import adapt
 from microlab.pipelines.image_results import Options
 from microlab.pipelines.training_pairs import render_pair
 from microlab.render.sem import Microscope, render
-from microlab.segment.segmenter import load_network
+from microlab.segment.registry import load_segmenter
 from microlab.segment.uncertainty import Uncertainty
 from microlab.simulate import library, phasefield, voronoi
 
@@ -44,7 +44,7 @@ TINY = replace(
     patches=100,
     views=2,
 )
-FIXED = Options(scale=1.0, device="cpu")  # the grain scale is tested elsewhere
+FIXED = Options(zoom=1.0, device="cpu")  # the grain scale is tested elsewhere
 
 
 def micrograph(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
@@ -77,7 +77,7 @@ def done(folder, tmp_path_factory):
 
 def test_it_writes_weights_grains_uncertainty_and_a_report(done):
     out, result, _ = done
-    card = load_network(result.weights)[1]
+    card = load_segmenter(weights=result.weights).card
     assert card["grain_size_px"] > 0
     assert "style mixed" in card["trained_by"]
     assert "2 unlabelled images" in card["data"]
@@ -110,7 +110,7 @@ PLACES = {
     "training": (train_segmenter, "pair_loss", 2),
     "realism": (results, "realism_report", 0),
     "held out": (results, "render_pair", 1),
-    "segment": (results, "write_uncertainty", 1),
+    "segment": (image_results, "segment_micrograph", 1),
 }
 
 
@@ -151,7 +151,7 @@ def test_a_finished_adaptation_is_not_made_again(folder, done, monkeypatch):
         (microscopes, "render_pair"),
         (train_segmenter, "pair_loss"),
         (results, "realism_report"),
-        (results, "estimate_uncertainty"),
+        (image_results, "segment_micrograph"),
     ):
         monkeypatch.setattr(place, name, forbidden)
     again, lines = run(folder, out, replace(TINY, style="mixed"))
@@ -165,7 +165,7 @@ def test_other_settings_or_images_are_refused_by_name(folder, done, tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(learnt.steps 3 -> 4, seed 0 -> 1\).*--fresh"):
         run(folder, out, replace(mixed, seed=1, learnt=replace(mixed.learnt, steps=4)))
     with pytest.raises(ValueError, match=r"\(scale 1.0 -> 1.5\)"):
-        run(folder, out, mixed, options=Options(scale=1.5, device="cpu"))
+        run(folder, out, mixed, options=Options(zoom=1.5, device="cpu"))
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     (other / "field1.png").unlink()
@@ -218,7 +218,7 @@ def test_an_image_too_small_at_its_grain_scale_is_named(tmp_path, style, least):
     settings = replace(TINY, style=style, learnt=replace(TINY.learnt, crop=64))
     words = rf"few.png: image has 96 x 90 pixels.*both sides need at least {least}"
     with pytest.raises(ValueError, match=words):
-        run(tmp_path / "in", tmp_path / "out", settings, options=Options(scale=0.5, device="cpu"))
+        run(tmp_path / "in", tmp_path / "out", settings, options=Options(zoom=0.5, device="cpu"))
 
 
 def test_a_full_disk_is_said_before_the_start(folder, tmp_path):

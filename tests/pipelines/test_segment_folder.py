@@ -15,8 +15,10 @@ import pytest
 from command_line import run
 from dark_lines import grid, save_network
 
-from microlab.data import images, parallel
-from microlab.pipelines import image_results, segment_folder
+from microlab.data import images
+from microlab.pipelines import segment_folder as segment_folder_module
+from microlab.pipelines.image_results import Options
+from microlab.pipelines.segment_folder import FolderResult, ImageResult, cached_segmenter, segment_folder
 
 FILES = ("mask.png", "labels.tif", "grains.csv", "overlay.png", "run.json")
 
@@ -38,13 +40,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def serial(folder, weights, tmp_path_factory) -> segment_folder.Batch:
-    return segment_folder.segment([folder], tmp_path_factory.mktemp("serial"), weights=weights)
+def serial(folder, weights, tmp_path_factory) -> FolderResult:
+    return segment_folder([folder], tmp_path_factory.mktemp("serial"), weights=weights)
 
 
-def assert_same_files(found: segment_folder.Batch, expected: segment_folder.Batch) -> None:
-    assert [o.file for o in found.outcomes] == [o.file for o in expected.outcomes]
-    for one, other in zip(found.outcomes, expected.outcomes):
+def assert_same_files(found: FolderResult, expected: FolderResult) -> None:
+    assert [o.file for o in found.images] == [o.file for o in expected.images]
+    for one, other in zip(found.images, expected.images):
         assert (one.error is None) == (other.error is None)
         assert one.notes == other.notes
         assert one.folder.name == other.folder.name
@@ -53,11 +55,11 @@ def assert_same_files(found: segment_folder.Batch, expected: segment_folder.Batc
 
 
 def test_every_whole_file_is_done_in_its_order_and_the_damaged_one_is_named(serial, folder):
-    assert [outcome.file.name for outcome in serial.outcomes] == [f"{name}.tif" for name in "abcde"]
-    (failure,) = serial.failures
-    assert failure.section is None
-    assert failure.line.startswith(str(folder / "c.tif"))
-    assert "copy or export it again" in failure.line
+    assert [image.file.name for image in serial.images] == [f"{name}.tif" for name in "abcde"]
+    (failed,) = serial.failed
+    assert failed.section is None
+    assert failed.line.startswith(str(folder / "c.tif"))
+    assert "copy or export it again" in failed.line
     counts = serial.grains.groupby("image").size().to_dict()
     assert counts == {"a": 12, "b": 16, "d": 20, "e": 24}  # rows x columns of the grids
     page = serial.report.read_text(encoding="utf-8")
@@ -67,18 +69,18 @@ def test_every_whole_file_is_done_in_its_order_and_the_damaged_one_is_named(seri
 
 
 def test_grains_have_the_columns_of_their_tables(serial):
-    (first, *_) = serial.outcomes
+    (first, *_) = serial.images
     alone = serial.grains.query("image == 'a'").drop(columns="image").reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, pd.read_csv(first.folder / "grains.csv"))
 
 
 def test_processes_write_the_same_files(serial, folder, weights, tmp_path):
-    assert_same_files(segment_folder.segment([folder], tmp_path, weights=weights, jobs=2), serial)
+    assert_same_files(segment_folder([folder], tmp_path, weights=weights, jobs=2), serial)
 
 
 def test_a_dask_cluster_writes_the_same_files(serial, folder, weights, tmp_path, cluster):
     address = cluster.scheduler_address
-    assert_same_files(segment_folder.segment([folder], tmp_path, weights=weights, scheduler=address), serial)
+    assert_same_files(segment_folder([folder], tmp_path, weights=weights, scheduler=address), serial)
 
 
 def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_path, cluster, monkeypatch):
@@ -88,19 +90,22 @@ def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_pat
     assert result.exit_code == 1  # of the damaged file
     assert "c.tif" in result.stderr
     assert result.stderr.splitlines()[-1] == "microlab: 1 of 5 images failed"
-    for outcome in serial.outcomes:
-        if outcome.error is None:
-            labels = (tmp_path / "out" / outcome.folder.name / "labels.tif").read_bytes()
-            assert labels == (outcome.folder / "labels.tif").read_bytes()
+    for image in serial.images:
+        if image.error is None:
+            labels = (tmp_path / "out" / image.folder.name / "labels.tif").read_bytes()
+            assert labels == (image.folder / "labels.tif").read_bytes()
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def segment_or_die(*task: object) -> tuple[int, segment_folder.Outcome]:
+segment_one = segment_folder_module._segment_one
+
+
+def segment_or_die(*task: object) -> tuple[int, ImageResult]:
     """As an image that needs more memory than there is: the worker is gone."""
     if task[1].name == "b.tif":
         time.sleep(1.0)  # the worker still has to tell of the image before; it does so every few milliseconds
         os._exit(9)
-    return segment_folder._segment_one(*task)
+    return segment_one(*task)
 
 
 @pytest.mark.slow
@@ -108,7 +113,7 @@ def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_do
     serial, folder, weights, tmp_path, monkeypatch
 ):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(segment_folder, "_segment_one", segment_or_die)
+    monkeypatch.setattr(segment_folder_module, "_segment_one", segment_or_die)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     import dask
 
@@ -117,13 +122,11 @@ def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_do
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(**options, protocol="tcp", silence_logs=50) as cluster,
     ):
-        found = segment_folder.segment(
-            [folder], tmp_path, weights=weights, scheduler=cluster.scheduler_address
-        )
-    failed = {outcome.file.name: outcome.line for outcome in found.failures}
+        found = segment_folder([folder], tmp_path, weights=weights, scheduler=cluster.scheduler_address)
+    failed = {image.file.name: image.line for image in found.failed}
     assert set(failed) == {"b.tif", "c.tif"}
     assert "worker died" in failed["b.tif"]
-    for one, other in zip(found.outcomes, serial.outcomes):
+    for one, other in zip(found.images, serial.images):
         if one.error is None:
             assert (one.folder / "labels.tif").read_bytes() == (other.folder / "labels.tif").read_bytes()
 
@@ -133,10 +136,10 @@ def test_a_process_that_dies_leaves_what_is_done_and_a_report(folder, weights, t
         yield function(*tasks[0])
         raise BrokenProcessPool("a worker was killed")
 
-    monkeypatch.setattr(parallel, "imap_unordered", some_and_then_none)
-    found = segment_folder.segment([folder], tmp_path, weights=weights, jobs=2)
-    assert [outcome.error is None for outcome in found.outcomes] == [True, False, False, False, False]
-    assert all("worker died" in outcome.line for outcome in found.failures)
+    monkeypatch.setattr(segment_folder_module, "imap_unordered", some_and_then_none)
+    found = segment_folder([folder], tmp_path, weights=weights, jobs=2)
+    assert [image.error is None for image in found.images] == [True, False, False, False, False]
+    assert all("worker died" in image.line for image in found.failed)
     assert (tmp_path / "a" / "run.json").is_file()
     assert "b.tif" in found.report.read_text(encoding="utf-8")
 
@@ -144,24 +147,24 @@ def test_a_process_that_dies_leaves_what_is_done_and_a_report(folder, weights, t
 def test_nothing_is_made_where_every_image_would_fail(folder, tmp_path, weights):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no such weights"):
-        segment_folder.segment([folder], out, weights="nobody")
-    with pytest.raises(ValueError, match="method must be labour-free or tem, got 'magic'"):
-        segment_folder.segment([folder], out, method="magic")
+        segment_folder([folder], out, weights="nobody")
+    with pytest.raises(ValueError, match=r"method must be one of label-free, .*, got 'magic'"):
+        segment_folder([folder], out, method="magic")
     with pytest.raises(ValueError, match="device 'abacus'"):
-        segment_folder.segment([folder], out, weights=weights, options=image_results.Options(device="abacus"))
+        segment_folder([folder], out, weights=weights, options=Options(device="abacus"))
     assert not out.exists()
-    found = segment_folder.segment([folder / "c.tif"], out, weights=weights)
+    found = segment_folder([folder / "c.tif"], out, weights=weights)
     assert found.report is None
     assert found.grains.empty
 
 
 def test_weights_are_loaded_anew_when_their_file_changes(tmp_path):
     path = save_network(tmp_path / "w.safetensors", grain_size_px=20.0)
-    first = segment_folder.load(weights=path)
-    assert segment_folder.load(weights=path) is first
+    first = cached_segmenter("label-free", path, Options())
+    assert cached_segmenter("label-free", path, Options()) is first
     save_network(path, grain_size_px=30.0)
     os.utime(path, ns=(1, 1))
-    assert segment_folder.load(weights=path)[1]["grain_size_px"] == 30.0
+    assert cached_segmenter("label-free", path, Options()).card["grain_size_px"] == 30.0
 
 
 def test_python_m_microlab_is_the_command(folder, weights, tmp_path):

@@ -20,7 +20,7 @@ from microlab.measure.grain_size import mean_intercept
 from microlab.measure.instance import adapted_rand_error
 from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of, finish_settings, finished
 from microlab.segment.edges import fused_edges, stretch
-from microlab.segment.refine import CapReached, finish
+from microlab.segment.refine import NotConverged, finish
 from microlab.segment.uncertainty import estimate_uncertainty
 
 TURNS = {
@@ -222,10 +222,10 @@ def test_a_map_that_stands_still_is_done_after_one_step(picture, segmenter):
 
 def test_a_map_that_never_stands_still_reaches_the_cap_and_warns(picture, segmenter):
     restless = replace(segmenter, net2=Negative())
-    with pytest.warns(RuntimeWarning, match="cap of 50 iterations"):
+    with pytest.warns(NotConverged, match="cap of 50 iterations"):
         found = restless.segment(picture)
     assert not found.refinement.converged
-    with pytest.warns(CapReached, match="cap of 3 iterations"):
+    with pytest.warns(NotConverged, match="cap of 3 iterations"):
         found = changed(restless, max_iterations=3).segment(picture)
     np.testing.assert_allclose(found.probability, 1 - found.first, atol=1e-4)  # an odd number of turns
 
@@ -236,7 +236,7 @@ def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, tmp_path):
     strict = EdgeSegmenter.load(folder, "cpu", tolerance=1e-5).segment(picture).refinement
     assert strict.iterations > 3
     assert strict.changes[-1] < 1e-5
-    with pytest.warns(CapReached, match="cap of 1 "):
+    with pytest.warns(NotConverged, match="cap of 1 "):
         EdgeSegmenter.load(folder, "cpu", tolerance=1e-5, max_iterations=1).segment(picture)
 
 

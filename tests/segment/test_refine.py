@@ -13,7 +13,15 @@ from skimage.measure import label
 from torch import Tensor, nn
 
 from microlab.data import weights
-from microlab.segment.refine import EdgeNet, EncoderDecoder, RefineNet, finish, first_guess, refine
+from microlab.segment.refine import (
+    EdgeNet,
+    EncoderDecoder,
+    NotConverged,
+    RefineNet,
+    finish,
+    first_guess,
+    refine,
+)
 
 
 class Towards(nn.Module):
@@ -157,7 +165,7 @@ def test_a_smaller_tolerance_takes_more_steps_and_comes_closer():
 
 def test_an_oscillator_hits_the_cap_and_warns():
     first, channels = picture(16, 16), picture(3, 16, 16)
-    with pytest.warns(RuntimeWarning, match="cap of 7 iterations"):
+    with pytest.warns(NotConverged, match="cap of 7 iterations"):
         done = refine(Negative(), first, channels, max_iterations=7, device="cpu")
     assert not done.converged
     assert done.iterations == 7

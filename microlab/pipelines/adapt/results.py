@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,11 @@ from microlab.pipelines import image_results, report
 from microlab.pipelines.adapt.estimate import HELD_OUT_VIEWS
 from microlab.pipelines.adapt.record import WORKSHOP, Record, duration
 from microlab.pipelines.adapt.settings import AdaptSettings
-from microlab.pipelines.image_results import Options, Segmented
+from microlab.pipelines.image_results import Options, SegmentedImage
 from microlab.pipelines.train_style import flat_images
 from microlab.pipelines.training_pairs import render_pair
 from microlab.segment import segmenter
-from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
+from microlab.segment.uncertainty import estimate_uncertainty
 from microlab.simulate.library import Structure
 
 MONTAGE = "looks.png"
@@ -116,46 +116,29 @@ def segment(
         before = record.read(file)
         kept = (folder / "run.json").is_file()
         if before is None or not kept or before["made of"] != json.loads(json.dumps(made_of)):
-            result = image_results.segment_file(micrograph.path, folder, network, options)
-            found = estimate_uncertainty(
-                result.image,
-                network,
-                options.scale,
-                views=settings.views,
-                other=shipped,
+            seen = replace(options, views=settings.views)
+            result = image_results.segment_micrograph(micrograph, folder, network, seen, other=shipped)
+            page = section(result)
+            images.write_image(
+                folder / "uncertainty.png", result.segmentation.uncertainty.deviation_map / MOST
             )
-            write_uncertainty(folder, found, result.pixel_size)
-            before = {"made of": made_of, "section": section(result, found), "line": report.one_line(result)}
+            before = {"made of": made_of, "section": page, "line": page["line"]}
             record.write(file, before)
             record.tell(f"{name} -> {folder}: {before['line']}")
         sections.append(before["section"])
     return sections
 
 
-def section(result: Segmented, found: Uncertainty) -> dict:
+def section(result: SegmentedImage) -> dict:
     """What the page says about one image, with its uncertainty."""
-    page = report.section(result)
-    small = report.shrink(found.deviation_map)
-    alt = f"{result.name}: where the views of the image disagree about the boundary, bright is much"
-    page["pictures"].append(
-        {
-            "html": plotting.html_image(small, alt, cmap="inferno", vmin=0, vmax=MOST),
-            "caption": "Uncertainty: standard deviation of the boundary probability between views, 0 to 0.5",
-        }
-    )
+    found = result.segmentation.uncertainty
     numbers = {
         "disagreement": found.disagreement,
         "deviation": found.deviation,
         "other network": found.models,
     }
-    page["uncertainty"] = {name: None if np.isnan(value) else value for name, value in numbers.items()}
-    return page
-
-
-def write_uncertainty(folder: Path, found: Uncertainty, pixel_size: float | None) -> None:
-    """``uncertainty.tif`` (the numbers) and ``uncertainty.png`` (to look at; white is 0.5)."""
-    images.write_image(folder / "uncertainty.tif", found.deviation_map, pixel_size=pixel_size, bits=32)
-    images.write_image(folder / "uncertainty.png", found.deviation_map / MOST)
+    said = {name: None if np.isnan(value) else value for name, value in numbers.items()}
+    return report.section(result) | {"uncertainty": said}
 
 
 def uncertainty_table(sections: list[dict]) -> pd.DataFrame:
@@ -167,7 +150,7 @@ def uncertainty_table(sections: list[dict]) -> pd.DataFrame:
 def write(
     out: Path,
     sections: list[dict],
-    card: dict,
+    network: segmenter.Network,
     realism: pd.DataFrame,
     held_out: pd.DataFrame,
     uncertainty: pd.DataFrame,
@@ -180,7 +163,7 @@ def write(
     with atomic(out / "uncertainty.csv") as partial:
         uncertainty.to_csv(partial, float_format="%.4g")
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]
-    number = report.number
+    number = image_results.number
     parts = [
         {
             "title": "How sure is it?",
@@ -235,7 +218,7 @@ def write(
         },
     ]
     return report.write(
-        out / "report.html", sections, card, title="Grains segmented by an adapted network", parts=parts
+        out / "report.html", sections, network, title="Grains segmented by an adapted network", parts=parts
     )
 
 

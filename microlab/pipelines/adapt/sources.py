@@ -41,8 +41,8 @@ def grain_scale(
     """Zoom for the shipped network, measured on a few of the images."""
     names = list(micrographs)
     looked = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, LOOKED_AT).round().astype(int))]
-    if options.scale is not None:
-        return dict.fromkeys(looked, options.scale)
+    if options.zoom is not None:
+        return dict.fromkeys(looked, options.zoom)
     return {
         name: segmenter.estimate_zoom(micrographs[name].image, *shipped, device=options.device)
         for name in looked

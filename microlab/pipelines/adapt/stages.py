@@ -30,8 +30,8 @@ from microlab.pipelines.adapt.sources import at_network_scale, grain_scale, grai
 from microlab.pipelines.image_results import Options
 from microlab.pipelines.train_style import flat_images
 from microlab.pipelines.training_pairs import simulated_pairs
-from microlab.segment import segmenter
 from microlab.segment.adabn import adapt_batch_norm
+from microlab.segment.registry import load_segmenter
 from microlab.simulate import library
 from microlab.simulate.library import Structure
 from microlab.training import devices
@@ -91,7 +91,7 @@ def adapt(
     settings : AdaptSettings, optional
         By default those of the laptop profile; see `microlab.pipelines.adapt.settings.profile_settings`.
     options : microlab.pipelines.image_results.Options, optional
-        How the images are read. ``scale`` is the magnification for the shipped network; estimated by default.
+        How the images are read. ``zoom`` is the magnification for the shipped network; estimated by default.
     jobs : int
         Processes; -1 for one per core.
     fresh : bool
@@ -115,12 +115,12 @@ def adapt(
     """
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
     devices.pick_device(options.device)  # a wrong device fails before anything is made
-    shipped = segmenter.load_network()
+    shipped = load_segmenter(device=options.device)
     micrographs = read_images(image_results.find_images(paths), options)
     asked = {
         "settings": asdict(settings),
         "data_bar": {"data_bar": options.data_bar},
-        "scale": {"scale": options.scale},
+        "scale": {"scale": options.zoom},
         "images": {name: sha256(micrograph.path) for name, micrograph in micrographs.items()},
     }
     record = Record(out / WORKSHOP, asked, fresh=fresh, tell=tell)
@@ -166,7 +166,7 @@ def adapt(
     path = out / "adapted.safetensors"
     with stage("training"):
         train(path, record, settings, training, real, intercept, options.device, progress)
-    network = segmenter.load_network(path)
+    network = load_segmenter(weights=path, device=options.device)
     with stage("realism"):
         realism = record.once("realism.json", lambda: results.realism(real, training, known, settings))
         results.montage(real, training, settings, record.folder / results.MONTAGE)
@@ -176,11 +176,11 @@ def adapt(
         )
     with stage("segment"):
         sections = results.segment(
-            record, out, micrographs, network, shipped, replace(options, scale=zoom), settings, progress
+            record, out, micrographs, network, shipped, replace(options, zoom=zoom), settings, progress
         )
     tables = pd.DataFrame(**realism), pd.DataFrame(held_out), results.uncertainty_table(sections)
     seconds = record.seconds
-    report = results.write(out, sections, network[1], *tables, expected.seconds, seconds, zoom)
+    report = results.write(out, sections, network, *tables, expected.seconds, seconds, zoom)
     return AdaptResult(path, report, zoom, expected, seconds, *tables)
 
 

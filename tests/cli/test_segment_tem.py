@@ -1,4 +1,4 @@
-"""Claims about `microlab refine` and `microlab segment --method tem`: what they write and how they fail."""
+"""Claims about `microlab segment --method tem`: what it writes and how it fails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from command_line import run
 from edge_nets import patchwork, save_route
 from typer.testing import CliRunner
 
 from microlab.cli.main import main
 from microlab.data import images
-from microlab.pipelines import image_results
-from microlab.segment.edge_segmenter import load_route, run_route
+from microlab.pipelines.image_results import Options, segment_file
+from microlab.segment.registry import load_segmenter
 
 FILES = {
     "boundary.tif",
@@ -32,12 +33,8 @@ FILES = {
 }
 
 
-def run(*arguments: object):
-    """Call the command line in this process; an exception that is no exit is a bug and fails the test."""
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+def segment_tem(*arguments: object):
+    return run("segment", *arguments, "--method", "tem")
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +48,18 @@ def foil(tmp_path) -> Path:
     return images.write_image(tmp_path / "foil.tif", patchwork(3, 4), pixel_size=0.002)
 
 
-def test_refine_writes_every_map_and_says_how_it_ended(tmp_path, foil, weights):
+def test_it_writes_every_map_and_says_how_it_ended(tmp_path, foil, weights):
     out = tmp_path / "out"
-    result = run("refine", foil, "-o", out, "--weights", weights, "--device", "cpu")
+    result = segment_tem(foil, "-o", out, "--weights", weights, "--device", "cpu")
     assert result.exit_code == 0
     assert result.stderr == ""
     line = re.fullmatch(
-        rf"{re.escape(str(foil))} -> {re.escape(str(out / 'foil'))}: (\d+) iterations, converged, 12 grains, "
-        r"disagreement (0\.\d+)\n",
+        rf"{re.escape(str(foil))} -> {re.escape(str(out / 'foil'))}: 12 grains, mean diameter [\d.]+ µm, "
+        rf"(\d+) iterations, converged, disagreement (0\.\d+)\nreport: {re.escape(str(out))}/report.html\n",
         result.stdout,
     )
     assert {f.name for f in (out / "foil").iterdir()} == FILES
-    direct = run_route(images.read_image(foil).image, load_route(weights), device="cpu")
+    direct = load_segmenter("tem", weights, "cpu").segment(images.read_image(foil))
     record = json.loads((out / "foil" / "run.json").read_text(encoding="utf-8"))
     assert record["iterations"] == int(line[1]) == direct.refinement.iterations
     assert record["converged"] is True
@@ -96,7 +93,7 @@ def test_refine_writes_every_map_and_says_how_it_ended(tmp_path, foil, weights):
 
 def test_maps_have_the_size_of_the_image_at_every_scale(tmp_path, foil, weights):
     out = tmp_path / "out"
-    assert run("refine", foil, "-o", out, "--weights", weights, "--scale", 0.75).exit_code == 0
+    assert segment_tem(foil, "-o", out, "--weights", weights, "--scale", 0.75).exit_code == 0
     for name in ("boundary.tif", "iterations.tif", "uncertainty.tif", "labels.tif"):
         assert tifffile.imread(out / "foil" / name).shape[-2:] == (96, 128)
     assert json.loads((out / "foil" / "run.json").read_text())["zoom"] == 0.75
@@ -105,9 +102,10 @@ def test_maps_have_the_size_of_the_image_at_every_scale(tmp_path, foil, weights)
 def test_a_cap_that_was_reached_is_said_in_the_line_the_notes_and_the_record(tmp_path, foil, weights):
     out = tmp_path / "out"
     rule = ("--max-iterations", 2, "--tolerance", 1e-7)
-    result = run("refine", foil, "-o", out, "--weights", weights, *rule)
+    result = segment_tem(foil, "-o", out, "--weights", weights, *rule)
     assert result.exit_code == 0
-    assert "2 iterations, cap reached, 12 grains" in result.stdout
+    assert "12 grains, mean diameter" in result.stdout
+    assert "2 iterations, cap reached" in result.stdout
     assert result.stderr.count("reached its cap of 2 iterations") == 1  # and not once more for every view
     record = json.loads((out / "foil" / "run.json").read_text())
     assert record["converged"] is False
@@ -121,7 +119,7 @@ def test_one_bad_image_is_one_line_and_the_others_are_still_done(tmp_path, foil,
     blank = images.write_image(tmp_path / "blank.png", np.full((64, 64), 0.4))
     small = images.write_image(tmp_path / "small.png", patchwork(1, 2, 16)[:16])
     missing = tmp_path / "missing.tif"
-    result = run("refine", blank, small, missing, foil, "-o", tmp_path / "out", "--weights", weights)
+    result = segment_tem(blank, small, missing, foil, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
     *lines, last = result.stderr.splitlines()
     assert last == "microlab: 3 of 4 images failed"
@@ -131,12 +129,12 @@ def test_one_bad_image_is_one_line_and_the_others_are_still_done(tmp_path, foil,
         assert line.startswith(f"microlab: {path}: ")
         assert reason in line
     assert (tmp_path / "out" / "foil" / "run.json").is_file()
-    assert run("refine", missing, "-o", tmp_path / "out", "--weights", weights).stderr.count("\n") == 1
+    assert segment_tem(missing, "-o", tmp_path / "out", "--weights", weights).stderr.count("\n") == 1
 
 
 def test_an_interrupted_run_leaves_no_record_not_even_an_earlier_one(tmp_path, foil, weights, monkeypatch):
     out = tmp_path / "out"
-    call = ("refine", foil, "-o", out, "--weights", weights)
+    call = ("segment", foil, "-o", out, "--weights", weights, "--method", "tem")
     assert run(*call).exit_code == 0
 
     def killed(*_, **__):
@@ -148,84 +146,80 @@ def test_an_interrupted_run_leaves_no_record_not_even_an_earlier_one(tmp_path, f
     assert not [f for f in (out / "foil").iterdir() if "part" in f.name]
     monkeypatch.undo()
     assert run(*call).exit_code == 0
-    assert {f.name for f in out.iterdir()} == {"foil"}  # the same folder again
+    assert {f.name for f in out.iterdir()} == {"foil", "report.html"}  # the same folder again
     assert {f.name for f in (out / "foil").iterdir()} == FILES
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["refine", "a.tif"],
-        ["refine", "a.tif", "-o", "out", "--max-iterations", "0"],
-        ["refine", "a.tif", "-o", "out", "--tolerance", "0"],
-        ["refine", "a.tif", "-o", "out", "--tolerance", "nan"],
-        ["refine", "a.tif", "-o", "out", "--scale", "big"],
-        ["segment", "a.tif", "-o", "out", "--method", "magic"],
+        ["--max-iterations", "0"],
+        ["--tolerance", "0"],
+        ["--tolerance", "nan"],
+        ["--scale", "big"],
+        ["--views", "1"],
+        ["--views", "9"],
+        ["--method", "magic"],
     ],
 )
 def test_a_wrong_call_exits_with_2(wrong):
-    assert run(*wrong).exit_code == 2
+    assert run("segment", "a.tif", "-o", "out", *wrong).exit_code == 2
 
 
 def test_a_wrong_method_names_the_choices():
-    assert (
-        "labour-free or tem, got 'magic'" in run("segment", "a.tif", "-o", "out", "--method", "magic").stderr
-    )
+    text = run("segment", "a.tif", "-o", "out", "--method", "magic").stderr
+    assert "label-free, tem, threshold, gradient-watershed, ridge, got 'magic'" in " ".join(text.split())
+
+
+def test_a_setting_of_another_method_is_one_line(tmp_path, foil):
+    result = run("segment", foil, "-o", tmp_path / "out", "--tolerance", 0.01)
+    assert result.exit_code == 1
+    assert result.stderr == "microlab: method label-free has no setting tolerance; leave it out\n"
 
 
 def test_wrong_weights_are_one_line(tmp_path, foil, weights):
     damaged = save_route(tmp_path / "damaged")
     (damaged / "refine.safetensors").write_bytes((damaged / "refine.safetensors").read_bytes()[:-1])
-    for command in (["refine"], ["segment", "--method", "tem"]):
-        for wrong, reason in (
-            ("nobody", "no such weights"),
-            (tmp_path, "first.safetensors"),
-            (damaged, "checksum"),
-        ):
-            result = run(*command, foil, "-o", tmp_path / "out", "--weights", wrong)
-            assert result.exit_code == 1
-            assert reason in result.stderr
-            assert len(result.stderr.splitlines()) == 1
+    for wrong, reason in (
+        ("nobody", "no such weights"),
+        (tmp_path, "first.safetensors"),
+        (damaged, "checksum"),
+    ):
+        result = segment_tem(foil, "-o", tmp_path / "out", "--weights", wrong)
+        assert result.exit_code == 1
+        assert reason in result.stderr
+        assert len(result.stderr.splitlines()) == 1
     assert (
-        run("refine", foil, "-o", tmp_path / "out", "--weights", weights, "--device", "abacus").exit_code == 1
+        segment_tem(foil, "-o", tmp_path / "out", "--weights", weights, "--device", "abacus").exit_code == 1
     )
     assert not (tmp_path / "out").exists()
 
 
-def test_segment_by_the_tem_method_gives_the_common_files_and_report(tmp_path, foil, weights):
+def test_without_views_no_uncertainty_is_written(tmp_path, foil, weights):
     out = tmp_path / "out"
-    result = run("segment", foil, "-o", out, "--method", "tem", "--weights", weights)
-    assert result.exit_code == 0
-    assert "12 grains" in result.stdout
-    assert {f.name for f in (out / "foil").iterdir()} == {
-        "mask.png",
-        "labels.tif",
-        "grains.csv",
-        "overlay.png",
-        "run.json",
-    }
+    assert segment_tem(foil, "-o", out, "--weights", weights, "--views", 0).exit_code == 0
+    assert {f.name for f in (out / "foil").iterdir()} == FILES - {"uncertainty.tif"}
+    assert "disagreement" not in json.loads((out / "foil" / "run.json").read_text())
+    assert "No\nuncertainty of the segmentation" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_names_the_method_and_shows_both_cards_and_the_uncertainty(tmp_path, foil, weights):
+    out = tmp_path / "out"
+    segment_tem(foil, "-o", out, "--weights", weights)
     record = json.loads((out / "foil" / "run.json").read_text())
     assert record["method"] == "tem"
     assert set(record["weights_sha256"]) == {"first", "refine"}
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "as two networks segmented them" in page
-    assert "<h2>The two networks</h2>" in page
-    assert "as a network segmented" not in page
+    assert "as the method tem segmented them: for TEM: one network draws boundaries" in page
     for entry in ("first: architecture", "refine: architecture", "finish: method", "sobel, log, canny"):
         assert entry in page
-    segmented = tifffile.imread(out / "foil" / "labels.tif")
-    run("refine", foil, "-o", tmp_path / "refined", "--weights", weights)
-    np.testing.assert_array_equal(segmented, tifffile.imread(tmp_path / "refined" / "foil" / "labels.tif"))
-
-
-def test_a_method_on_another_network_s_card_is_not_taken_for_the_route():
-    assert image_results.method_of({"method": "cyclegan", "sha256": "0"}) == "labour-free"
-    assert image_results.weights_sha256({"method": "cyclegan", "sha256": "0"}) == "0"
+    assert "disagreement between views" in page
+    assert page.count("<img") == 5
 
 
 def test_the_report_tells_of_a_cap_that_was_reached(tmp_path, foil):
     hasty = save_route(tmp_path / "hasty", max_iterations=1, tolerance=1e-7)
-    result = run("segment", foil, "-o", tmp_path / "out", "--method", "tem", "--weights", hasty)
+    result = segment_tem(foil, "-o", tmp_path / "out", "--weights", hasty)
     assert result.exit_code == 0
     assert "cap of 1 iterations" in result.stderr
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -236,8 +230,7 @@ def test_a_disagreement_that_is_not_known_is_null_in_the_record(tmp_path, weight
     step = np.zeros((64, 96), np.float32)
     step[20:28, 40:48] = 1  # one speck: its mask divides nothing
     path = images.write_image(tmp_path / "one.tif", np.clip(0.3 + 0.4 * step, 0, 1))
-    refined = image_results.refine_file(path, tmp_path / "out" / "one", load_route(weights))
+    segment_file(path, tmp_path / "out" / "one", load_segmenter("tem", weights), Options(views=8))
     record = json.loads((tmp_path / "out" / "one" / "run.json").read_text())
     assert record["grains"] == 1
     assert record["disagreement"] is None
-    assert refined.one_line().endswith("1 grain, disagreement unknown")
