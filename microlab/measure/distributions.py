@@ -21,9 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from microlab.measure.checks import as_labels
-from microlab.measure.grains import summarise
+from microlab.measure.grains import counted_grains, summarise
 from microlab.measure.instance import matches
-from microlab.measure.two_sample import axial_mean, mean_permutation_test, resampled_means, two_sample_test
+from microlab.measure.two_sample import (
+    axial_mean,
+    effective_number,
+    mean_permutation_test,
+    percentile_interval,
+    resampled_means,
+    two_sample_test,
+    weighted_quantiles,
+)
 
 QUANTITIES = ("area", "diameter", "circularity", "aspect_ratio", "orientation")
 UNITS = {"area": ("area_px", "area_um2"), "diameter": ("diameter_px", "diameter_um")}
@@ -90,8 +98,6 @@ def compare_grains(
         If a table is empty, lacks a column or has fewer than `least` grains, or if one table is in
         micrometres and the other, or a part of it, is not.
     """
-    if edge not in ("weighted", "exclude", "keep"):
-        raise ValueError(f'edge must be "weighted", "exclude" or "keep", got {edge!r}')
     if least < 2:
         raise ValueError(f"least must be 2 grains or more, got {least}")
     if resamples < 1:
@@ -108,9 +114,9 @@ def compare_grains(
         if column == AXIAL:
             means = [axial_mean(x, w).direction for x, w in samples]
             spread = [_wrap(_resampled_axial(x, w, resamples, rng) - m) for (x, w), m in zip(samples, means)]
-            limits = [(m + _limits(s, confidence)).tolist() for m, s in zip(means, spread)]
+            limits = [(m + percentile_interval(s, confidence)).tolist() for m, s in zip(means, spread)]
             difference = float(_wrap(means[0] - means[1]))
-            between = (difference + _limits(_wrap(spread[0] - spread[1]), confidence)).tolist()
+            between = (difference + percentile_interval(_wrap(spread[0] - spread[1]), confidence)).tolist()
             relative = p_mean = float("nan")
         else:
             settings = {"edge": edge, "interval": interval, "confidence": confidence, "resamples": resamples}
@@ -123,7 +129,7 @@ def compare_grains(
                 between = difference + _welch(samples, [float(f["std"]) for f in found], confidence)
             else:
                 drawn = [resampled_means(x, w, resamples, rng) for x, w in samples]
-                between = _limits(drawn[0] - drawn[1], confidence)
+                between = percentile_interval(drawn[0] - drawn[1], confidence)
             p_mean = mean_permutation_test(a, wa, b, wb, resamples, rng)
         for name, mean, (low, high) in zip(tables, means, limits):
             row |= {f"mean_{name}": mean, f"mean_{name}_low": low, f"mean_{name}_high": high}
@@ -185,9 +191,14 @@ def quantile_pairs(
         raise ValueError(f"probabilities must be a list of numbers in (0, 1), got {probabilities}")
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(a), size=(resamples, len(a)))
-    drawn = np.array([_quantiles(a[pick], wa[pick], p) for pick in picks])
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    columns = {"truth": _quantiles(b, wb, p), "ours": _quantiles(a, wa, p), "low": low, "high": high}
+    drawn = np.array([weighted_quantiles(a[pick], wa[pick], p) for pick in picks])
+    low, high = percentile_interval(drawn, confidence, axis=0)
+    columns = {
+        "truth": weighted_quantiles(b, wb, p),
+        "ours": weighted_quantiles(a, wa, p),
+        "low": low,
+        "high": high,
+    }
     return pd.DataFrame({"probability": p, **columns})
 
 
@@ -240,9 +251,8 @@ def _sample(
     table: pd.DataFrame, name: str, column: str, edge: str, least: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Values and weights of the grains that count."""
-    used = table if edge == "keep" else table[~table["touches_edge"].astype(bool)]
+    used, w = counted_grains(table, edge)
     x = used[column].to_numpy(dtype=float)
-    w = used["edge_weight"].to_numpy(dtype=float) if edge == "weighted" else np.ones(len(x))
     known = ~np.isnan(x)
     if known.sum() < least:
         whole = "" if edge == "keep" else " that the frame does not cut"
@@ -251,16 +261,6 @@ def _sample(
             "take a larger field or several, or lower `least`"
         )
     return x[known], w[known]
-
-
-def _quantiles(x: NDArray, w: NDArray, p: NDArray) -> NDArray:
-    if np.all(w == w[0]):
-        return np.quantile(x, p)
-    return np.quantile(x, p, weights=w, method="inverted_cdf")  # the only weighted one numpy has
-
-
-def _limits(drawn: NDArray, confidence: float) -> NDArray:
-    return np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
 
 
 def _wrap(degrees: ArrayLike) -> NDArray:
@@ -275,7 +275,7 @@ def _resampled_axial(x: NDArray, w: NDArray, resamples: int, rng: np.random.Gene
 
 def _welch(samples: list[tuple[NDArray, NDArray]], stds: list[float], confidence: float) -> NDArray:
     """Limits of Welch's interval about the difference of means."""
-    n = np.array([w.sum() ** 2 / (w**2).sum() for _, w in samples])
+    n = np.array([effective_number(w) for _, w in samples])
     v = np.array(stds) ** 2 / n
     freedom = v.sum() ** 2 / (v**2 / (n - 1)).sum()
     return stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(v.sum()) * np.array([-1, 1])

@@ -23,6 +23,12 @@ from skimage.segmentation import expand_labels
 
 from microlab.measure.checks import as_labels
 from microlab.measure.labels import neighbour_pairs
+from microlab.measure.two_sample import (
+    effective_number,
+    percentile_interval,
+    resampled_means,
+    weighted_quantiles,
+)
 
 
 def grain_table(
@@ -40,7 +46,7 @@ def grain_table(
     pixel_size : float or None
         Micrometres per pixel. None leaves the columns in micrometres NaN.
     reach, min_contact
-        How `sides` are counted, see :func:`neighbours`.
+        How `sides` are counted, see :func:`close_boundaries` and :func:`neighbours`.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def grain_table(
     with np.errstate(divide="ignore"):  # a grain from frame to frame touches it
         placements = (width - (right - left) - 1.0) * (height - (bottom - top) - 1.0)
         weight = np.where(touches_edge, 0.0, width * height / placements)
-    pairs, _ = _contacts(closed, min_contact)
+    pairs, _ = neighbours(closed, min_contact)
     sides = pd.Series(pairs.ravel()).value_counts().reindex(region["label"], fill_value=0)
     return pd.DataFrame(
         {
@@ -137,30 +143,35 @@ def close_boundaries(labels: ArrayLike, reach: float = 8.0) -> NDArray[np.intege
 
 
 def neighbours(
-    labels: ArrayLike, *, reach: float = 8.0, min_contact: int = 2
+    closed: NDArray[np.integer], min_contact: int = 2
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Pairs of grains that share a boundary.
+    """Pairs of grains that share a boundary of at least `min_contact` pixel edges.
 
-    Boundaries are closed first (:func:`close_boundaries`), so their width does not matter as long as it stays
-    below about ``2 reach``. Grains are then neighbours if at least `min_contact` pixel edges of one face the
-    other. Shorter contacts are below what pixels resolve: with 1 every near-meeting of four grains becomes a
-    contact (a grid of squares gets 5 to 6 sides each), with 3 it stays a point (4 sides) and the shortest
-    true sides are lost with it.
+    Shorter contacts are below what pixels resolve: with 1 every quadruple point becomes a contact (a grid of
+    squares gets 5 to 6 sides each), with 3 it stays a point (4 sides) and the shortest true sides are lost.
 
     Parameters
     ----------
-    labels : (H, W) int, 0 on boundaries
-    reach : float
-        In px.
+    closed : (H, W) int >= 0
+        Label image from :func:`close_boundaries`; 0 is no grain.
     min_contact : int
-        In px.
 
     Returns
     -------
     pairs : (M, 2) int, labels of neighbours, the smaller first
     contact : (M,) int, number of pixel edges they share
     """
-    return _contacts(close_boundaries(labels, reach), min_contact)
+    pairs, contact = neighbour_pairs(closed)
+    kept = (pairs[:, 0] > 0) & (contact >= min_contact)
+    return pairs[kept], contact[kept]
+
+
+def counted_grains(table: pd.DataFrame, edge: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Rows of a grain table that count, and their weights, by the rules of :func:`summarise` for `edge`."""
+    if edge not in ("weighted", "exclude", "keep"):
+        raise ValueError(f'edge must be "weighted", "exclude" or "keep", got {edge!r}')
+    table = table if edge == "keep" else table[~table["touches_edge"].astype(bool)]
+    return table, table["edge_weight"].to_numpy(float) if edge == "weighted" else np.ones(len(table))
 
 
 def summarise(
@@ -204,8 +215,6 @@ def summarise(
     ----------
     Serra, "Image Analysis and Mathematical Morphology", 1982, on the correction by Miles and Lantuejoul.
     """
-    if edge not in ("weighted", "exclude", "keep"):
-        raise ValueError(f'edge must be "weighted", "exclude" or "keep", got {edge!r}')
     if interval not in ("bootstrap", "t"):
         raise ValueError(f'interval must be "bootstrap" or "t", got {interval!r}')
     if not 0 < confidence < 1:
@@ -218,8 +227,7 @@ def summarise(
     if unknown:
         raise ValueError(f"columns {unknown} are not in the table, which has {list(table.columns)}")
     rng = np.random.default_rng(seed)
-    used = table if edge == "keep" else table[~table["touches_edge"]]
-    weights = used["edge_weight"].to_numpy() if edge == "weighted" else np.ones(len(used))
+    used, weights = counted_grains(table, edge)
     rows = {}
     for column in columns:
         values = used[column].to_numpy(dtype=float)
@@ -227,14 +235,6 @@ def summarise(
         x, w, area = values[known], weights[known], used["area_px"].to_numpy()[known]
         rows[column] = _summary(x, w, area, interval, confidence, resamples, rng)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
-
-
-def _contacts(
-    closed: NDArray[np.integer], min_contact: int
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    pairs, contact = neighbour_pairs(closed)
-    kept = (pairs[:, 0] > 0) & (contact >= min_contact)
-    return pairs[kept], contact[kept]
 
 
 def _summary(
@@ -252,25 +252,18 @@ def _summary(
     if not len(x):
         return row
     mean = float(np.average(x, weights=w))
-    equal = np.all(w == w[0])
-    quantiles = (0.1, 0.25, 0.5, 0.75, 0.9)
-    how = {} if equal else {"weights": w, "method": "inverted_cdf"}  # the only weighted one numpy has
-    row |= dict(zip(("p10", "p25", "median", "p75", "p90"), np.quantile(x, quantiles, **how).tolist()))
+    quantiles = weighted_quantiles(x, w, (0.1, 0.25, 0.5, 0.75, 0.9))
+    row |= dict(zip(("p10", "p25", "median", "p75", "p90"), quantiles.tolist()))
     row |= {"mean": mean, "area_weighted_mean": float(np.average(x, weights=w * area))}
     if len(x) == 1:
         return row
-    effective = w.sum() ** 2 / (w**2).sum()
+    effective = effective_number(w)
     row["std"] = float(np.sqrt(np.average((x - mean) ** 2, weights=w) * effective / (effective - 1)))
     if interval == "t":
         half = stats.t.ppf((1 + confidence) / 2, effective - 1) * row["std"] / np.sqrt(effective)
         low, high = mean - half, mean + half
     else:
-        block = max(1, 1_000_000 // len(x))  # resamples at once, to bound the memory
-        means = []
-        for start in range(0, resamples, block):
-            pick = rng.integers(len(x), size=(min(block, resamples - start), len(x)))
-            means.append((x * w)[pick].sum(1) / w[pick].sum(1))
-        low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = percentile_interval(resampled_means(x, w, resamples, rng), confidence)
     return row | {"mean_low": float(low), "mean_high": float(high)}
 
 

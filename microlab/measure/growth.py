@@ -18,6 +18,7 @@ from scipy.stats import norm
 from skimage.measure import label
 
 from microlab.measure.checks import as_labels
+from microlab.measure.two_sample import bootstrap_indices, percentile_interval
 
 MIN_AREA = 30  # px; a smaller speck is no grain, neither in a truth nor in a segmentation
 
@@ -145,15 +146,11 @@ def mean_size(
     count = weight.sum()
     if not count > 0:
         raise ValueError(f"labels hold {len(area)} grains of at least {min_area} px: nothing to average")
-    rng = np.random.default_rng(seed)
-    n, means = len(area), []
-    block = max(1, 1_000_000 // n)  # resamples at once, to bound the memory
-    for start in range(0, resamples, block):
-        pick = rng.integers(n, size=(min(block, resamples - start), n))
-        means.append(area[pick].sum(1) / np.maximum(weight[pick].sum(1), 0.25))
+    samples = bootstrap_indices(len(area), resamples, seed)
+    means = np.concatenate([area[k].sum(1) / np.maximum(weight[k].sum(1), 0.25) for k in samples])
     whole = _field_area(labels) / count
-    means = np.concatenate(means) * (whole / (area.sum() / count))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    means *= whole / (area.sum() / count)
+    low, high = percentile_interval(means, confidence)
     return MeanSize(float(whole), float(low), float(high), float(means.std(ddof=1)), float(count))
 
 
@@ -246,17 +243,14 @@ def fit_parabola(
         If there are fewer than three frames, the times do not differ or an error is not positive.
     """
     time, r_squared, error = _checked_curve(time, area, error)
-    slope_of, covariance = _slope_weights(time, error)
-    k = float(slope_of @ r_squared)
-    weight = error**-2
-    r0_squared = float(np.average(r_squared - k * time, weights=weight))
-    left = (r_squared - r0_squared - k * time) / error
+    (k, r0_squared), covariance = np.polyfit(time, r_squared, 1, w=1 / error, cov="unscaled")
+    residuals = (r_squared - r0_squared - k * time) / error
     if resampled is None:
-        half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance)
-        low, high = k - half, k + half
+        low, high = norm.interval(confidence, k, np.sqrt(covariance[0, 0]))
     else:
-        low, high = np.quantile(slopes(time, error, resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return ParabolicFit(k, float(low), float(high), r0_squared, float((left**2).sum() / (len(time) - 2)))
+        low, high = percentile_interval(slopes(time, error, resampled), confidence)
+    chi_squared = (residuals**2).sum() / (len(time) - 2)
+    return ParabolicFit(*map(float, (k, low, high, r0_squared, chi_squared)))
 
 
 def fit_exponent(
@@ -300,8 +294,8 @@ def fit_exponent(
         )
     except RuntimeError as problem:
         raise ValueError(f"the exponent cannot be fitted to radii {radius.round(1)} px: {problem}") from None
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(covariance[2, 2])
-    return float(best[2]), float(best[2] - half), float(best[2] + half)
+    low, high = norm.interval(confidence, best[2], np.sqrt(covariance[2, 2]))
+    return float(best[2]), float(low), float(high)
 
 
 def resample_blocks(
@@ -341,11 +335,7 @@ def slopes(time: ArrayLike, error: ArrayLike, areas: ArrayLike) -> NDArray[np.fl
     areas : (B, T) float
         Mean grain areas, px^2.
     """
-    return (
-        np.asarray(areas, dtype=float)
-        / np.pi
-        @ _slope_weights(np.asarray(time, float), np.asarray(error, float))[0]
-    )
+    return np.polyfit(time, np.asarray(areas, float).T / np.pi, 1, w=1 / np.asarray(error, float))[0]
 
 
 def hillert_rate(kappa: float = 1.0, L: float = 1.0) -> float:
@@ -368,14 +358,6 @@ def _field_area(labels: ArrayLike) -> float:
     """Area in px^2 of the frame that cuts, whose lines run through the centres of the outermost pixels."""
     height, width = np.shape(labels)
     return float((height - 1) * (width - 1))
-
-
-def _slope_weights(time: NDArray, error: NDArray) -> tuple[NDArray, float]:
-    """Weights whose product with the ordinates is the weighted least-squares slope, and its variance."""
-    weight = error**-2
-    centred = time - np.average(time, weights=weight)
-    spread = (weight * centred**2).sum()
-    return weight * centred / spread, float(1 / spread)
 
 
 def _checked_curve(time: ArrayLike, area: ArrayLike, error: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:

@@ -136,9 +136,7 @@ def shannon_entropy(image: ArrayLike) -> float:
     -------
     float in [0, 8]; 0 for an image of one grey level.
     """
-    shares = intensity_histogram(np.asarray(image))
-    shares = shares[shares > 0]
-    return float(max(-(shares * np.log2(shares)).sum(), 0.0))
+    return float(stats.entropy(intensity_histogram(np.asarray(image)), base=2))
 
 
 def entropies(patches: ArrayLike) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ beside 1 degree, so that D would depend on where the circle is cut open. V does 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +105,7 @@ def axial_mean(angles: ArrayLike, weights: ArrayLike | None = None) -> AxialMean
     if not len(angles) or w.shape != angles.shape:
         raise ValueError(f"angles and weights must be as many, at least one: {len(angles)} and {len(w)}")
     resultant = np.average(np.exp(2j * np.radians(angles)), weights=w)
-    strength, n = abs(resultant), w.sum() ** 2 / (w**2).sum()
+    strength, n = abs(resultant), effective_number(w)
     z = np.sqrt(1 + 4 * n + 4 * n**2 * (1 - min(strength, 1) ** 2)) - (1 + 2 * n)
     return AxialMean(float(np.degrees(np.angle(resultant)) / 2 % 180), float(strength), float(np.exp(z)))
 
@@ -143,13 +143,35 @@ def mean_permutation_test(
     return _permuted(distance, float(distance(np.arange(len(x)))), len(x), resamples, seed)
 
 
+def bootstrap_indices(n: int, resamples: int, seed: int | np.random.Generator = 0) -> Iterator[NDArray]:
+    """Indices of `resamples` bootstrap samples of n values, in blocks (k, n) that bound the memory."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(n, size=(count, n)) for count in _blocks(resamples, n))
+
+
 def resampled_means(
     x: NDArray, weights: NDArray, resamples: int, seed: int | np.random.Generator = 0
 ) -> NDArray:
     """Weighted means of `resamples` bootstrap samples of `x`, which may be complex."""
-    rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(x), size=(count, len(x))) for count in _blocks(resamples, len(x)))
-    return np.concatenate([(x * weights)[pick].sum(1) / weights[pick].sum(1) for pick in picks])
+    samples = bootstrap_indices(len(x), resamples, seed)
+    return np.concatenate([(x * weights)[pick].sum(1) / weights[pick].sum(1) for pick in samples])
+
+
+def percentile_interval(values: NDArray, confidence: float, axis: int | None = None) -> NDArray[np.float64]:
+    """Interval between the two quantiles of `values` that leave out equal shares at both ends, (2,)."""
+    return np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=axis)
+
+
+def weighted_quantiles(x: NDArray, weights: NDArray, probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Quantiles of `x`; interpolated only where all weights are equal, as numpy does it."""
+    if np.all(weights == weights[0]):
+        return np.quantile(x, probabilities)
+    return np.quantile(x, probabilities, weights=weights, method="inverted_cdf")
+
+
+def effective_number(weights: NDArray) -> float:
+    """Kish's effective number of values with these weights, ``(sum w)^2 / sum w^2``."""
+    return weights.sum() ** 2 / (weights**2).sum()
 
 
 def _blocks(resamples: int, n: int) -> list[int]:

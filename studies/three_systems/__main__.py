@@ -16,7 +16,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -105,7 +104,7 @@ def gain(table: pd.DataFrame, name: str) -> str:
     mean, n = difference.mean(), len(difference)
     if n < 2:
         return f"{mean:+.3f}"
-    half = stats.t.ppf(0.975, n - 1) * difference.std() / np.sqrt(n)
+    half = stats.t.ppf(0.975, n - 1) * stats.sem(difference)
     return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 

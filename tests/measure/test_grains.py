@@ -123,7 +123,7 @@ def test_hexagons_have_six_sides_however_wide_their_boundaries(width):
 def test_squares_have_four_sides_because_corners_are_no_contact(width):
     index = np.where(np.arange(200) % 25 < width, 0, np.arange(200) // 25 + 1)
     labels = np.where(np.minimum.outer(index, index) > 0, 10 * index[:, None] + index, 0)
-    sides = np.bincount(neighbours(labels)[0].ravel(), minlength=100)
+    sides = np.bincount(neighbours(close_boundaries(labels))[0].ravel(), minlength=100)
     assert set(sides[[10 * i + j for i in range(2, 8) for j in range(2, 8)]]) == {4}
     assert set(sides[[11, 18, 81, 88]]) == {2}
 
@@ -146,8 +146,8 @@ def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_if_asked_for():
 def test_grains_across_a_wide_gap_are_no_neighbours():
     labels = np.zeros((40, 80), dtype=int)
     labels[:, :20], labels[:, 60:] = 1, 2
-    assert len(neighbours(labels)[0]) == 0
-    pairs, contact = neighbours(labels, reach=20)
+    assert len(neighbours(close_boundaries(labels))[0]) == 0
+    pairs, contact = neighbours(close_boundaries(labels, 20))
     assert pairs.tolist() == [[1, 2]]
     assert contact.tolist() == [40]
     assert (close_boundaries(labels)[0] == 0).sum() == 40 - 2 * 8

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from microlab.data.run_folder import RunFolder
 from microlab.measure import growth
+from microlab.measure.two_sample import percentile_interval
 from microlab.render.flat import untextured
 from microlab.render.sem import Microscope, render
 from microlab.segment import segmenter
@@ -331,7 +332,7 @@ def kinetics(
     ratios = growth.slopes(table["time"], error, curves["found"]) / growth.slopes(
         table["time"], error, curves["true"]
     )
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = percentile_interval(ratios, confidence)
     return Kinetics(
         **fits,
         ratio=fits["found"].k / fits["true"].k,

@@ -42,6 +42,7 @@ from microlab.data.pairs import Pair
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel
+from microlab.measure.two_sample import percentile_interval
 from microlab.pipelines.samples import LabelledFields, corner_patches, few_many
 from microlab.segment.constituents import PhaseConfig, evaluate_phases, train_phases
 from microlab.training import devices
@@ -407,11 +408,10 @@ def gain(
     low = high = np.nan
     bootstrap = (np.nan, np.nan)
     if n > 1:
-        quantile, deviation = stats.t.ppf((1 + level) / 2, n - 1), differences.std(ddof=1)
-        half = float(quantile * deviation / np.sqrt(n))
+        half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(differences))
         low, high = mean - half, mean + half
         drawn = np.random.default_rng(seed).choice(differences, (resamples, n)).mean(1)
-        bootstrap = tuple(float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+        bootstrap = tuple(percentile_interval(drawn, level).tolist())
     return Gain(mean, low, high, bootstrap, n)
 
 
