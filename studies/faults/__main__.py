@@ -44,8 +44,8 @@ def fault_record(size: str, jobs: int) -> dict:
         jobs=jobs,
     )
     seconds = time.perf_counter() - start
-    setting, testing = faults.halves(table)
-    rules = faults.rules(setting, testing)
+    setting, testing = faults.split_by_seed(table)
+    rules = faults.evaluate_rules(setting, testing)
     bad = testing["adapted Rand error"] > faults.BAD
     again = int(table["automatic"].sum())
     cells = common.every_row(rules)

@@ -1,4 +1,4 @@
-"""Faults do what they say, and a rule is judged on pictures that it was not set on."""
+"""Faults do what they say, and a rule is evaluated on pictures that it was not set on."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_a_phase_border_has_a_groove_or_none_as_asked():
 
 @pytest.mark.parametrize("fault", faults.STRENGTHS)
 def test_no_strength_is_no_fault_and_more_strength_is_more(fault):
-    intact = faults.photograph(MAP, fault, 0.0, seed=4)
+    intact = faults.render_faulty(MAP, faults.Fault(fault, 0.0), seed=4)
     np.testing.assert_array_equal(intact.image, render(MAP, sem.draw_microscope(4), seed=4))
     np.testing.assert_array_equal(
-        faults.spoil(intact.image, fault, 0.0), faults.spoil(intact.image, fault, 0.0, seed=9)
+        *(faults.degrade(intact.image, faults.Fault(fault, 0.0), seed) for seed in (0, 9))
     )
     for strength in faults.STRENGTHS[fault]:
-        broken = faults.photograph(MAP, fault, strength, seed=4)
+        broken = faults.render_faulty(MAP, faults.Fault(fault, strength), seed=4)
         np.testing.assert_array_equal(broken.truth, intact.truth)
         if fault.startswith("zoomed"):
             sign = 1 if fault == "zoomed in" else -1
@@ -94,31 +94,34 @@ def test_no_strength_is_no_fault_and_more_strength_is_more(fault):
         else:
             assert np.abs(broken.image - intact.image).mean() > 0.005
         assert 0 <= broken.image.min() <= broken.image.max() <= 1
-        spoilt = faults.spoil(intact.image, fault, strength)
-        assert spoilt.shape == broken.image.shape
-        assert 0 <= spoilt.min() <= spoilt.max() <= 1
+        degraded = faults.degrade(intact.image, faults.Fault(fault, strength))
+        assert degraded.shape == broken.image.shape
+        assert 0 <= degraded.min() <= degraded.max() <= 1
 
 
 def test_defocus_adds_to_the_variance_of_the_probe():
     # A perfect edge through two Gaussians is as wide as through one of the summed variance.
     edge = np.zeros((8, 101), np.float32)
     edge[:, 50:] = 1
-    once = faults.spoil(faults.spoil(edge, "defocus", 3.0), "defocus", 4.0)
-    np.testing.assert_allclose(once, faults.spoil(edge, "defocus", 5.0), atol=2e-3)
+    three, four, five = (faults.Fault("defocus", strength) for strength in (3.0, 4.0, 5.0))
+    twice = faults.degrade(faults.degrade(edge, three), four)
+    np.testing.assert_allclose(twice, faults.degrade(edge, five), atol=2e-3)
 
 
 def test_a_film_hides_grains_and_the_network_finds_one_instead(by_hand):
     microscope = Microscope(groove_depth=0.9, groove_width=2.5, electrons=5e3, detector_noise=0.0)
     clean, hidden = (
-        faults.examine(faults.photograph(MAP, "contamination", t, 1, microscope), by_hand)[1]
+        faults.evaluate(faults.render_faulty(MAP, faults.Fault("contamination", t), 1, microscope), by_hand)[
+            1
+        ]
         for t in (0.0, 5.0)
     )
     assert hidden["boundary F1, 3 px"] < clean["boundary F1, 3 px"]
 
 
 def test_found_grains_lie_on_the_grid_of_the_truth(by_hand):
-    picture = faults.photograph(MAP, "zoomed in", 1.0, 1)
-    found, measured = faults.examine(picture, by_hand)
+    picture = faults.render_faulty(MAP, faults.Fault("zoomed in", 1.0), 1)
+    found, measured = faults.evaluate(picture, by_hand)
     assert picture.image.shape == (192, 192)
     assert found.labels.shape == found.boundary.shape == found.probability.shape == (96, 96)
     assert set(measured) == {*faults.SCORES, *faults.WARNINGS, "zoom"}
@@ -126,10 +129,10 @@ def test_found_grains_lie_on_the_grid_of_the_truth(by_hand):
 
 
 def test_wrong_faults_are_named():
-    with pytest.raises(ValueError, match=r"fault must be one of charging.*got 'rain'"):
-        faults.photograph(MAP, "rain", 1.0)
+    with pytest.raises(ValueError, match=r"a fault must be one of charging.*got 'rain'"):
+        faults.Fault("rain", 1.0)
     with pytest.raises(ValueError, match="strength must be a number of 0 or more, got -1"):
-        faults.spoil(np.zeros((40, 40)), "defocus", -1.0)
+        faults.Fault("defocus", -1.0)
 
 
 # ---- the rule ----
@@ -141,7 +144,7 @@ def test_the_threshold_is_youden_s():
     warning = rng.normal(size=300) + 1.2 * bad
     found = faults.best_threshold(warning, bad)
     false, caught, _ = roc_curve(bad, warning)
-    ours = faults.judge(warning > found, bad)
+    ours = faults.alarm_rates(warning > found, bad)
     assert ours["balanced accuracy"] == pytest.approx((1 + (caught - false).max()) / 2)
     assert ours["balanced accuracy"] == pytest.approx(balanced_accuracy_score(bad, warning > found))
 
@@ -156,22 +159,22 @@ def test_a_perfect_warning_makes_no_error_and_a_rule_needs_both_kinds():
 
 def test_always_looking_has_a_balance_of_one_half():
     bad = np.array([True, False, False])
-    assert faults.judge(np.ones(3, bool), bad) == {
+    assert faults.alarm_rates(np.ones(3, bool), bad) == {
         "false alarms": 1.0, "misses": 0.0, "balanced accuracy": 0.5
     }  # fmt: skip
-    assert faults.judge(np.zeros(3, bool), bad)["balanced accuracy"] == 0.5
+    assert faults.alarm_rates(np.zeros(3, bool), bad)["balanced accuracy"] == 0.5
 
 
-def test_rules_are_set_and_judged_on_different_polycrystals():
+def test_rules_are_set_and_evaluated_on_different_polycrystals():
     rng = np.random.default_rng(1)
     error = rng.random(60)
     table = pd.DataFrame({"seed": np.repeat(np.arange(6), 10), "adapted Rand error": error})
     for name in faults.WARNINGS:
         table[name] = error + 0.05 * rng.normal(size=60)
-    setting, testing = faults.halves(table)
+    setting, testing = faults.split_by_seed(table)
     assert not set(setting["seed"]) & set(testing["seed"])
     assert len(setting) + len(testing) == len(table)
-    found = faults.rules(setting, testing, limit=0.5)
+    found = faults.evaluate_rules(setting, testing, limit=0.5)
     assert (found.loc[list(faults.WARNINGS), "balanced accuracy"] > 0.7).all()
     assert found.loc["always look", "balanced accuracy"] == 0.5
     assert found.loc["either", "misses"] <= found.loc["disagreement", "misses"]
@@ -180,7 +183,7 @@ def test_rules_are_set_and_judged_on_different_polycrystals():
 def test_the_stored_rules_follow_from_the_stored_pictures():
     stored = records.load("when_it_breaks")
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
-    found = faults.rules(*faults.halves(table))
+    found = faults.evaluate_rules(*faults.split_by_seed(table))
     for rule, row in stored["scores"].items():
         for measure in ("false alarms", "misses", "balanced accuracy"):
             assert found.loc[rule, measure] == pytest.approx(row[measure], abs=1e-3), (rule, measure)
@@ -188,11 +191,11 @@ def test_the_stored_rules_follow_from_the_stored_pictures():
 
 
 def test_a_stored_picture_is_measured_again_as_it_was():
-    # Seed 0 without a fault and with the thickest film, as the benchmark takes them.
+    # Seed 0 without a fault and with the thickest film, as the study takes them.
     stored = records.load("when_it_breaks")
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
     row = table[(table["seed"] == 0) & (table["fault"] == "contamination") & (table["strength"] == 4)].iloc[0]
-    picture = faults.photograph(faults.grains(0, 192, 24), "contamination", 4.0, 0)
-    _, measured = faults.examine(picture, segmenter.load_network())
+    picture = faults.render_faulty(faults.grains(0, 192, 24), faults.Fault("contamination", 4.0), 0)
+    _, measured = faults.evaluate(picture, segmenter.load_network())
     for name in (*faults.SCORES, "disagreement", "largest grain"):
         assert measured[name] == pytest.approx(row[name], abs=0.03), name  # other processors round otherwise

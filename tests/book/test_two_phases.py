@@ -17,7 +17,7 @@ QUIET = Microscope(electrons=1e5, detector_noise=0.0, charging=0.0, grain_spread
 
 @pytest.fixture(scope="module")
 def solid():
-    return two_phases.structure(1, size=96, number=9, steps=30)
+    return two_phases.grow(1, size=96, number=9, steps=30)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def test_every_grain_is_of_one_phase_and_both_phases_occur(solid):
 
 
 def test_the_phases_differ_in_the_picture_by_the_step(solid):
-    seen = two_phases.photograph(solid, 3, step=0.3, groove=1.0, microscope=QUIET)
+    seen = two_phases.render(solid, 3, step=0.3, groove=1.0, microscope=QUIET)
     inside = ~seen.truth
     bright, dark = (np.median(seen.image[inside & (solid.phase_map == k)]) for k in (1, 0))
     assert bright - dark == pytest.approx(0.3, abs=0.05)  # texture and illumination
 
 
 def test_a_border_is_where_the_phases_change(solid):
-    seen = two_phases.photograph(solid, 3, microscope=QUIET)
+    seen = two_phases.render(solid, 3, microscope=QUIET)
     changes = solid.phase_map != np.roll(solid.phase_map, 1, 1)
     assert seen.border[changes].all()
     assert 0.05 < (seen.border & seen.truth).sum() / seen.truth.sum() < 0.95
@@ -72,18 +72,18 @@ def test_recall_without_a_kind_is_no_number():
     assert np.isnan(two_phases.recalls(one, one.truth)["recall, grain boundaries"])
 
 
-def test_teaching_leaves_the_given_network_as_it_is(solid):
+def test_fine_tuning_leaves_the_given_network_as_it_is(solid):
     network = UNet(width=2, depth=2).eval(), {"watershed": {}}
     before = {name: value.clone() for name, value in network[0].state_dict().items()}
-    lesson = [two_phases.photograph(solid, 4)]
-    taught = [two_phases.teach(network, lesson, 2, crop=64, batch=2)[0].state_dict() for _ in range(2)]
+    lesson = [two_phases.render(solid, 4)]
+    taught = [two_phases.fine_tune(network, lesson, 2, crop=64, batch=2)[0].state_dict() for _ in range(2)]
     assert all(torch.equal(value, before[name]) for name, value in network[0].state_dict().items())
     assert any(not torch.equal(value, before[name]) for name, value in taught[0].items())
     assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())  # the same again
 
 
 def test_the_study_sets_every_method_beside_the_trivial_one(by_hand, monkeypatch):
-    monkeypatch.setattr(two_phases, "teach", lambda network, *_, **__: network)
+    monkeypatch.setattr(two_phases, "fine_tune", lambda network, *_, **__: network)
     table = two_phases.study(by_hand, structures=1, pictures=2, test=1, steps=1)
     assert set(table["method"]) == {
         "shipped",

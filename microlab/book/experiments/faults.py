@@ -1,15 +1,10 @@
 """Break a micrograph on purpose, and see whether anything warns.
 
-    error(strength) = ARE(truth, grains found),     warning(strength) = what one can compute without the truth
+    error(strength) = ARE(truth, labels),     warning(strength) = what one can compute without the truth
+    alarm if warning > x,                     balanced accuracy = 1 - (false alarms + misses) / 2
 
-A warning that rises with the error is worth having; one that stays low while the error is high leaves the
-network confidently wrong. Rules made of warnings are in `microlab.book.experiments.faults`.
-
-When to look at a picture oneself: rules made of warnings, and what they cost.
-
-    alarm if warning > x,     balanced accuracy = 1 - (false alarms + misses) / 2
-
-x is set on some pictures and judged on others.
+A warning that rises with the error is useful; one that stays low while the error is high leaves the network
+confidently wrong. A threshold x is set on some polycrystals and evaluated on others.
 """
 
 from __future__ import annotations
@@ -18,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from skimage.transform import resize
 
+from microlab.data.parallel import imap
 from microlab.data.transforms import resize_by
 from microlab.measure.scores import score
 from microlab.render import sem
@@ -47,8 +42,42 @@ UNITS = {
 WARNINGS = ("disagreement", "deviation", "largest grain")
 SCORES = ("boundary F1, 3 px", "adapted Rand error", "count error")
 HALF_LINE = 2.0  # px; a thinner true line breaks where the scan jitters, and its grains run together
-VIEWS = 4  # looks at each picture for its warnings: the quarter turns
+VIEWS = 4  # predictions of each picture for its warnings: the quarter turns
 BAD = 0.2  # adapted Rand error beyond which we call a segmentation unusable
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a micrograph.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `STRENGTHS`.
+    strength : float >= 0
+        In the units of `UNITS`; 0 is intact.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown or the strength negative.
+    """
+
+    kind: str = "charging"
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in STRENGTHS:
+            raise ValueError(f"a fault must be one of {', '.join(STRENGTHS)}, got {self.kind!r}")
+        if not (np.isfinite(self.strength) and self.strength >= 0):
+            raise ValueError(f"strength must be a number of 0 or more, got {self.strength}")
+
+    @property
+    def zoom(self) -> float:
+        """Magnification that the fault brings: other pixels for the same field."""
+        if not self.kind.startswith("zoomed"):
+            return 1.0
+        return 2.0 ** (self.strength if self.kind == "zoomed in" else -self.strength)
 
 
 @dataclass(frozen=True)
@@ -72,10 +101,9 @@ def grains(seed: int, size: int = 256, number: int = 40, steps: int = 300) -> np
     return phasefield.grow(cells, steps).grain_map()
 
 
-def photograph(
+def render_faulty(
     grain_map: np.ndarray,
-    fault: str = "charging",
-    strength: float = 0.0,
+    fault: Fault | None = None,
     seed: int = 0,
     microscope: sem.Microscope | None = None,
 ) -> Picture:
@@ -84,58 +112,50 @@ def photograph(
     Parameters
     ----------
     grain_map : (H, W) int, periodic
-    fault : str
-        A key of `STRENGTHS`.
-    strength : float >= 0
-        In the units of `UNITS`; 0 is intact.
+    fault : Fault, optional
+        Intact without one.
     seed : int
         Of the microscope (unless given), of its noise and of the fault.
     microscope : Microscope, optional
         Drawn at random by default. Charging and blur add to its own; variances of blurs add.
-
-    Returns
-    -------
-    Picture
-
-    Raises
-    ------
-    ValueError
-        If the fault is unknown or the strength negative.
     """
-    _check(fault, strength)
+    fault = fault or Fault()
     m = sem.draw_microscope(seed) if microscope is None else microscope
     film = None
-    if fault == "charging":
-        m = replace(m, charging=m.charging + strength)
-    elif fault == "defocus":
-        m = replace(m, blur=float(np.hypot(m.blur, strength)))
-    elif fault == "contamination":
-        film = strength * scan_windows(grain_map.shape, number=2, side=0.8, seed=[seed, 15])
+    if fault.kind == "charging":
+        m = replace(m, charging=m.charging + fault.strength)
+    elif fault.kind == "defocus":
+        m = replace(m, blur=float(np.hypot(m.blur, fault.strength)))
+    elif fault.kind == "contamination":
+        film = _film(grain_map.shape, fault, seed)
     image, distance = sem.render(grain_map, m, seed=seed, return_distance=True, film=film)
-    return Picture(_zoomed(image, fault, strength), distance <= max(m.boundary_half_width, HALF_LINE))
+    return Picture(_zoomed(image, fault), distance <= max(m.boundary_half_width, HALF_LINE))
 
 
-def spoil(image: np.ndarray, fault: str, strength: float, seed: int = 0) -> np.ndarray:
+def degrade(image: np.ndarray, fault: Fault, seed: int = 0) -> np.ndarray:
     """The same faults on a finished micrograph, such as a real one. Its own noise is blurred or covered too.
 
-    Parameters and errors as :func:`photograph`.
+    Parameters
+    ----------
+    image : (H, W) float in [0, 1]
+    fault : Fault
+    seed : int
+        Of the fault.
 
     Returns
     -------
     (h, w) float32 in [0, 1]
     """
-    _check(fault, strength)
-    if fault == "charging" and strength:
-        image = sem.charging_streaks(image, amplitude=strength, decay=30.0, seed=seed)
-    elif fault == "defocus":
-        image = sem.point_spread(image, sigma=strength)
-    elif fault == "contamination":
-        film = strength * scan_windows(image.shape, number=2, side=0.8, seed=[seed, 15])
-        image = carbon_film(image, film)
-    return np.clip(_zoomed(image, fault, strength), 0, 1).astype(np.float32)
+    if fault.kind == "charging" and fault.strength:
+        image = sem.charging_streaks(image, amplitude=fault.strength, decay=30.0, seed=seed)
+    elif fault.kind == "defocus":
+        image = sem.point_spread(image, sigma=fault.strength)
+    elif fault.kind == "contamination":
+        image = carbon_film(image, _film(image.shape, fault, seed))
+    return np.clip(_zoomed(image, fault), 0, 1).astype(np.float32)
 
 
-def examine(
+def evaluate(
     picture: Picture, network: Network, zoom: float | None = 1.0, *, device: str | None = None
 ) -> tuple[Segmentation, dict[str, float]]:
     """Segment a picture; its scores, which need the truth, and its warnings, which do not.
@@ -184,7 +204,7 @@ def sweep(
     automatic: bool = False,
     jobs: int = 1,
 ) -> pd.DataFrame:
-    """Examine pictures of several polycrystals and microscopes, intact and with every fault.
+    """Evaluate a network on several polycrystals and microscopes, intact and with every fault.
 
     Parameters
     ----------
@@ -197,54 +217,48 @@ def sweep(
     size, number : int
         Side of a picture in pixels, and its cells before growth.
     automatic : bool
-        Examine the most zoomed pictures also at the zoom that is estimated from them.
+        Evaluate the most zoomed pictures also at the zoom that is estimated from them.
     jobs : int
         Processes; -1 for one per core.
 
     Returns
     -------
     pandas.DataFrame
-        One row per picture: fault, strength, seed, automatic, and what :func:`examine` measures.
+        One row per picture: fault, strength, seed, automatic, and what :func:`evaluate` measures.
     """
     network = network or segmenter.load_network()
-    work = (
-        delayed(_sweep_one)(seed, network, strengths or STRENGTHS, size, number, automatic) for seed in seeds
-    )
-    return pd.DataFrame([row for rows in Parallel(n_jobs=jobs)(work) for row in rows])
+    plan: list[tuple[str, Fault, bool]] = [("intact", Fault(), False)]
+    for kind, values in (strengths or STRENGTHS).items():
+        plan += [(kind, Fault(kind, strength), False) for strength in values]
+        if automatic and kind.startswith("zoomed"):
+            plan.append((kind, Fault(kind, max(values)), True))
+    tasks = [(plan, network, seed, size, number) for seed in seeds]
+    return pd.DataFrame([row for rows in imap(_evaluate_plan, tasks, jobs) for row in rows])
 
 
-def _sweep_one(seed, network, strengths, size, number, automatic) -> list[dict]:
+def _evaluate_plan(
+    plan: list[tuple[str, Fault, bool]], network: Network, seed: int, size: int, number: int
+) -> list[dict[str, float]]:
+    """Rows of one polycrystal; runs in a worker."""
     grain_map = grains(seed, size, number)
-    plan = [("intact", 0.0, False)]
-    for fault, values in strengths.items():
-        plan += [(fault, strength, False) for strength in values]
-        if automatic and fault.startswith("zoomed"):
-            plan.append((fault, max(values), True))
     rows = []
-    for fault, strength, auto in plan:
-        picture = photograph(grain_map, "charging" if fault == "intact" else fault, strength, seed)
-        _, measured = examine(picture, network, None if auto else 1.0)
-        rows.append({"fault": fault, "strength": strength, "seed": seed, "automatic": auto} | measured)
+    for name, fault, automatic in plan:
+        _, measured = evaluate(render_faulty(grain_map, fault, seed), network, None if automatic else 1.0)
+        about = {"fault": name, "strength": fault.strength, "seed": seed, "automatic": automatic}
+        rows.append(about | measured)
     return rows
 
 
-def _check(fault: str, strength: float) -> None:
-    if fault not in STRENGTHS:
-        raise ValueError(f"fault must be one of {', '.join(STRENGTHS)}, got {fault!r}")
-    if not (np.isfinite(strength) and strength >= 0):
-        raise ValueError(f"strength must be a number of 0 or more, got {strength}")
+def _film(shape: tuple[int, int], fault: Fault, seed: int) -> np.ndarray:
+    return fault.strength * scan_windows(shape, number=2, side=0.8, seed=[seed, 15])
 
 
-def _zoomed(image: np.ndarray, fault: str, strength: float) -> np.ndarray:
-    """The picture that other magnifications give: other pixels for the same field."""
-    if not (fault.startswith("zoomed") and strength):
-        return image
-    zoom = 2.0 ** (strength if fault == "zoomed in" else -strength)
-    return np.clip(resize_by(image, zoom), 0, 1)
+def _zoomed(image: np.ndarray, fault: Fault) -> np.ndarray:
+    return image if fault.zoom == 1 else np.clip(resize_by(image, fault.zoom), 0, 1)
 
 
-def halves(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pictures to set a rule on, and to judge it on: of even and of odd polycrystals, never of the same."""
+def split_by_seed(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pictures to set thresholds on, and to evaluate them on: of even and of odd polycrystals."""
     odd = table["seed"] % 2 == 1
     return table[~odd], table[odd]
 
@@ -280,7 +294,7 @@ def best_threshold(warning: np.ndarray, bad: np.ndarray) -> float:
     return float(candidates[np.flatnonzero(balance >= balance.max() - 1e-12)[-1]])
 
 
-def judge(alarm: np.ndarray, bad: np.ndarray) -> dict[str, float]:
+def alarm_rates(alarm: np.ndarray, bad: np.ndarray) -> dict[str, float]:
     """How good alarms were: false alarms, misses, and their balance.
 
     Parameters
@@ -302,29 +316,29 @@ def judge(alarm: np.ndarray, bad: np.ndarray) -> dict[str, float]:
     }
 
 
-def rules(setting: pd.DataFrame, testing: pd.DataFrame, limit: float = BAD) -> pd.DataFrame:
-    """Rules set on some pictures and judged on others.
+def evaluate_rules(setting: pd.DataFrame, testing: pd.DataFrame, limit: float = BAD) -> pd.DataFrame:
+    """Rules whose thresholds are set on some pictures, evaluated on others.
 
     Parameters
     ----------
     setting, testing : DataFrame
-        As :func:`microlab.book.experiments.faults.sweep` gives them.
+        As :func:`sweep` gives them.
     limit : float
         Adapted Rand error beyond which a segmentation is bad.
 
     Returns
     -------
     DataFrame
-        One row per rule: its threshold and what :func:`judge` says. "either" raises the alarm if the
+        One row per rule: its threshold and what :func:`alarm_rates` says. "either" raises the alarm if the
         disagreement or the largest grain does, at their own thresholds.
     """
     bad_then, bad = (table["adapted Rand error"] > limit for table in (setting, testing))
-    found, alarms = {}, {}
+    rows, alarms = {}, {}
     for name in WARNINGS:
         threshold = best_threshold(setting[name], bad_then)
         alarms[name] = testing[name] > threshold
-        found[name] = {"threshold": threshold} | judge(alarms[name], bad)
+        rows[name] = {"threshold": threshold} | alarm_rates(alarms[name], bad)
     either = alarms["disagreement"] | alarms["largest grain"]
-    found["either"] = {"threshold": np.nan} | judge(either, bad)
-    found["always look"] = {"threshold": np.nan} | judge(np.ones(len(bad), bool), bad)
-    return pd.DataFrame(found).T.rename_axis("rule")
+    rows["either"] = {"threshold": np.nan} | alarm_rates(either, bad)
+    rows["always look"] = {"threshold": np.nan} | alarm_rates(np.ones(len(bad), bool), bad)
+    return pd.DataFrame(rows).T.rename_axis("rule")

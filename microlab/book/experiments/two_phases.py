@@ -1,4 +1,4 @@
-"""A second phase: what a network of one phase misses, and what two-phase data mends.
+"""A second phase: what a network trained on one phase misses, and what two-phase data gains.
 
     two-phase phase field -> grain map, phase map -> virtual SEM with phase contrast -> (image, mask) pairs
 
@@ -62,9 +62,7 @@ class PhasePicture:
     border: np.ndarray
 
 
-def structure(
-    seed: int, size: int = 192, number: int = 24, steps: int = 200, fraction: float = 0.35
-) -> Structure:
+def grow(seed: int, size: int = 192, number: int = 24, steps: int = 200, fraction: float = 0.35) -> Structure:
     """Grow a two-phase polycrystal from random cells.
 
     Parameters
@@ -81,7 +79,7 @@ def structure(
     return Structure(grown.grain_map(), grown.phase_map())
 
 
-def photograph(
+def render(
     solid: Structure,
     seed: int,
     *,
@@ -143,13 +141,13 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
     return {name: float(near[kind].mean()) if kind.any() else float("nan") for name, kind in kinds.items()}
 
 
-def examine(picture: PhasePicture, network: Network, *, device: str | None = None) -> dict[str, float]:
+def evaluate(picture: PhasePicture, network: Network, *, device: str | None = None) -> dict[str, float]:
     """Scores of a network on a two-phase picture, at zoom 1."""
     found = segmenter.segment_image(picture.image, network, scale=1.0, device=device)
     return _scores(picture, found.boundary, found.labels)
 
 
-def teach(
+def fine_tune(
     network: Network,
     pictures: list[PhasePicture],
     steps: int,
@@ -189,7 +187,7 @@ def study(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """A network, one taught on two phases and a control taught on one, on polycrystals that none has seen.
+    """A network, one fine-tuned on two phases and a control on one, scored on unseen polycrystals.
 
     Parameters
     ----------
@@ -197,41 +195,41 @@ def study(
     structures, pictures : int
         Two-phase polycrystals to learn from, and micrographs of them.
     test : int
-        Polycrystals to judge on, each with flat and with grooved phase borders, phases 0.15 apart.
+        Polycrystals to score on, each with flat and with grooved phase borders, phases 0.15 apart.
     steps : int
         Of training; the control sees as many pictures of the same grains without phases.
 
     Returns
     -------
     pandas.DataFrame
-        One row per method, picture and groove, with the trivial predictor's.
+        One row per method, picture and groove, with the trivial baseline's.
     """
     network = network or segmenter.load_network()
-    solids = [structure(seed + k) for k in range(structures)]
-    learn = [photograph(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
+    solids = [grow(seed + k) for k in range(structures)]
+    learn = [render(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
     control = [
         replace(p, image=_without_phases(solids[k % structures], seed + 1000 + k))
         for k, p in enumerate(learn)
     ]
     methods = {
         "shipped": network,
-        "trained on two phases": teach(network, learn, steps, seed=seed, progress=progress),
-        "control, trained on one": teach(network, control, steps, seed=seed, progress=progress),
+        "trained on two phases": fine_tune(network, learn, steps, seed=seed, progress=progress),
+        "control, trained on one": fine_tune(network, control, steps, seed=seed, progress=progress),
     }
     rows = []
     for k in range(test):
-        solid = structure(seed + 500 + k)
+        solid = grow(seed + 500 + k)
         for groove in (0.0, 1.0):
-            picture = photograph(solid, seed + 5000 + k, step=0.15, groove=groove)
+            picture = render(solid, seed + 5000 + k, step=0.15, groove=groove)
             about = {"picture": k, "groove": groove}
-            rows += [{"method": name} | about | examine(picture, one) for name, one in methods.items()]
+            rows += [{"method": name} | about | evaluate(picture, one) for name, one in methods.items()]
             answer = trivial_prediction(picture.truth.shape)
             rows.append({"method": TRIVIAL} | about | _scores(picture, *answer))
     return pd.DataFrame(rows)
 
 
 def _without_phases(solid: Structure, seed: int) -> np.ndarray:
-    """The picture that :func:`photograph` takes of the same grains when all are of one phase."""
+    """The picture that `render` makes of the same grains when all are of one phase."""
     m = replace(sem.draw_microscope(seed), drift=0.0, line_jitter=0.0)
     return sem.render(solid.grain_map, m, seed=seed)
 
