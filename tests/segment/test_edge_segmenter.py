@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from microlab.data import weights
 from microlab.data.errors import InputError
+from microlab.data.transforms import stretch
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.instance import adapted_rand_error
 from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of, finish_settings, finished
-from microlab.segment.edges import fused_edges, stretch
+from microlab.segment.edges import fused_edges
 from microlab.segment.refine import NotConverged, finish
 from microlab.segment.uncertainty import estimate_uncertainty
 
@@ -93,7 +94,7 @@ def test_channels_are_picked_by_name_in_the_order_asked_for(picture):
     found = channels_of(picture, ["canny", "grey", "sobel"])
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[0], canny)
-    np.testing.assert_allclose(found[1], stretch(picture), atol=1e-6)
+    np.testing.assert_allclose(found[1], stretch(picture, 1, 99), atol=1e-6)
     np.testing.assert_array_equal(found[2], sobel)
     np.testing.assert_array_equal(channels_of(picture)[1], log)
 
@@ -160,7 +161,7 @@ def test_a_picture_with_a_grey_channel_goes_the_same_way(tmp_path, picture):
     # The grey weighs in too, so grains differ; what matters here is that the channel arrives.
     found = segmenter.segment(picture)
     assert found.channels.shape == (4, *picture.shape)
-    np.testing.assert_allclose(found.channels[3], stretch(picture), atol=1e-5)
+    np.testing.assert_allclose(found.channels[3], stretch(picture, 1, 99), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])

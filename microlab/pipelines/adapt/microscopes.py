@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from microlab.data.parallel import imap
-from microlab.generate.style import stretch
+from microlab.data.transforms import stretch
 from microlab.measure.features import texture
 from microlab.measure.realism import patches
 from microlab.pipelines.training_pairs import render_pair

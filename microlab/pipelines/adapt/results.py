@@ -15,7 +15,7 @@ from microlab import plotting
 from microlab.data import images
 from microlab.data.files import atomic, sha256
 from microlab.data.micrograph import Micrograph
-from microlab.generate.style import stretch
+from microlab.data.transforms import stretch
 from microlab.measure import instance, scores
 from microlab.measure.realism import patches, realism_report
 from microlab.pipelines import image_results, report

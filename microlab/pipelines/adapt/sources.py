@@ -8,8 +8,7 @@ import numpy as np
 
 from microlab.data import images
 from microlab.data.micrograph import Micrograph
-from microlab.data.transforms import resize_by
-from microlab.generate.style import stretch
+from microlab.data.transforms import resize_by, stretch
 from microlab.pipelines.adapt.settings import AdaptSettings
 from microlab.pipelines.image_results import Options
 from microlab.segment import segmenter
