@@ -1,12 +1,8 @@
-"""Figures of the book: one style, one set of colours, scale bars, and pictures that carry their words.
+"""Figures of the book: one style, one set of colours, scale bars, and images for HTML pages.
 
-A picture needs words for those who cannot see it. The functions that make HTML themselves (`html_image`,
-`frame_slider`) refuse to work without `alt`. The others draw on matplotlib axes; there the words stand in the
-cell's ``mystnb: image: alt:`` metadata, and the checks of the book fail without it.
-
-Pictures in HTML: an image that carries its words, and a slider through images that needs no kernel.
-
-`microlab.plotting` offers both to the chapters.
+Every picture needs a text for readers who cannot see it. `html_image`, and `microlab.book.slider` built on
+it, raise an error without `alt`; the other functions draw on matplotlib axes, and the text stands in the
+cell's ``mystnb: image: alt:`` metadata, which the checks of the book require.
 """
 
 from __future__ import annotations
@@ -21,6 +17,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
@@ -35,6 +33,11 @@ COLOURS: dict[str, str] = {
     "error": "#CC79A7",  # what a method says wrongly
     "truth": "#0072B2",  # what is known
 }
+
+# By class id. Okabe-Ito colours on dark grey, apart in lightness too (27, 89, 70 and 54 of 100). The network
+# lies on grain boundaries, so it has the book's colour of boundaries; the colours of truth, prediction and
+# error are left to their meanings.
+CLASS_COLOURS: tuple[str, ...] = ("#404040", COLOURS["boundary"], "#56B4E9", "#D55E00")
 
 
 def style() -> None:
@@ -137,6 +140,30 @@ def colour_grains(labels: ArrayLike, *, seed: int = 0, background: int | None = 
     return palette[index].reshape(*labels.shape, 3)
 
 
+def colour_classes(mask: ArrayLike) -> NDArray[np.float32]:
+    """A mask of class ids as a colour picture, in `CLASS_COLOURS`.
+
+    Parameters
+    ----------
+    mask : (H, W) int in 0..3
+
+    Returns
+    -------
+    (H, W, 3) float32 in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If a class id has no colour.
+    """
+    mask = np.asarray(mask)
+    if mask.size and not 0 <= mask.min() <= mask.max() < len(CLASS_COLOURS):
+        raise ValueError(
+            f"mask must hold class ids 0 to {len(CLASS_COLOURS) - 1}, got {mask.min()} to {mask.max()}"
+        )
+    return mpl.colors.to_rgba_array(CLASS_COLOURS)[:, :3].astype(np.float32)[mask]
+
+
 def overlay_boundaries(
     image: ArrayLike, boundary: ArrayLike, *, colour: str = "prediction", ax: Axes | None = None, **show
 ) -> Axes:
@@ -214,32 +241,25 @@ def scale_bar(ax: Axes, pixel_size: float, *, unit: str = "µm", fraction: float
     """
     if not pixel_size > 0:
         raise ValueError(f"pixel_size must be positive, got {pixel_size}")
-    left, right = sorted(ax.get_xlim())
-    bottom, top = sorted(ax.get_ylim())[::-1]
-    longest = (right - left) * pixel_size * fraction
+    width, height = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
+    longest = width * pixel_size * fraction
     decade = 10.0 ** np.floor(np.log10(longest))
     length = max(step * decade for step in (1, 2, 5) if step * decade <= longest)
-    bar, margin = length / pixel_size, 0.04 * (right - left)
-    thickness, x = 0.012 * (bottom - top), right - margin - bar
-    frame = 0.6 * margin
-    # A dark plate under white marks reads on any micrograph.
-    ax.add_patch(
-        plt.Rectangle(
-            (x - frame, bottom - 3.4 * margin), bar + 2 * frame, 3.0 * margin, color="black", alpha=0.65, lw=0
-        )
-    )
-    ax.add_patch(
-        plt.Rectangle((x, bottom - margin - thickness), bar, thickness, color="white", lw=0, gid="scale-bar")
-    )
-    ax.text(
-        x + bar / 2,
-        bottom - margin - 2 * thickness,
+    bar = AnchoredSizeBar(
+        ax.transData,
+        length / pixel_size,
         f"{length:g} {unit}",
+        "lower right",
+        pad=0.3,
+        borderpad=0.3,
+        sep=2,
         color="white",
-        ha="center",
-        va="bottom",
-        fontsize=8,
+        size_vertical=0.012 * height,
+        label_top=True,
+        fontproperties=FontProperties(size=8),
     )
+    bar.patch.set(facecolor="black", alpha=0.65, linewidth=0)  # a dark plate: legible on any micrograph
+    ax.add_artist(bar)
 
 
 def _paint(image: ArrayLike, parts: list[tuple[ArrayLike, str]]) -> NDArray[np.float32]:
@@ -318,34 +338,3 @@ def _data_uri(png: bytes) -> str:
 def _script(value: object) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value).replace("<", "\\u003c")
-
-
-# By class id. Okabe-Ito colours on dark grey, apart in lightness too (27, 89, 70 and 54 of 100). The network
-# lies on grain boundaries, so it has the book's colour of boundaries; the colours of truth, prediction and
-# error are left to their meanings.
-CLASS_COLOURS: tuple[str, ...] = ("#404040", COLOURS["boundary"], "#56B4E9", "#D55E00")
-
-
-def colour_classes(mask: np.ndarray) -> np.ndarray:
-    """A mask of class ids as a colour picture, in `CLASS_COLOURS`.
-
-    Parameters
-    ----------
-    mask : (H, W) int in 0..3
-
-    Returns
-    -------
-    (H, W, 3) float32 in [0, 1]
-
-    Raises
-    ------
-    ValueError
-        If a class id has no colour.
-    """
-    mask = np.asarray(mask)
-    if mask.size and not 0 <= mask.min() <= mask.max() < len(CLASS_COLOURS):
-        raise ValueError(
-            f"mask must hold class ids 0 to {len(CLASS_COLOURS) - 1}, got {mask.min()} to {mask.max()}"
-        )
-    palette = [[int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] for colour in CLASS_COLOURS]
-    return np.array(palette, np.float32)[mask]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from matplotlib import colormaps
+from matplotlib.colors import to_rgba_array
 from PIL import Image
 
 from microlab.data.errors import ImageError
@@ -192,9 +193,8 @@ def read_labelled(
 def class_colours(classes: int) -> np.ndarray:
     """Colours to show class ids in, (classes, 3) float in [0, 1]: class 0 black, then Okabe and Ito's."""
     # orange, sky blue, green, yellow, blue, vermilion, purple: told apart with any colour vision
-    okabe_ito = ["E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7"]
-    rows = [[0, 0, 0], *([int(name[i : i + 2], 16) for i in (0, 2, 4)] for name in okabe_ito)]
-    colours = np.array(rows) / 255
+    names = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+    colours = to_rgba_array(names)[:, :3]
     if classes > len(colours):
         more = colormaps["turbo"](np.linspace(0, 1, classes - len(colours)))[:, :3]
         colours = np.concatenate([colours, more])
