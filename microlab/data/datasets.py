@@ -1,12 +1,10 @@
-"""Six public sets of real micrographs, fetched by checksum and never stored in the repository.
+"""Six public sets of real micrographs: what they hold, their licences, and how they are fetched and read.
 
     file accepted  <=>  sha256(file) = the registry's sha256
 
 A set is looked for in the folder ``$MICROLAB_DATA/<set>/<path in its registry>``, then in the user's cache,
 and is downloaded into that cache otherwise. Each registry (``registries/<set>.registry``) names in its first
-line the address and the exact version that the files come from.
-
-The six public data sets: what they hold, whom to thank for them, and what one may do with them.
+line the address and the exact version that the files come from. None is stored in the repository.
 """
 
 from __future__ import annotations
@@ -253,18 +251,18 @@ def _download(name: str, base_url: str, path: str, digest: str) -> Path:
     target = _cache() / name / path
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel("ERROR")  # a line for each of sixty files; the progress bar says enough
+    logger.setLevel("ERROR")  # a line for each of sixty files; there is a progress bar
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(base_url + path, f"sha256:{digest}", fname=target.name, path=target.parent)
     except OSError as error:  # every failure of the network is one
         raise DatasetError(
-            f"{name}: not on this machine and not to be had from {base_url} ({type(error).__name__}); "
+            f"{name}: not on this machine and not available from {base_url} ({type(error).__name__}); "
             f"connect to the internet, or set MICROLAB_DATA to a folder that holds {name}/{path}"
         ) from None
     except ValueError:
         raise DatasetError(
-            f"{name}: {base_url + path} differs from its checksum; the download was thrown away"
+            f"{name}: {base_url + path} differs from its checksum; the download was discarded"
         ) from None
     finally:
         logger.setLevel(level)
@@ -273,7 +271,7 @@ def _download(name: str, base_url: str, path: str, digest: str) -> Path:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a data set holds, whom to thank for it, and what one may do with it."""
+    """What a data set holds, its source and its licence."""
 
     name: str
     title: str

@@ -2,16 +2,8 @@
 
     grey level in [0, 1] = stored value / (2^bits - 1)
 
-Every mistake a file can hold ends in an `ImageError` of one line: which file, what is wrong, how to mend it.
-
-The data bar that a scanning electron microscope prints under its image.
-
-It is a band across the full width at the bottom whose background is one exact black or white, with text and
-a scale bar on it. Grains measured through it would be wrong, so it is found and cut off.
-
-Images, masks and labels written so that any viewer, Fiji and `read_image` open them.
-
-stored value = round(grey level * (2^bits - 1))
+What is written here, any viewer, Fiji and `read_image` open. Whatever is wrong with a file ends in an
+`ImageError` of one line: which file, what is wrong, how to mend it.
 """
 
 from __future__ import annotations
@@ -31,6 +23,13 @@ from microlab.data.micrograph import Micrograph
 from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
 
 LEAST_SIDE = 16  # px; nothing can be segmented on less
+LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
+TIFF = (".tif", ".tiff")
+
+# Of a data bar:
+LEAST_HEIGHT = 12  # px; a frame of one or two dark rows is no data bar
+LARGEST_SHARE = 0.4  # of the image height
+TOLERANCE = 10 / 255  # how far the background may stray: compression artefacts, not image noise
 
 
 def read_image(
@@ -51,11 +50,11 @@ def read_image(
     Parameters
     ----------
     path : path
-        PNG, JPEG, TIFF or anything else that Pillow opens; told by content, not by name.
+        PNG, JPEG, TIFF or any other format of Pillow, recognised by content, not by name.
     pixel_size : float, optional
         Micrometres per pixel. Overrides what the file says.
     data_bar : "auto" or int
-        Find and cut the data bar at the bottom, or cut that many rows (0 keeps all).
+        Detect and cut off the data bar at the bottom, or cut off that many rows (0 keeps all).
     page : int, optional
         Which page of a file with several, from 0. Such files are refused without it.
     bits : int, optional
@@ -72,34 +71,32 @@ def read_image(
         or fewer than 16 pixels on a side; if an argument is out of range.
     """
     path = Path(path)
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise ImageError(f"pixel size must be a positive number of micrometres, got {pixel_size}")
+    _check_pixel_size(pixel_size, path)
     stored, size, bar_height = _read(path, page)
     channels = stored.shape[2] if stored.ndim == 3 else 1
     if stored.ndim not in (2, 3) or channels > 4 or 0 in stored.shape:
         raise ImageError(f"{path}: has shape {stored.shape}; save one grey or colour plane of it alone")
-    pixels, bits = _to_unit_range(stored, bits, path)
+    image, bits = _to_unit_range(stored, bits, path)
     del stored
-    if pixels.ndim == 3:
-        pixels = _luminance(pixels)
-    if min(pixels.shape) < LEAST_SIDE:
+    if image.ndim == 3:
+        image = _luminance(image)
+    height, width = image.shape
+    if min(height, width) < LEAST_SIDE:
         raise ImageError(
-            f"{path}: is {pixels.shape[0]} x {pixels.shape[1]} pixels; "
-            f"a micrograph needs at least {LEAST_SIDE} x {LEAST_SIDE}"
+            f"{path}: is {height} x {width} pixels; a micrograph needs at least {LEAST_SIDE} x {LEAST_SIDE}"
         )
 
     if data_bar == "auto":
         if bar_height is None:
-            row = find_data_bar(pixels)
-            bar_height = 0 if row is None else pixels.shape[0] - row
-    elif isinstance(data_bar, (int, np.integer)) and 0 <= data_bar <= pixels.shape[0] - LEAST_SIDE:
+            row = find_data_bar(image)
+            bar_height = 0 if row is None else height - row
+    elif isinstance(data_bar, (int, np.integer)) and 0 <= data_bar <= height - LEAST_SIDE:
         bar_height = int(data_bar)
     else:
         raise ImageError(
-            f"{path}: data bar height must be 'auto' or 0 to {pixels.shape[0] - LEAST_SIDE} rows, "
-            f"got {data_bar!r}"
+            f"{path}: data bar height must be 'auto' or 0 to {height - LEAST_SIDE} rows, got {data_bar!r}"
         )
-    pixels = np.ascontiguousarray(pixels[: pixels.shape[0] - bar_height])
+    image = np.ascontiguousarray(image[: height - bar_height])
 
     if pixel_size is not None:
         size = (float(pixel_size), float(pixel_size), "given")
@@ -111,7 +108,7 @@ def read_image(
         )
         size = None
     return Micrograph(
-        image=pixels,
+        image=image,
         pixel_size=size[0] if size else None,
         path=path,
         bits=bits,
@@ -156,6 +153,166 @@ def read_labels(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
     if not np.array_equal(labels, stored):
         raise ImageError(f"{path}: labels must be whole numbers; give labels.tif, not a probability")
     return labels, size[0] if size else None
+
+
+def write_image(
+    path: str | os.PathLike, image: np.ndarray, *, pixel_size: float | None = None, bits: int = 8
+) -> Path:
+    """Write an image of grey levels or colours; the suffix chooses the format.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` (8 bits; 16 if grey), ``.jpg`` (8) or ``.tif`` (8, 16 or 32, the last as floating point).
+        Written whole or not at all.
+    image : (H, W) or (H, W, 3) float in [0, 1]
+    pixel_size : float, optional
+        Micrometres per pixel, stored so that Fiji and `read_image` find it.
+    bits : int
+        Bits per channel.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ImageError
+        If shape, values, suffix or bits do not fit, or the file cannot be written.
+    """
+    path, image = Path(path), np.asarray(image)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
+        raise ImageError(f"{path}: image must have shape (H, W) or (H, W, 3), got {image.shape}")
+    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        raise ImageError(f"{path}: image must lie in [0, 1] without NaN")
+    suffix = path.suffix.lower()
+    allowed = {".png": (8, 16) if image.ndim == 2 else (8,), ".jpg": (8,), ".jpeg": (8,)}
+    allowed |= dict.fromkeys(TIFF, (8, 16, 32))
+    if bits not in allowed.get(suffix, ()):
+        raise ImageError(f"{path}: write .png, .jpg or .tif with {allowed.get(suffix, 8)} bits, got {bits}")
+    if bits == 32:
+        return _write(path, image.astype(np.float32), pixel_size)
+    levels = np.rint(image.astype(np.float64) * (2**bits - 1))
+    return _write(path, levels.astype(np.uint8 if bits == 8 else np.uint16), pixel_size)
+
+
+def write_mask(path: str | os.PathLike, mask: np.ndarray) -> Path:
+    """Write a mask as an 8-bit image, 255 where True; the suffix has to be ``.png`` or ``.tif``.
+
+    Raises
+    ------
+    ImageError
+        If `mask` is not (H, W) bool, or the file cannot be written.
+    """
+    path, mask = Path(path), np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ImageError(f"{path}: mask must be bool of shape (H, W), got {mask.dtype} {mask.shape}")
+    if path.suffix.lower() not in (".png", *TIFF):
+        raise ImageError(f"{path}: a mask needs .png or .tif, {path.suffix or 'no suffix'} would blur it")
+    return _write(path, mask.astype(np.uint8) * 255, None)
+
+
+def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: float | None = None) -> Path:
+    """Write a label image as TIFF that Fiji opens: 16-bit, or 32-bit integers above 65535 labels.
+
+    Parameters
+    ----------
+    path : path
+        Has to end in ``.tif`` or ``.tiff``.
+    labels : (H, W) int
+        0 on boundaries, grains 1..n.
+    pixel_size : float, optional
+        Micrometres per pixel.
+
+    Raises
+    ------
+    ImageError
+        If `labels` are no labels, or the file cannot be written.
+    """
+    path, labels = Path(path), np.asarray(labels)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ImageError(
+            f"{path}: labels must be whole numbers >= 0 of shape (H, W), got {labels.dtype} {labels.shape}"
+        )
+    if path.suffix.lower() not in TIFF:
+        raise ImageError(f"{path}: labels need .tif, other formats cannot hold them")
+    return _write(path, labels.astype(np.uint16 if labels.max() <= 65535 else np.int32), pixel_size)
+
+
+def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float | None = None) -> Path:
+    """Write grey maps of one size as the frames of one TIFF of float32, which Fiji opens as a stack.
+
+    Parameters
+    ----------
+    path : path
+        Has to end in ``.tif`` or ``.tiff``.
+    stack : (N, H, W) float in [0, 1]
+    pixel_size : float, optional
+        Micrometres per pixel.
+
+    Raises
+    ------
+    ImageError
+        If shape, values or suffix do not fit, or the file cannot be written.
+    """
+    path, stack = Path(path), np.asarray(stack)
+    if stack.ndim != 3 or stack.size == 0:
+        raise ImageError(f"{path}: stack must have shape (N, H, W), got {stack.shape}")
+    if not (np.isfinite(stack).all() and stack.min() >= 0 and stack.max() <= 1):
+        raise ImageError(f"{path}: stack must lie in [0, 1] without NaN")
+    if path.suffix.lower() not in TIFF:
+        raise ImageError(f"{path}: a stack needs .tif, other formats hold one image")
+    return _write(path, stack.astype(np.float32), pixel_size, frames=True)
+
+
+def find_data_bar(image: np.ndarray) -> int | None:
+    """First row of the data bar that a scanning electron microscope prints under its image.
+
+    It is a band across the full width, with text and a scale bar on a background of one exact black or white.
+    Grains measured through it would be wrong.
+
+    The background level is the commonest grey value of the lowest rows; it has to be near black or white.
+    From the bottom upwards a row belongs to the bar while at least 35 % of its pixels have that level, or
+    while nearly all of its pixels agree (the frame and the rules between fields). The bar has to end
+    abruptly: the rows above it hold less than half as much of the level. A dark frame, a noisy dark image
+    and a bright etched surface all fail one of these.
+
+    Parameters
+    ----------
+    image : (H, W) float in [0, 1]
+
+    Returns
+    -------
+    int or None
+        Row where the bar begins, so that ``image[:row]`` is the micrograph. None if there is no bar,
+        also when the bar has a grey background or is drawn over the image: give its height instead.
+    """
+    height, width = image.shape
+    searched = int(LARGEST_SHARE * height)
+    if searched <= LEAST_HEIGHT:
+        return None
+    some = max(1, width // 2000)  # every column of a very wide image would only cost memory
+    bottom = np.asarray(image[height - searched - 5 :, ::some], dtype=np.float32)  # 5 rows to compare with
+    lowest = bottom[-max(LEAST_HEIGHT, height // 50) :]
+    level = np.bincount(np.rint(lowest.ravel() * 255).astype(np.intp), minlength=256).argmax() / 255
+    if 0.1 < level < 0.9:
+        return None
+
+    background = (np.abs(bottom - level) <= TOLERANCE).mean(axis=1)  # share of each row
+    row_level = np.median(bottom, axis=1, keepdims=True)
+    uniform = (np.abs(bottom - row_level) <= TOLERANCE).mean(axis=1) >= 0.95
+    in_bar = (background >= 0.35) | uniform
+    first = len(in_bar) - int(np.argmin(in_bar[::-1])) if not in_bar.all() else 0
+    if first < 5 or len(in_bar) - first < LEAST_HEIGHT:
+        return None
+    if background[first - 5 : first].mean() >= 0.5 * np.median(background[first:]):
+        return None
+    return height - len(in_bar) + first
+
+
+def _check_pixel_size(pixel_size: float | None, path: Path) -> None:
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
 
 
 def _read(path: Path, page: int | None) -> tuple[np.ndarray, Size | None, int | None]:
@@ -258,18 +415,18 @@ def _to_unit_range(stored: np.ndarray, bits: int | None, path: Path) -> tuple[np
             bits = 12 if width == 16 and largest <= 4095 else width
         if not (1 <= bits <= width and largest < 2**bits):
             raise ImageError(f"{path}: values up to {largest} do not fit into {bits} bits; give bits={width}")
-        pixels = stored.astype(np.float32)
-        pixels /= np.float32(2**bits - 1)  # in place: large micrographs fill memory once
-        return pixels, bits
+        image = stored.astype(np.float32)
+        image /= np.float32(2**bits - 1)  # in place: large micrographs fill memory once
+        return image, bits
     if stored.dtype.kind == "f" and least >= 0 and largest <= 1:
         return stored.astype(np.float32), width
     span = float(largest) - float(least)
     return ((stored - float(least)) / (span or 1.0)).astype(np.float32), width
 
 
-def _luminance(pixels: np.ndarray) -> np.ndarray:
+def _luminance(image: np.ndarray) -> np.ndarray:
     """(H, W, channels) to (H, W); 2 and 4 channels end in transparency, which is dropped."""
-    colour = pixels[..., : {2: 1, 4: 3}.get(pixels.shape[2], pixels.shape[2])]
+    colour = image[..., : {2: 1, 4: 3}.get(image.shape[2], image.shape[2])]
     if colour.shape[2] == 1:
         return colour[..., 0]
     if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 0], colour[..., 2]):
@@ -277,176 +434,15 @@ def _luminance(pixels: np.ndarray) -> np.ndarray:
     return np.clip(colour @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32), 0, 1)
 
 
-LEAST_HEIGHT = 12  # px; a frame of one or two dark rows is no data bar
-LARGEST_SHARE = 0.4  # of the image height
-TOLERANCE = 10 / 255  # how far the background may stray: compression artefacts, not image noise
-
-
-def find_data_bar(image: np.ndarray) -> int | None:
-    """First row of the data bar at the bottom of a micrograph.
-
-    The background level is the commonest grey value of the lowest rows; it has to be near black or white.
-    From the bottom upwards a row belongs to the bar while at least 35 % of its pixels have that level, or
-    while nearly all of its pixels agree (the frame and the rules between fields). The bar has to end
-    abruptly: the rows above it hold less than half as much of the level. A dark frame, a noisy dark image
-    and a bright etched surface all fail one of these.
-
-    Parameters
-    ----------
-    image : (H, W) float in [0, 1]
-
-    Returns
-    -------
-    int or None
-        Row where the bar begins, so that ``image[:row]`` is the micrograph. None if there is no bar,
-        also when the bar has a grey background or is drawn over the image: give its height instead.
-    """
-    height, width = image.shape
-    searched = int(LARGEST_SHARE * height)
-    if searched <= LEAST_HEIGHT:
-        return None
-    some = max(1, width // 2000)  # every column of a very wide image would only cost memory
-    bottom = np.asarray(image[height - searched - 5 :, ::some], dtype=np.float32)  # 5 rows to compare with
-    lowest = bottom[-max(LEAST_HEIGHT, height // 50) :]
-    level = np.bincount(np.rint(lowest.ravel() * 255).astype(np.intp), minlength=256).argmax() / 255
-    if 0.1 < level < 0.9:
-        return None
-
-    background = (np.abs(bottom - level) <= TOLERANCE).mean(axis=1)  # share of each row
-    row_level = np.median(bottom, axis=1, keepdims=True)
-    uniform = (np.abs(bottom - row_level) <= TOLERANCE).mean(axis=1) >= 0.95
-    in_bar = (background >= 0.35) | uniform
-    first = len(in_bar) - int(np.argmin(in_bar[::-1])) if not in_bar.all() else 0
-    if first < 5 or len(in_bar) - first < LEAST_HEIGHT:
-        return None
-    if background[first - 5 : first].mean() >= 0.5 * np.median(background[first:]):
-        return None
-    return height - len(in_bar) + first
-
-
-LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
-
-
-def write_image(
-    path: str | os.PathLike, image: np.ndarray, *, pixel_size: float | None = None, bits: int = 8
-) -> Path:
-    """Write an image of grey levels or colours; the suffix chooses the format.
-
-    Parameters
-    ----------
-    path : path
-        ``.png`` (8 bits; 16 if grey), ``.jpg`` (8) or ``.tif`` (8, 16 or 32, the last as floating point).
-        Written whole or not at all.
-    image : (H, W) or (H, W, 3) float in [0, 1]
-    pixel_size : float, optional
-        Micrometres per pixel, stored so that Fiji and `read_image` find it.
-    bits : int
-        Bits per channel.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ImageError
-        If shape, values, suffix or bits do not fit, or the file cannot be written.
-    """
-    path, image = Path(path), np.asarray(image)
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
-        raise ImageError(f"{path}: image must have shape (H, W) or (H, W, 3), got {image.shape}")
-    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-        raise ImageError(f"{path}: image must lie in [0, 1] without NaN")
-    suffix = path.suffix.lower()
-    allowed = {".png": (8, 16) if image.ndim == 2 else (8,), ".jpg": (8,), ".jpeg": (8,)}
-    allowed |= {".tif": (8, 16, 32), ".tiff": (8, 16, 32)}
-    if bits not in allowed.get(suffix, ()):
-        raise ImageError(f"{path}: write .png, .jpg or .tif with {allowed.get(suffix, 8)} bits, got {bits}")
-    if bits == 32:
-        return _write(path, image.astype(np.float32), pixel_size)
-    levels = np.rint(image.astype(np.float64) * (2**bits - 1))
-    return _write(path, levels.astype(np.uint8 if bits == 8 else np.uint16), pixel_size)
-
-
-def write_mask(path: str | os.PathLike, mask: np.ndarray) -> Path:
-    """Write a mask as an 8-bit image, 255 where True; the suffix has to be ``.png`` or ``.tif``.
-
-    Raises
-    ------
-    ImageError
-        If `mask` is not (H, W) bool, or the file cannot be written.
-    """
-    path, mask = Path(path), np.asarray(mask)
-    if mask.ndim != 2 or mask.dtype != bool:
-        raise ImageError(f"{path}: mask must be bool of shape (H, W), got {mask.dtype} {mask.shape}")
-    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
-        raise ImageError(f"{path}: a mask needs .png or .tif, {path.suffix or 'no suffix'} would blur it")
-    return _write(path, mask.astype(np.uint8) * 255, None)
-
-
-def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: float | None = None) -> Path:
-    """Write a label image as TIFF that Fiji opens: 16-bit, or 32-bit integers above 65535 labels.
-
-    Parameters
-    ----------
-    path : path
-        Has to end in ``.tif`` or ``.tiff``.
-    labels : (H, W) int
-        0 on boundaries, grains 1..n.
-    pixel_size : float, optional
-        Micrometres per pixel.
-
-    Raises
-    ------
-    ImageError
-        If `labels` are no labels, or the file cannot be written.
-    """
-    path, labels = Path(path), np.asarray(labels)
-    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ImageError(
-            f"{path}: labels must be whole numbers >= 0 of shape (H, W), got {labels.dtype} {labels.shape}"
-        )
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ImageError(f"{path}: labels need .tif, other formats cannot hold them")
-    return _write(path, labels.astype(np.uint16 if labels.max() <= 65535 else np.int32), pixel_size)
-
-
-def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float | None = None) -> Path:
-    """Write grey maps of one size as the frames of one TIFF of float32, which Fiji opens as a stack.
-
-    Parameters
-    ----------
-    path : path
-        Has to end in ``.tif`` or ``.tiff``.
-    stack : (N, H, W) float in [0, 1]
-    pixel_size : float, optional
-        Micrometres per pixel.
-
-    Raises
-    ------
-    ImageError
-        If shape, values or suffix do not fit, or the file cannot be written.
-    """
-    path, stack = Path(path), np.asarray(stack)
-    if stack.ndim != 3 or stack.size == 0:
-        raise ImageError(f"{path}: stack must have shape (N, H, W), got {stack.shape}")
-    if not (np.isfinite(stack).all() and stack.min() >= 0 and stack.max() <= 1):
-        raise ImageError(f"{path}: stack must lie in [0, 1] without NaN")
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ImageError(f"{path}: a stack needs .tif, other formats hold one image")
-    return _write(path, stack.astype(np.float32), pixel_size, frames=True)
-
-
 def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: bool = False) -> Path:
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
+    _check_pixel_size(pixel_size, path)
     if pixel_size and path.suffix.lower() == ".png" and pixel_size < LEAST_PNG_PIXEL:
         raise ImageError(
             f"{path}: PNG holds no pixel size below {LEAST_PNG_PIXEL:.3g} um, got {pixel_size}; write .tif"
         )
     try:
         with atomic(path) as partial:
-            if path.suffix.lower() in (".tif", ".tiff"):
+            if path.suffix.lower() in TIFF:
                 _write_tiff(partial, stored, pixel_size, frames)
             else:
                 options = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
