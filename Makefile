@@ -5,7 +5,7 @@
 #   COURSE=folder                where assignments go; make clean empties the default, _build/assignments
 #   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
 #   JOBS=2                       test processes at once, each on one thread; a file's tests stay in one
-#   TAG=v0.1.0                   what notebooks and links are pinned to (make release); main after a release
+#   TAG=v0.2.0                   what notebooks and links are pinned to (make release); main after a release
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
@@ -100,7 +100,7 @@ notebooks: $(READY)  ## after editing a chapter: write its notebook and the READ
 	$(BIN)/python tools/export_notebooks.py
 	$(BIN)/python tools/update_readme.py
 
-release: $(READY)  ## pin notebooks, badges and links to a tag: make release TAG=v0.1.0
+release: $(READY)  ## pin notebooks, badges and links to a tag: make release TAG=v0.2.0
 	$(BIN)/python tools/pin_release.py "$(TAG)"
 
 clean:  ## remove what was built, but not the installation

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from microlab.render.tem import CONCEPTS, TEMConfig, TEMPair, tem_pairs, weak_boundaries
+from microlab.render.tem import CONCEPTS, TEMConfig, TEMPicture, tem_pictures, weak_boundaries
 
 
-def describe(pair: TEMPair) -> tuple[float, ...]:
-    weak = weak_boundaries(pair).sum() / max(pair.target.sum(), 1)
-    return (len(pair.brightness), pair.target.mean(), weak, pair.contours.mean(), pair.overlapped.mean())
+def describe(pair: TEMPicture) -> tuple[float, ...]:
+    weak = weak_boundaries(pair).sum() / max(pair.boundary.sum(), 1)
+    return (len(pair.brightness), pair.boundary.mean(), weak, pair.contours.mean(), pair.overlapped.mean())
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
 
     start = time.perf_counter()
-    pairs = tem_pairs(options.pictures, options.seed, jobs=options.jobs)
+    pairs = tem_pictures(options.pictures, options.seed, jobs=options.jobs)
     likeness = np.array([describe(pair) for pair in pairs])
     seconds = time.perf_counter() - start
     print(f"{options.pictures} pictures, {options.jobs} processes: {seconds:.0f} s wall clock")
@@ -45,7 +45,7 @@ def main() -> None:
     for off in (None, *CONCEPTS):
         config = TEMConfig() if off is None else replace(TEMConfig(), **{off: False})
         start = time.process_time()
-        for _ in tem_pairs(options.repeats, options.seed, config):
+        for _ in tem_pictures(options.repeats, options.seed, config):
             pass
         cost = (time.process_time() - start) / options.repeats
         name = "all concepts" if off is None else f"without {off}"

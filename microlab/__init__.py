@@ -15,7 +15,7 @@ notation.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _CALLS = {
     "read_image": "data.images:read_image",

@@ -30,9 +30,11 @@ DROPPED = {"bibliography", "tableofcontents"}
 BOOTSTRAP = """\
 # On Colab, install the library first; where it is installed already this does nothing.
 import importlib.util
+import sys
 
-if importlib.util.find_spec("microlab") is None:
-    %pip install -q "{install}"
+if not (importlib.util.find_spec("microlab") and importlib.util.find_spec("microlab.book")):
+    %pip install -q --upgrade "{install}"
+    sys.modules.pop("microlab", None)  # a version before 0.2.0
 """
 
 

@@ -1,7 +1,7 @@
 """Pin notebooks, badges and links to a release, or let them follow a branch again.
 
-    python tools/pin_release.py v0.1.0      (`make release TAG=v0.1.0`; after the tag: TAG=main)
-    python tools/pin_release.py --check v0.1.0
+    python tools/pin_release.py v0.2.0      (`make release TAG=v0.2.0`; after the tag: TAG=main)
+    python tools/pin_release.py --check v0.2.0
 
 Writes the tag as the branch of `_config.yml`, and all that follows from it: the first cell of each notebook
 installs this tag, Colab and Binder open it. ``--check`` writes nothing and fails where something differs.

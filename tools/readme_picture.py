@@ -2,8 +2,8 @@
 
 python tools/readme_picture.py
 
-Nothing in it is drawn by hand: the structure is simulated, photographed by the virtual microscope, and
-segmented by the shipped weights. Real micrographs stay out of the repository.
+Nothing in it is drawn by hand: the structure is simulated, rendered by the virtual microscope, and segmented
+by the shipped weights. Real micrographs stay out of the repository.
 """
 
 from __future__ import annotations

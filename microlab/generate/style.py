@@ -143,15 +143,12 @@ def learn_style(
         model,
         _unpaired_crops(domains, config),
         lambda network, batch: network(*batch),
-        FitConfig(
-            steps=config.steps,
-            lr=config.lr,
+        FitConfig.of(
+            config,
             schedule="late",
             betas=(0.5, 0.999),
-            ema=config.ema,
             log_every=math.gcd(50, sample_every),
             checkpoint_every=250,
-            seed=config.seed,
         ),
         folder=folder,
         progress=progress,

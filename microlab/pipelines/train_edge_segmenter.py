@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from microlab.data import weights
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.labels import components
-from microlab.render.tem import TEMConfig, tem_pair
+from microlab.render.tem import TEMConfig, tem_picture
 from microlab.segment.edge_segmenter import TEMRoute, channels_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import first_guess
@@ -70,7 +70,7 @@ def edge_pairs(
     Parameters
     ----------
     n, seed, concepts, jobs
-        As `microlab.render.tem.tem_pairs`.
+        As `microlab.render.tem.tem_pictures`.
     inputs : tuple of str
         As `microlab.segment.edge_segmenter.channels_of`.
     progress : bool
@@ -216,5 +216,5 @@ def timed_training(recipe: TEMRecipe, folder: str | Path, **options: Any) -> tup
 
 
 def _edge_pair(seed: np.random.SeedSequence, concepts: TEMConfig, inputs: tuple[str, ...]) -> Pair:
-    picture = tem_pair(seed, concepts)
-    return channels_of(picture.image, inputs), picture.target
+    picture = tem_picture(seed, concepts)
+    return channels_of(picture.image, inputs), picture.boundary

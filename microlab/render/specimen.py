@@ -63,15 +63,7 @@ def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> Bounda
     if grain_map.min() == grain_map.max():
         raise ValueError("grain_map holds a single grain: there is no boundary to render")
     height, width = grain_map.shape
-    ids = grain_map.astype(np.int64)
-    other = np.full(ids.shape, -1, np.int64)  # on pixels beside a boundary: the grain across it
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        neighbour = np.roll(ids, step, axis)
-        if not periodic:  # nothing lies beyond the frame
-            edge = [slice(None), slice(None)]
-            edge[axis] = 0 if step == 1 else -1
-            neighbour[tuple(edge)] = ids[tuple(edge)]
-        other = np.where((neighbour != ids) & (other < 0), neighbour, other)
+    ids, other = grain_map.astype(np.int64), grain_across(grain_map, periodic=periodic)
     # Of a periodic map half a period more on each side is enough to see the nearest image of everything.
     margin = (height // 2, width // 2) if periodic else (0, 0)
     ids, other = (np.pad(part, [(m, m) for m in margin], mode="wrap") for part in (ids, other))
@@ -80,6 +72,20 @@ def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> Bounda
     inner = np.s_[margin[0] : margin[0] + height, margin[1] : margin[1] + width]
     facet = np.unique(pair[tuple(nearest)][inner], return_inverse=True)[1].reshape(height, width)
     return BoundaryGeometry((distance[inner] + 0.5).astype(np.float32), facet.astype(np.int32))
+
+
+def grain_across(grain_map: np.ndarray, *, periodic: bool) -> np.ndarray:
+    """On each pixel beside a boundary the grain across it, -1 elsewhere, (H, W) int64."""
+    ids = np.asarray(grain_map, np.int64)
+    across = np.full(ids.shape, -1, np.int64)
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        other = np.roll(ids, step, axis)
+        if not periodic:  # nothing lies beyond the frame
+            edge = [slice(None), slice(None)]
+            edge[axis] = 0 if step == 1 else -1
+            other[tuple(edge)] = ids[tuple(edge)]
+        across = np.where((across < 0) & (other != ids), other, across)
+    return across
 
 
 def smooth_noise(shape: tuple[int, int], correlation_length: float, seed: Seed) -> np.ndarray:

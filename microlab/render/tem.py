@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from joblib import Parallel, delayed
 
+from microlab.data.parallel import imap
 from microlab.measure.labels import neighbour_pairs
 from microlab.render import tem_foil, tem_grains
 
@@ -94,19 +94,19 @@ class TEMConfig:
 
 
 @dataclass(frozen=True)
-class TEMPair:
+class TEMPicture:
     """One synthetic picture with everything that is known about it.
 
     Attributes
     ----------
     image : (H, W) float32 in [0, 1]
-    target : (H, W) bool
+    boundary : (H, W) bool
         True on grain boundaries.
     clean : (H, W) float32
         The image before blur and noise; may exceed 1.
-    grains : (H, W) int32
-        Ids 0..n-1. Grains are convex. Of some the frame leaves a corner no wider than the target's line:
-        count the grains that a method could find as components of ``~target``.
+    labels : (H, W) int32
+        Ids 0..n-1. Grains are convex. Of some the frame leaves a corner no wider than the boundary's line:
+        count the grains that a method could find as components of ``~boundary``.
     brightness : (n,) float64
         Of each grain, before contours, shading and overlap.
     beam : (n, 3) float64
@@ -120,9 +120,9 @@ class TEMPair:
     """
 
     image: np.ndarray
-    target: np.ndarray
+    boundary: np.ndarray
     clean: np.ndarray
-    grains: np.ndarray
+    labels: np.ndarray
     brightness: np.ndarray
     beam: np.ndarray
     strength: np.ndarray
@@ -130,32 +130,32 @@ class TEMPair:
     overlapped: np.ndarray
 
 
-def tem_pair(seed: Seed, config: TEMConfig = TEMConfig()) -> TEMPair:
+def tem_picture(seed: Seed, config: TEMConfig = TEMConfig()) -> TEMPicture:
     """Draw one picture and its boundaries.
 
     Parameters
     ----------
     seed : int, numpy.random.Generator or numpy.random.SeedSequence
-        The same seed gives the same pair, whatever was drawn before. Pair k of :func:`tem_pairs` is that of
-        ``numpy.random.SeedSequence(seed).spawn(n)[k]``.
+        The same seed gives the same picture, whatever was drawn before. Picture k of :func:`tem_pictures` is
+        that of ``numpy.random.SeedSequence(seed).spawn(n)[k]``.
     config : TEMConfig
 
     Returns
     -------
-    TEMPair
+    TEMPicture
     """
-    return _pair(_sequence(seed), config)
+    return _draw(_sequence(seed), config)
 
 
-def tem_pairs(
+def tem_pictures(
     n: int, seed: int | np.random.Generator = 0, config: TEMConfig = TEMConfig(), jobs: int = 1
-) -> Iterator[TEMPair]:
-    """Draw many pairs, in order. The first ones do not depend on `n`, nor any on `jobs`.
+) -> Iterator[TEMPicture]:
+    """Draw many pictures, in order. The first ones do not depend on `n`, nor any on `jobs`.
 
     Parameters
     ----------
     n : int
-        Number of pairs, at least 1; the paper has 3000.
+        Number of pictures, at least 1; the paper has 3000.
     seed : int or numpy.random.Generator
     config : TEMConfig
     jobs : int
@@ -163,7 +163,7 @@ def tem_pairs(
 
     Yields
     ------
-    TEMPair
+    TEMPicture
 
     Raises
     ------
@@ -173,29 +173,27 @@ def tem_pairs(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     sequences = _sequence(seed).spawn(n)
-    if jobs == 1:
-        return (_pair(sequence, config) for sequence in sequences)
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(_pair)(s, config) for s in sequences)
+    return imap(_draw, [(sequence, config) for sequence in sequences], jobs)
 
 
-def weak_boundaries(pair: TEMPair, threshold: float = WEAK_CONTRAST) -> np.ndarray:
-    """Boundary pixels of less contrast than `threshold`, (H, W) bool; the rest of the target is strong."""
-    return pair.target & (pair.strength < threshold)
+def weak_boundaries(picture: TEMPicture, threshold: float = WEAK_CONTRAST) -> np.ndarray:
+    """Boundary pixels of less contrast than `threshold`, (H, W) bool; the rest is strong."""
+    return picture.boundary & (picture.strength < threshold)
 
 
-def _pair(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPair:
+def _draw(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPicture:
     """The chain. Every step draws from its own stream, whichever steps before it were switched on."""
     c = config
     rng = _stream(sequence, "packing")
-    grains = tem_grains.tessellation(
+    labels = tem_grains.tessellation(
         c.shape,
         area=_even_in_logarithm(c.grain_area, rng),
         cv=rng.uniform(*c.radius_cv),
         packing=c.packing,
         rng=rng,
     )
-    n, near = int(grains.max()) + 1, tem_grains.facets(grains)
-    target = tem_grains.boundary_target(grains, near.distance, width=c.line_width, drawn=c.target)
+    n, near = int(labels.max()) + 1, tem_grains.facets(labels)
+    boundary = tem_grains.boundary_target(labels, near.distance, width=c.line_width, drawn=c.target)
 
     beam = tem_grains.random_directions(n, _stream(sequence, "orientation"))
     brightness = tem_grains.orientation_brightness(beam) if c.orientation else np.full(n, c.plain)
@@ -204,19 +202,19 @@ def _pair(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPair:
         rng = _stream(sequence, "similar")
         brightness, lines = tem_grains.similar_neighbours(
             brightness,
-            neighbour_pairs(grains)[0],
+            neighbour_pairs(labels)[0],
             share=rng.uniform(*c.similar_share),
             difference=c.similar_difference,
             line=c.faint_line,
             rng=rng,
         )
-    clean = brightness[grains] + tem_grains.faint_lines(lines, grains, near)
+    clean = brightness[labels] + tem_grains.faint_lines(lines, labels, near)
 
     contours = np.zeros(c.shape, bool)
     if c.bending and c.contours:
         rng = _stream(sequence, "contours")
         factor = tem_foil.bend_contours(
-            grains,
+            labels,
             depth=rng.uniform(*c.contour_depth),
             bending=rng.uniform(*c.bend),
             length=rng.uniform(*c.bend_length),
@@ -237,7 +235,7 @@ def _pair(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPair:
     overlapped = np.zeros(c.shape, bool)
     if c.overlap:
         rng = _stream(sequence, "inclined")
-        ramp = tem_foil.inclined_boundaries(brightness, grains, near, width=rng.uniform(*c.ramp), rng=rng)
+        ramp = tem_foil.inclined_boundaries(brightness, labels, near, width=rng.uniform(*c.ramp), rng=rng)
         rng = _stream(sequence, "second layer")
         cells = tem_grains.tessellation(
             c.shape,
@@ -267,8 +265,8 @@ def _pair(sequence: np.random.SeedSequence, config: TEMConfig) -> TEMPair:
             correlation=rng.uniform(*c.noise_correlation),
             rng=rng,
         )
-    strength = np.abs(brightness[grains] - brightness[near.neighbour]).astype(np.float32)
-    return TEMPair(image, target, clean, grains, brightness, beam, strength, contours, overlapped)
+    strength = np.abs(brightness[labels] - brightness[near.neighbour]).astype(np.float32)
+    return TEMPicture(image, boundary, clean, labels, brightness, beam, strength, contours, overlapped)
 
 
 def _even_in_logarithm(bounds: Range, rng: np.random.Generator) -> float:

@@ -23,7 +23,7 @@ from microlab.render.tem_grains import Facets, facets, orientation_brightness
 
 
 def bend_contours(
-    grains: np.ndarray,
+    labels: np.ndarray,
     *,
     depth: float,
     bending: float,
@@ -38,7 +38,7 @@ def bend_contours(
 
     Parameters
     ----------
-    grains : (H, W) int
+    labels : (H, W) int
     depth : float in [0, 1]
         Share of the brightness lost at most.
     bending : float
@@ -53,12 +53,12 @@ def bend_contours(
     (H, W) float32 in [1 - depth, 1]
         Factor on the brightness, exactly 1 where no contour is (further than 4 half-widths).
     """
-    n = int(grains.max()) + 1
+    n = int(labels.max()) + 1
     azimuth = rng.uniform(0, 2 * np.pi, n)
     # Three times the bending: most grains never reach their Bragg condition, as in the strip.
     offset = 3 * bending * rng.standard_normal(n)
-    tilt_y, tilt_x = (bending * smooth_field(grains.shape, length, rng) for _ in range(2))
-    p = np.sin(azimuth)[grains] * tilt_y + np.cos(azimuth)[grains] * tilt_x - offset[grains]
+    tilt_y, tilt_x = (bending * smooth_field(labels.shape, length, rng) for _ in range(2))
+    p = np.sin(azimuth)[labels] * tilt_y + np.cos(azimuth)[labels] * tilt_x - offset[labels]
     end = np.clip(4 - np.abs(p), 0, 1)  # the tails, under 10 % of the beam, are cut off smoothly
     return (1 - depth * diffracted(p, thickness) * end).astype(np.float32)
 
@@ -96,14 +96,14 @@ def thickness_shading(
 
 
 def inclined_boundaries(
-    brightness: np.ndarray, grains: np.ndarray, near: Facets, *, width: float, rng: np.random.Generator
+    brightness: np.ndarray, labels: np.ndarray, near: Facets, *, width: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Concept 6, first half: a boundary that crosses the foil at a slant is a ramp from grain to grain.
 
     Parameters
     ----------
     brightness : (n,) float
-    grains : (H, W) int
+    labels : (H, W) int
     near : Facets
     width : float
         Largest width of a ramp on each side of the boundary. Each facet has its own; small ones are common.
@@ -115,9 +115,9 @@ def inclined_boundaries(
     """
     n = len(brightness)
     widths = np.triu(width * rng.random((n, n)) ** 3, 1)
-    reach = np.maximum((widths + widths.T)[grains, near.neighbour], 1e-6)
+    reach = np.maximum((widths + widths.T)[labels, near.neighbour], 1e-6)
     mix = 0.5 * np.clip(1 - (near.distance - 0.5) / reach, 0, 1)
-    return (1 + mix * (brightness[near.neighbour] / brightness[grains] - 1)).astype(np.float32)
+    return (1 + mix * (brightness[near.neighbour] / brightness[labels] - 1)).astype(np.float32)
 
 
 def second_layer(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from microlab.render.specimen import grain_across
 from microlab.simulate.power import pack_circles, power_diagram, radii_of
 from microlab.simulate.voronoi import random_seeds
 
@@ -52,26 +53,20 @@ class Facets:
     neighbour: np.ndarray
 
 
-def facets(grains: np.ndarray) -> Facets:
+def facets(labels: np.ndarray) -> Facets:
     """Distance to the nearest boundary and the grain across it, in a map that does not wrap around.
 
     Parameters
     ----------
-    grains : (H, W) int
+    labels : (H, W) int
         Ids from 0. A map of a single grain has distance inf, and the grain itself as neighbour.
     """
-    across = np.full(grains.shape, -1, np.int32)  # on pixels that touch another grain: which one
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        other = np.roll(grains, step, axis)
-        edge = [slice(None), slice(None)]
-        edge[axis] = 0 if step == 1 else -1
-        other[tuple(edge)] = grains[tuple(edge)]  # nothing lies beyond the frame
-        across = np.where((across < 0) & (other != grains), other, across)
+    across = grain_across(labels, periodic=False)
     if (across < 0).all():
-        return Facets(np.full(grains.shape, np.inf, np.float32), grains.astype(np.int32))
+        return Facets(np.full(labels.shape, np.inf, np.float32), labels.astype(np.int32))
     distance, (y, x) = ndimage.distance_transform_edt(across < 0, return_indices=True)
     # Near a junction the nearest touching pixel may lie across the boundary already.
-    neighbour = np.where(grains[y, x] == grains, across[y, x], grains[y, x])
+    neighbour = np.where(labels[y, x] == labels, across[y, x], labels[y, x])
     return Facets((distance + 0.5).astype(np.float32), neighbour.astype(np.int32))
 
 
@@ -112,12 +107,12 @@ def tessellation(
     return (np.cumsum(seen) - 1)[cells].astype(np.int32)
 
 
-def boundary_target(grains: np.ndarray, distance: np.ndarray, *, width: float, drawn: bool) -> np.ndarray:
+def boundary_target(labels: np.ndarray, distance: np.ndarray, *, width: float, drawn: bool) -> np.ndarray:
     """Concept 2: what is wanted is the boundary, a thin closed line between grains.
 
     Parameters
     ----------
-    grains : (H, W) int
+    labels : (H, W) int
     distance : (H, W) float
         From :func:`facets`.
     width : float
@@ -132,9 +127,9 @@ def boundary_target(grains: np.ndarray, distance: np.ndarray, *, width: float, d
     """
     if drawn:
         return distance <= width / 2
-    edge = np.zeros(grains.shape, bool)
-    edge[:-1] |= grains[:-1] != grains[1:]
-    edge[:, :-1] |= grains[:, :-1] != grains[:, 1:]
+    edge = np.zeros(labels.shape, bool)
+    edge[:-1] |= labels[:-1] != labels[1:]
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     return edge
 
 
@@ -207,17 +202,17 @@ def similar_neighbours(
     return brightness, lines
 
 
-def faint_lines(lines: np.ndarray, grains: np.ndarray, near: Facets) -> np.ndarray:
+def faint_lines(lines: np.ndarray, labels: np.ndarray, near: Facets) -> np.ndarray:
     """Brightness of the lines of :func:`similar_neighbours`, to be added to the picture, (H, W) float.
 
     Parameters
     ----------
     lines : (n, n) float
-    grains : (H, W) int
+    labels : (H, W) int
     near : Facets
     """
     profile = np.exp(-(near.distance**2) / (2 * LINE_WIDTH**2))
-    return lines[grains, near.neighbour] * profile
+    return lines[labels, near.neighbour] * profile
 
 
 def random_directions(n: int, rng: np.random.Generator) -> np.ndarray:

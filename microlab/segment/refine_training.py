@@ -48,17 +48,12 @@ class FirstConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def fit(self) -> FitConfig:
-        """The part of the settings that the training loop reads."""
-        names = ("steps", "lr", "warmup", "ema", "precision", "checkpoint_every", "seed")
-        return FitConfig(clip=1.0, **{name: getattr(self, name) for name in names})
-
 
 @dataclass(frozen=True)
 class SecondConfig(FirstConfig):
     """Settings of :func:`train_second`."""
 
-    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the damage, each as likely as any other
+    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the damage, drawn uniformly
     damage: Damage = field(default_factory=Damage)
     soften: float = 1.0  # px, largest blur of a damaged map: a network's maps are not black and white
     guessed: float = 0.5  # share of samples that start from a guess of Net1, if there are any
@@ -124,7 +119,11 @@ def train_first(
         return _stacked(samples)
 
     history = fit(
-        network, batches, lambda net, batch: boundary_loss(net(batch[0]), batch[1]), config.fit(), **options
+        network,
+        batches,
+        lambda net, batch: boundary_loss(net(batch[0]), batch[1]),
+        FitConfig.of(config, clip=1.0),
+        **options,
     )
     return network, history
 
@@ -169,7 +168,7 @@ def train_second(
         network,
         batches,
         lambda net, batch: mending_loss(net, *batch, config.applications),
-        config.fit(),
+        FitConfig.of(config, clip=1.0),
         **options,
     )
     return network, history
@@ -273,7 +272,7 @@ def train_bernoulli(
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return bernoulli_loss(network, kept, batch[1], batch[0])
 
-    return model, fit(model, batches, loss, config.fit(), **options)
+    return model, fit(model, batches, loss, FitConfig.of(config, clip=1.0), **options)
 
 
 def _checked(pairs: Sequence[Pair], crop: int) -> list[Pair]:

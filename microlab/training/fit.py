@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,12 @@ class FitConfig:
             raise InputError(f"plateau_factor must lie in (0, 1), got {self.plateau_factor}")
         if self.warmup < 0 or self.weight_decay < 0 or self.workers < 0:
             raise InputError("warmup, weight_decay and workers must not be negative")
+
+    @classmethod
+    def of(cls, settings: Any, **others: Any) -> FitConfig:
+        """Settings from the fields of the same names of another dataclass; `others` take precedence."""
+        names = {f.name for f in fields(cls)} & {f.name for f in fields(settings)}
+        return cls(**({name: getattr(settings, name) for name in names} | others))
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0, before any reduction on a plateau."""

@@ -29,7 +29,7 @@ from microlab.data.files import atomic
 from microlab.measure.scores import trivial_prediction
 from microlab.pipelines import train_edge_segmenter
 from microlab.pipelines.train_edge_segmenter import TEMRecipe
-from microlab.render.tem import tem_pairs
+from microlab.render.tem import tem_pictures
 from microlab.segment.edge_segmenter import TEMRoute, grains_of
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies import common
@@ -280,7 +280,7 @@ def ship(study: TEMStudy, folder: Path) -> None:
     The choice between the seeds is made on pictures that nothing was trained on and no table holds,
     so that the scores on the card are not flattered by it.
     """
-    choice = list(tem_pairs(study.stressed, study.recipe.seed + 2 * 10**6))
+    choice = list(tem_pictures(study.stressed, study.recipe.seed + 2 * 10**6))
     errors = {}
     for seed in study.seeds:
         route = route_of(study, folder, seed)

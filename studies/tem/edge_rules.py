@@ -14,7 +14,7 @@ import pandas as pd
 
 from microlab.measure.boundary import boundary_f1
 from microlab.measure.instance import adapted_rand_error, grain_count_error
-from microlab.render.tem import TEMConfig, TEMPair, tem_pairs
+from microlab.render.tem import TEMConfig, TEMPicture, tem_pictures
 from microlab.segment.edges import DETECTORS, EdgeConfig, agreement, edge_probability, fused_edges
 from microlab.segment.instances import watershed_grains
 
@@ -41,14 +41,14 @@ CONFIGS = {
 }
 
 
-def scores(pair: TEMPair, config: EdgeConfig, width: float) -> dict[str, float]:
+def scores(pair: TEMPicture, config: EdgeConfig, width: float) -> dict[str, float]:
     """Scores of one picture. Grains are judged without the pixels of the drawn boundary."""
     edges = fused_edges(pair.image, config)
     grains = watershed_grains(edge_probability(edges, width))
-    truth = np.where(pair.target, 0, pair.grains + 1)
-    row = {name: boundary_f1(pair.target, edge > 0, 2) for name, edge in zip(DETECTORS, edges)}
+    truth = np.where(pair.boundary, 0, pair.labels + 1)
+    row = {name: boundary_f1(pair.boundary, edge > 0, 2) for name, edge in zip(DETECTORS, edges)}
     return row | {
-        "two agree": boundary_f1(pair.target, agreement(edges) >= 2, 2),
+        "two agree": boundary_f1(pair.boundary, agreement(edges) >= 2, 2),
         "Rand error": adapted_rand_error(truth, grains),
         "count error": grain_count_error(truth, grains, min_area=30),
     }
@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     for variance in options.variance:
         concepts = TEMConfig(noise_variance=(variance, variance))
-        pairs = list(tem_pairs(options.pictures, options.seed, concepts))
+        pairs = list(tem_pictures(options.pictures, options.seed, concepts))
         rows = {
             name: pd.DataFrame([scores(pair, config, options.width) for pair in pairs]).mean()
             for name, config in CONFIGS.items()

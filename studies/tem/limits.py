@@ -27,7 +27,7 @@ from microlab.book.experiments.weak_boundaries import (
 from microlab.data.parallel import imap_unordered
 from microlab.measure.boundary import distance_to
 from microlab.measure.scores import trivial_prediction
-from microlab.render.tem import TEMConfig, TEMPair
+from microlab.render.tem import TEMConfig, TEMPicture
 from microlab.render.tem_grains import facets
 from microlab.segment.classical import BASELINES
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
@@ -63,7 +63,7 @@ def classical_answers(image: np.ndarray) -> dict[str, Answer]:
     return answers
 
 
-def without_training(pictures: Sequence[TEMPair], jobs: int = 1) -> pd.DataFrame:
+def without_training(pictures: Sequence[TEMPicture], jobs: int = 1) -> pd.DataFrame:
     """Mean scores of the methods without training and of the trivial baseline, a row for each."""
     found = list(imap_unordered(_classical_scores, [(pair,) for pair in pictures], jobs))
     return pd.concat(found).groupby(level=0, sort=False).mean()
@@ -154,7 +154,7 @@ def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand erro
     return float(result.statistic), float(result.pvalue)
 
 
-def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPair]) -> pd.DataFrame:
+def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPicture]) -> pd.DataFrame:
     """How plainly every facet shows, and how much of it the route finds.
 
     Returns
@@ -167,9 +167,9 @@ def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPair]) -> pd.Dat
     for pair in pictures:
         boundary, _ = grains_of(run_maps(route, pair.image)[1].result, route.card)
         distance = distance_to(skeletonize(boundary))
-        table, near = visibility(pair), facets(pair.grains)
-        low, high = np.minimum(pair.grains, near.neighbour), np.maximum(pair.grains, near.neighbour)
-        here = [pair.target & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])]
+        table, near = visibility(pair), facets(pair.labels)
+        low, high = np.minimum(pair.labels, near.neighbour), np.maximum(pair.labels, near.neighbour)
+        here = [pair.boundary & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])]
         tables.append(table.assign(recall=[float((distance[mask] <= TOLERANCE).mean()) for mask in here]))
     return pd.concat(tables, ignore_index=True)
 
@@ -216,7 +216,7 @@ def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.Data
     return found.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
 
 
-def _classical_scores(pair: TEMPair) -> pd.DataFrame:
+def _classical_scores(pair: TEMPicture) -> pd.DataFrame:
     answers = {**classical_answers(pair.image), NOTHING: trivial_prediction(pair.image.shape)}
     return pd.DataFrame({name: score_answer(pair, *answer) for name, answer in answers.items()}).T
 
@@ -258,7 +258,7 @@ def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
 
 def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
     pictures, rows = held_out_pictures(study, study.stressed, easier()[name]), []
-    background = float(np.mean([1 - pair.target.mean() for pair in pictures]))
+    background = float(np.mean([1 - pair.boundary.mean() for pair in pictures]))
     for mender in ("Net2", "one more Net1"):
         for seed in study.seeds:
             route = route_of(study, folder, seed, mender)

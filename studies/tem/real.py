@@ -25,7 +25,7 @@ from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
-from microlab.render.tem import TEMConfig, tem_pair
+from microlab.render.tem import TEMConfig, tem_picture
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
 from microlab.segment.refine import NotConverged
 from microlab.segment.refine_training import FirstConfig, SecondConfig
@@ -161,9 +161,9 @@ def route_answer(sample: Micrograph, route: TEMRoute, zoom: float | None = None)
 def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
     """Synthetic tiles in place of the membrane set, for machines that do not have it; virtual."""
     concepts = replace(TEMConfig(), shape=(192, 192))
-    pairs = [tem_pair(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
+    pairs = [tem_picture(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
     return [
-        Micrograph(pair.image, name=f"virtual_{k:02d}", boundary=pair.target, virtual=True)
+        Micrograph(pair.image, name=f"virtual_{k:02d}", boundary=pair.boundary, virtual=True)
         for k, pair in enumerate(pairs)
     ]
 

@@ -23,7 +23,7 @@ from microlab.generate.networks import Discriminator
 from microlab.segment.refine import RefineNet
 from microlab.segment.refine_training import Pair, SecondConfig, mending_batches, mending_loss
 from microlab.segment.unet import UNet
-from microlab.training.fit import History, fit
+from microlab.training.fit import FitConfig, History, fit
 
 
 class ConditionalGAN(nn.Module):
@@ -129,7 +129,7 @@ def train_gan(
         applications=config.applications,
         seed=config.seed + 1,
     )
-    history = fit(gan, batches, lambda model, batch: model(*batch), config.fit(), **options)
+    history = fit(gan, batches, lambda model, batch: model(*batch), FitConfig.of(config, clip=1.0), **options)
     return gan.mender.eval(), history
 
 

@@ -30,7 +30,7 @@ from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.data.weights import fill
 from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs, train_networks
-from microlab.render.tem import TEMConfig, TEMPair, tem_pairs
+from microlab.render.tem import TEMConfig, TEMPicture, tem_pictures
 from microlab.segment import bernoulli
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
 from microlab.segment.edges import DETECTORS
@@ -124,9 +124,9 @@ class TEMStudy:
 
 def held_out_pictures(
     study: TEMStudy, n: int | None = None, concepts: TEMConfig | None = None
-) -> list[TEMPair]:
+) -> list[TEMPicture]:
     """Pictures that no training has seen: their seed is far from the recipe's."""
-    return list(tem_pairs(n or study.test, study.recipe.seed + 10**6, concepts or TEMConfig()))
+    return list(tem_pictures(n or study.test, study.recipe.seed + 10**6, concepts or TEMConfig()))
 
 
 def run(
@@ -328,7 +328,7 @@ def _scored(
     net1: EdgeNet,
     mender: torch.nn.Module,
     inputs: tuple[str, ...],
-    pictures: list[TEMPair],
+    pictures: list[TEMPicture],
     finishes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """Scores of Net1 and of what the mender makes of its maps, with each way to finish."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -25,9 +26,10 @@ import hashlib
 from pathlib import Path
 
 import microlab
-from microlab import examples, pipeline
+from microlab.pipelines import samples
+from microlab.segment import segmenter
 
-found = pipeline.segment_image(examples.virtual_sample().image, pipeline.load_network())
+found = segmenter.segment_image(samples.virtual_sample().image, segmenter.load_network())
 folder = Path(microlab.__file__).parent
 print(folder)
 print(hashlib.sha256(found.boundary.tobytes()).hexdigest())
@@ -129,7 +131,18 @@ def test_the_first_cell_installs_a_library_that_segments_and_then_does_nothing(r
     assert again == ""
 
 
+def test_a_version_before_the_rooms_is_replaced(tmp_path, monkeypatch):
+    """Version 0.1.0 had no `microlab.book`: the first cell must not take it for this one."""
+    (tmp_path / "microlab").mkdir()
+    (tmp_path / "microlab" / "__init__.py").write_text('__version__ = "0.1.0"\n')
+    cell = re.sub(r"^( *)%pip .*$", r"\1print('installs')", first_cell("00_start"), flags=re.M)
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", cell], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "installs\n"
+
+
 def test_every_notebook_begins_with_the_same_cell():
     cells = {first_cell(path.stem) for path in (ROOT / "tutorials").glob("[0-9]*.ipynb")}
     assert len(cells) == 1
-    assert f'%pip install -q "{addresses().install}"' in cells.pop()
+    assert f'%pip install -q --upgrade "{addresses().install}"' in cells.pop()

@@ -21,14 +21,14 @@ from microlab.book.experiments.weak_boundaries import (
 )
 from microlab.measure.boundary import boundary_scores
 from microlab.measure.scores import MIN_GRAIN_AREA, mask_grains, trivial_prediction
-from microlab.render.tem import TEMConfig, TEMPair, tem_pair
+from microlab.render.tem import TEMConfig, TEMPicture, tem_picture
 from microlab.render.tem_grains import facets
 
 WIDTH = 20  # px, of a band
 SHARES = [name for name in MEASURES if name.startswith(("precision", "recall"))]
 
 
-def bands(brightness: list[float], noise: list[float] | None = None, height: int = 40) -> TEMPair:
+def bands(brightness: list[float], noise: list[float] | None = None, height: int = 40) -> TEMPicture:
     """Vertical grains side by side; the boundary between bands k and k + 1 covers two columns."""
     grey = np.array(brightness)
     grains = np.tile(np.repeat(np.arange(len(grey), dtype=np.int32), WIDTH), (height, 1))
@@ -39,7 +39,7 @@ def bands(brightness: list[float], noise: list[float] | None = None, height: int
     strength = np.abs(grey[grains] - grey[near.neighbour]).astype(np.float32)
     empty = np.zeros(grains.shape, bool)
     beam = np.tile([0.0, 0.0, 1.0], (len(grey), 1))
-    return TEMPair(image, near.distance <= 1, clean, grains, grey, beam, strength, empty, empty)
+    return TEMPicture(image, near.distance <= 1, clean, grains, grey, beam, strength, empty, empty)
 
 
 WEAK_FIRST = [0.2, 0.25, 0.6, 0.65, 0.2]  # boundaries at 20, 40, 60, 80 px: weak, strong, weak, strong
@@ -51,20 +51,20 @@ def answer(boundary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def picture() -> TEMPair:
-    return tem_pair(3, TEMConfig(shape=(64, 96), grain_area=(300.0, 500.0)))
+def picture() -> TEMPicture:
+    return tem_picture(3, TEMConfig(shape=(64, 96), grain_area=(300.0, 500.0)))
 
 
 @pytest.fixture(scope="module")
 def rough(picture) -> np.ndarray:
     """The true boundary, two pixels aside, with holes and specks."""
     rng = np.random.default_rng(0)
-    moved = np.roll(picture.target, 2, axis=1)
+    moved = np.roll(picture.boundary, 2, axis=1)
     return (moved & (rng.random(moved.shape) < 0.9)) | (rng.random(moved.shape) < 0.01)
 
 
 def test_the_truth_itself_scores_one_and_errs_nowhere():
-    scores = score_answer(bands(WEAK_FIRST), *answer(bands(WEAK_FIRST).target))
+    scores = score_answer(bands(WEAK_FIRST), *answer(bands(WEAK_FIRST).boundary))
     assert tuple(scores) == MEASURES
     errors = ("adapted Rand error", "count error", "count bias")
     assert scores == {name: 0.0 if name in errors else 1.0 for name in MEASURES}
@@ -72,8 +72,8 @@ def test_the_truth_itself_scores_one_and_errs_nowhere():
 
 def test_no_boundary_has_the_accuracy_of_the_background_and_finds_nothing():
     pair = bands(WEAK_FIRST)
-    scores = score_answer(pair, *trivial_prediction(pair.target.shape))
-    assert scores["accuracy"] == pytest.approx(1 - pair.target.mean())
+    scores = score_answer(pair, *trivial_prediction(pair.boundary.shape))
+    assert scores["accuracy"] == pytest.approx(1 - pair.boundary.mean())
     assert scores["accuracy"] == pytest.approx(1 - 4 * 2 / (5 * WIDTH))  # four lines of two columns
     assert scores["boundary F1, 2 px"] == scores["recall, strong"] == scores["recall, weak"] == 0
     assert np.isnan([scores["precision, strong"], scores["precision, weak"]]).all()
@@ -85,7 +85,7 @@ def test_no_boundary_has_the_accuracy_of_the_background_and_finds_nothing():
 @pytest.mark.parametrize("dropped", [1, 2])
 def test_dropping_boundaries_of_a_kind_lowers_only_its_recall(kind, dropped):
     pair = bands(WEAK_FIRST)
-    boundary = pair.target.copy()
+    boundary = pair.boundary.copy()
     for place in PLACES[kind][:dropped]:
         boundary[:, place - 1 : place + 1] = False
     scores = by_strength(pair, boundary)
@@ -97,9 +97,9 @@ def test_dropping_boundaries_of_a_kind_lowers_only_its_recall(kind, dropped):
 
 def test_in_a_real_network_of_boundaries_only_the_recall_of_the_dropped_kind_falls(picture):
     weak = picture.strength < 0.1
-    assert 0.1 < weak[picture.target].mean() < 0.9
+    assert 0.1 < weak[picture.boundary].mean() < 0.9
     for kind, here in (("weak", weak), ("strong", ~weak)):
-        scores = by_strength(picture, picture.target & ~here)
+        scores = by_strength(picture, picture.boundary & ~here)
         other = {"weak": "strong", "strong": "weak"}[kind]
         # At junctions a thinned line ends a little earlier without the other ones, and the end of what is
         # left may find a line of the other kind within the tolerance.
@@ -111,7 +111,7 @@ def test_in_a_real_network_of_boundaries_only_the_recall_of_the_dropped_kind_fal
 @pytest.mark.parametrize(("kind", "column"), [("weak", 25), ("strong", 33)])
 def test_an_invented_line_lowers_only_the_precision_of_the_kind_it_is_nearest_to(kind, column):
     pair = bands(WEAK_FIRST)
-    boundary = pair.target.copy()
+    boundary = pair.boundary.copy()
     boundary[:, column : column + 2] = True
     scores = by_strength(pair, boundary)
     assert scores.pop(f"precision, {kind}") == pytest.approx(2 / 3)  # one line of three is invented
@@ -120,7 +120,7 @@ def test_an_invented_line_lowers_only_the_precision_of_the_kind_it_is_nearest_to
 
 @pytest.mark.parametrize(("threshold", "kind"), [(0.0, "strong"), (np.inf, "weak")])
 def test_boundaries_of_one_kind_score_as_the_boundary_metrics(picture, rough, threshold, kind):
-    expected = boundary_scores(picture.target, rough, TOLERANCE)
+    expected = boundary_scores(picture.boundary, rough, TOLERANCE)
     assert expected.precision < 1
     scores = by_strength(picture, rough, threshold=threshold)
     assert scores.pop(f"precision, {kind}") == pytest.approx(expected.precision)
@@ -131,32 +131,32 @@ def test_boundaries_of_one_kind_score_as_the_boundary_metrics(picture, rough, th
 def test_accuracy_rand_error_and_count_agree_with_independent_code(picture, rough):
     boundary, labels = answer(rough)
     scores = score_answer(picture, boundary, labels)
-    true_labels = ndimage.label(~picture.target)[0]
+    true_labels = ndimage.label(~picture.boundary)[0]
     areas = np.bincount(true_labels.ravel())
     true_labels[(areas < MIN_GRAIN_AREA)[true_labels]] = 0
     number = (areas[1:] >= MIN_GRAIN_AREA).sum()
     found = (np.bincount(labels.ravel())[1:] >= MIN_GRAIN_AREA).sum()
     assert number > 3
-    assert scores["accuracy"] == pytest.approx(accuracy_score(picture.target.ravel(), boundary.ravel()))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(picture.boundary.ravel(), boundary.ravel()))
     assert scores["adapted Rand error"] == pytest.approx(adapted_rand_error(true_labels, labels)[0])
     assert scores["count bias"] == pytest.approx((found - number) / number)
     assert scores["count error"] == pytest.approx(abs(found - number) / number)
-    assert scores["boundary F1, 2 px"] == boundary_scores(picture.target, boundary, TOLERANCE).f1
+    assert scores["boundary F1, 2 px"] == boundary_scores(picture.boundary, boundary, TOLERANCE).f1
 
 
 def test_many_answers_are_a_row_each_and_none_may_be_missing():
     pairs = [bands(WEAK_FIRST), bands([0.2, 0.7])]
-    table = score_answers(pairs, [trivial_prediction(pair.target.shape) for pair in pairs])
+    table = score_answers(pairs, [trivial_prediction(pair.boundary.shape) for pair in pairs])
     assert table["count bias"].tolist() == [-0.8, -0.5]
     with pytest.raises(ValueError):
-        score_answers(pairs, [trivial_prediction(pairs[0].target.shape)])
+        score_answers(pairs, [trivial_prediction(pairs[0].boundary.shape)])
 
 
 def test_a_picture_without_boundaries_gives_nan_quietly():
     pair = bands([0.5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores = score_answer(pair, *trivial_prediction(pair.target.shape))
+        scores = score_answer(pair, *trivial_prediction(pair.boundary.shape))
     assert scores["accuracy"] == 1
     assert np.isnan([scores[name] for name in SHARES]).all()
     assert visibility(pair).empty
@@ -164,7 +164,7 @@ def test_a_picture_without_boundaries_gives_nan_quietly():
 
 def test_another_size_is_refused_with_both_sizes():
     pair = bands([0.2, 0.7])
-    boundary, labels = trivial_prediction(pair.target.shape)
+    boundary, labels = trivial_prediction(pair.boundary.shape)
     for wrong in ((boundary[:-1], labels), (boundary, labels[:, :-1])):
         with pytest.raises(ValueError, match=r"size of the picture, \(40, 40\)"):
             score_answer(pair, *wrong)
@@ -179,7 +179,7 @@ def test_visibility_is_the_statistic_of_welch_s_test_on_both_sides():
     expected = stats.ttest_ind(left, right, equal_var=False).statistic
     assert table["visibility"][0] == pytest.approx(abs(expected), rel=1e-4)  # the picture is in float32
     assert table["contrast"][0] == pytest.approx(0.1)
-    assert table["pixels"][0] == pair.target.sum()
+    assert table["pixels"][0] == pair.boundary.sum()
 
 
 def test_boundaries_with_too_few_pixels_beside_them_are_left_out():
@@ -194,6 +194,6 @@ def test_visibility_counts_every_boundary_pixel_between_two_grains_once(picture)
     table = visibility(picture, least=1)
     assert len(table) == len(table[["first", "second"]].drop_duplicates())
     assert (table["first"] < table["second"]).all()
-    assert 0.9 * picture.target.sum() < table["pixels"].sum() <= picture.target.sum()
+    assert 0.9 * picture.boundary.sum() < table["pixels"].sum() <= picture.boundary.sum()
     louder = replace(picture, image=2 * picture.image + 0.5)  # offset and gain change nothing
     np.testing.assert_allclose(visibility(louder, least=1)["visibility"], table["visibility"], rtol=1e-3)

@@ -19,7 +19,7 @@ from microlab.pipelines.train_edge_segmenter import (
     timed_training,
     train_networks,
 )
-from microlab.render.tem import TEMConfig, tem_pairs
+from microlab.render.tem import TEMConfig, tem_pictures
 from microlab.segment import refine_training
 from microlab.segment.edge_segmenter import channels_of, load_route
 from microlab.segment.refine import EdgeNet, first_guess, refine
@@ -64,16 +64,16 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 def test_edge_pairs_are_the_synthetic_pictures_through_the_detectors(jobs):
     with joblib.parallel_config("threading"):
         found = edge_pairs(3, 7, SMALL, ("canny", "grey"), jobs=jobs)
-    drawn = list(tem_pairs(3, 7, SMALL))
+    drawn = list(tem_pictures(3, 7, SMALL))
     assert len({picture.image.tobytes() for picture in drawn}) == 3
     for (channels, target), picture in zip(found, drawn, strict=True):
         np.testing.assert_array_equal(channels, channels_of(picture.image, ("canny", "grey")))
-        np.testing.assert_array_equal(target, picture.target)
+        np.testing.assert_array_equal(target, picture.boundary)
 
 
 def test_the_grain_size_is_the_mean_linear_intercept_of_the_true_grains():
     config = replace(SMALL, shape=(96, 96))
-    expected = np.mean([mean_intercept(picture.grains) for picture in tem_pairs(4, 0, config)])
+    expected = np.mean([mean_intercept(picture.labels) for picture in tem_pictures(4, 0, config)])
     found = grain_size(edge_pairs(4, 0, config, ("sobel",)))
     # Corners of grains narrower than the drawn line are lost with their two crossings, so it is no smaller.
     assert expected * 0.99 < found < expected * 1.1

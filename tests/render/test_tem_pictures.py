@@ -13,23 +13,23 @@ from skimage.segmentation import find_boundaries
 
 from microlab.measure.labels import neighbour_pairs
 from microlab.render import tem, tem_foil, tem_grains
-from microlab.render.tem import CONCEPTS, TEMConfig, TEMPair, tem_pair, tem_pairs, weak_boundaries
+from microlab.render.tem import CONCEPTS, TEMConfig, TEMPicture, tem_picture, tem_pictures, weak_boundaries
 
 ALL = TEMConfig()
 SEEDS = range(3)
-PAIRS = [tem_pair(seed) for seed in SEEDS]
+PAIRS = [tem_picture(seed) for seed in SEEDS]
 
 
 def without(*switches: str) -> TEMConfig:
     return replace(ALL, **dict.fromkeys(switches, False))
 
 
-def assert_same(a: TEMPair, b: TEMPair, names: set[str]) -> None:
+def assert_same(a: TEMPicture, b: TEMPicture, names: set[str]) -> None:
     for name in names:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
-EVERYTHING = {field.name for field in fields(TEMPair)}
+EVERYTHING = {field.name for field in fields(TEMPicture)}
 
 
 # --- the switches -----------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ EVERYTHING = {field.name for field in fields(TEMPair)}
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_noise_everything_but_the_image_is_the_same_bit_for_bit(seed):
-    quiet = tem_pair(seed, without("noise"))
+    quiet = tem_picture(seed, without("noise"))
     assert_same(PAIRS[seed], quiet, EVERYTHING - {"image"})
     np.testing.assert_array_equal(quiet.image, np.clip(quiet.clean, 0, 1))
     assert (PAIRS[seed].image != quiet.image).mean() > 0.9
@@ -45,15 +45,15 @@ def test_without_noise_everything_but_the_image_is_the_same_bit_for_bit(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_the_drawn_line_only_the_target_changes(seed):
-    bare = tem_pair(seed, without("target"))
-    assert_same(PAIRS[seed], bare, EVERYTHING - {"target"})
-    assert not (bare.target & ~PAIRS[seed].target).any()  # the edge lies within the line
-    assert bare.target.sum() < 0.8 * PAIRS[seed].target.sum()
+    bare = tem_picture(seed, without("target"))
+    assert_same(PAIRS[seed], bare, EVERYTHING - {"boundary"})
+    assert not (bare.boundary & ~PAIRS[seed].boundary).any()  # the edge lies within the line
+    assert bare.boundary.sum() < 0.8 * PAIRS[seed].boundary.sum()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_contours_the_picture_is_the_same_where_no_contour_is(seed):
-    straight = tem_pair(seed, without("contours"))
+    straight = tem_picture(seed, without("contours"))
     assert_same(PAIRS[seed], straight, EVERYTHING - {"image", "clean", "contours"})
     contours = PAIRS[seed].contours
     assert 0 < contours.mean() < 0.9
@@ -65,7 +65,7 @@ def test_without_contours_the_picture_is_the_same_where_no_contour_is(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_shading_the_picture_differs_by_a_smooth_factor_that_ignores_grains(seed):
-    shaded, even = (tem_pair(seed, without("overlap", *off)) for off in ((), ("shading",)))
+    shaded, even = (tem_picture(seed, without("overlap", *off)) for off in ((), ("shading",)))
     assert_same(shaded, even, EVERYTHING - {"image", "clean"})
     factor = np.log(shaded.clean / even.clean)
     assert np.ptp(factor) > 0.02
@@ -76,13 +76,13 @@ def test_without_shading_the_picture_differs_by_a_smooth_factor_that_ignores_gra
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_switch_of_concept_five_is_both_of_its_halves(seed):
     assert_same(
-        tem_pair(seed, without("bending")), tem_pair(seed, without("contours", "shading")), EVERYTHING
+        tem_picture(seed, without("bending")), tem_picture(seed, without("contours", "shading")), EVERYTHING
     )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_overlap_the_picture_is_the_same_where_nothing_overlaps(seed):
-    flat = tem_pair(seed, without("overlap"))
+    flat = tem_picture(seed, without("overlap"))
     assert_same(PAIRS[seed], flat, EVERYTHING - {"image", "clean", "overlapped"})
     overlapped = PAIRS[seed].overlapped
     assert 0 < overlapped.mean() < 0.9
@@ -93,8 +93,8 @@ def test_without_overlap_the_picture_is_the_same_where_nothing_overlaps(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_similar_neighbours_some_grains_have_other_greys_and_nothing_else(seed):
-    varied = tem_pair(seed, without("similar"))
-    assert_same(PAIRS[seed], varied, {"grains", "target", "beam", "contours"})
+    varied = tem_picture(seed, without("similar"))
+    assert_same(PAIRS[seed], varied, {"labels", "boundary", "beam", "contours"})
     changed = PAIRS[seed].brightness != varied.brightness
     assert 0 < changed.mean() <= 0.5  # one grain of a pair, and no grain is in two pairs
     np.testing.assert_array_equal(varied.brightness, tem_grains.orientation_brightness(varied.beam))
@@ -102,8 +102,8 @@ def test_without_similar_neighbours_some_grains_have_other_greys_and_nothing_els
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_orientation_all_grains_have_one_grey(seed):
-    plain = tem_pair(seed, without("orientation", "similar"))
-    assert_same(PAIRS[seed], plain, {"grains", "target", "beam", "contours"})
+    plain = tem_picture(seed, without("orientation", "similar"))
+    assert_same(PAIRS[seed], plain, {"labels", "boundary", "beam", "contours"})
     assert (plain.brightness == ALL.plain).all()
     assert not plain.strength.any()
 
@@ -111,11 +111,11 @@ def test_without_orientation_all_grains_have_one_grey(seed):
 def test_without_packing_the_noise_contours_shading_and_target_rule_stay_as_they_are():
     # With one grey and no contour or second layer the grains cannot be seen: all that is left must be equal.
     one_grey = ("orientation", "similar", "contours", "overlap")
-    packed, random = (tem_pair(4, without(*one_grey, *off)) for off in ((), ("packing",)))
-    assert packed.grains.shape == random.grains.shape
-    assert (packed.target != random.target).any()
+    packed, random = (tem_picture(4, without(*one_grey, *off)) for off in ((), ("packing",)))
+    assert packed.labels.shape == random.labels.shape
+    assert (packed.boundary != random.boundary).any()
     assert_same(packed, random, {"image", "clean"})
-    np.testing.assert_array_equal(random.target, find_boundaries(random.grains, mode="thick"))
+    np.testing.assert_array_equal(random.boundary, find_boundaries(random.labels, mode="thick"))
 
 
 def test_every_step_of_every_picture_has_random_numbers_of_its_own():
@@ -126,8 +126,8 @@ def test_every_step_of_every_picture_has_random_numbers_of_its_own():
 
 def test_every_concept_has_a_switch_that_changes_something():
     for name in CONCEPTS:
-        other = tem_pair(0, without(name))
-        assert (other.image != PAIRS[0].image).any() or (other.target != PAIRS[0].target).any(), name
+        other = tem_picture(0, without(name))
+        assert (other.image != PAIRS[0].image).any() or (other.boundary != PAIRS[0].boundary).any(), name
 
 
 # --- concepts 1 to 4: grains ------------------------------------------------------------------------------
@@ -135,10 +135,10 @@ def test_every_concept_has_a_switch_that_changes_something():
 
 def test_grains_are_convex_and_numbered_without_gaps():
     for pair in PAIRS:
-        assert pair.grains.dtype == np.int32
-        np.testing.assert_array_equal(np.unique(pair.grains), np.arange(len(pair.brightness)))
+        assert pair.labels.dtype == np.int32
+        np.testing.assert_array_equal(np.unique(pair.labels), np.arange(len(pair.brightness)))
         for grain in range(len(pair.brightness)):
-            inside = pair.grains == grain
+            inside = pair.labels == grain
             if inside.sum() < 20:  # a corner that the frame cut off
                 continue
             # A polygon drawn on pixels may miss its hull by part of a pixel all around.
@@ -192,22 +192,24 @@ def test_a_map_of_one_grain_has_no_boundary():
 
 def test_the_target_is_closed_two_pixels_thin_and_a_small_share_of_the_picture():
     for pair in PAIRS:
-        np.testing.assert_array_equal(pair.target, find_boundaries(pair.grains, connectivity=1, mode="thick"))
-        for mask in (pair.target, tem_grains.boundary_target(pair.grains, None, width=1, drawn=False)):
+        np.testing.assert_array_equal(
+            pair.boundary, find_boundaries(pair.labels, connectivity=1, mode="thick")
+        )
+        for mask in (pair.boundary, tem_grains.boundary_target(pair.labels, None, width=1, drawn=False)):
             parts = label(~mask, connectivity=1)
             grains_of_part = {
-                (part, g) for part, g in zip(parts.ravel(), pair.grains.ravel(), strict=True) if part
+                (part, g) for part, g in zip(parts.ravel(), pair.labels.ravel(), strict=True) if part
             }
             assert len(grains_of_part) == parts.max()  # no part reaches into two grains
-    share = [pair.target.mean() for pair in tem_pairs(10, 1)]
+    share = [pair.boundary.mean() for pair in tem_pictures(10, 1)]
     assert min(share) > 0.03
     assert max(share) < 0.13
 
 
 def test_a_wider_line_covers_the_pixels_within_half_its_width():
-    pair = tem_pair(0, replace(ALL, line_width=5.0))
-    assert (pair.target & PAIRS[0].target == PAIRS[0].target).all()
-    assert 2 < pair.target.sum() / PAIRS[0].target.sum() < 3
+    pair = tem_picture(0, replace(ALL, line_width=5.0))
+    assert (pair.boundary & PAIRS[0].boundary == PAIRS[0].boundary).all()
+    assert 2 < pair.boundary.sum() / PAIRS[0].boundary.sum() < 3
 
 
 def test_brightness_has_the_symmetry_of_the_cube():
@@ -254,10 +256,10 @@ def test_similar_pairs_are_alike_apart_and_as_many_as_asked():
 
 def test_strength_is_the_contrast_of_the_two_grains_that_meet():
     for pair in PAIRS:
-        left, right = pair.grains[:, :-1], pair.grains[:, 1:]
+        left, right = pair.labels[:, :-1], pair.labels[:, 1:]
         contrast = np.abs(pair.brightness[left] - pair.brightness[right])
         # Where nothing but these two grains is near, the strength must be theirs.
-        alone = np.array([len(np.unique(pair.grains[1:4, x : x + 4])) == 2 for x in range(490)])
+        alone = np.array([len(np.unique(pair.labels[1:4, x : x + 4])) == 2 for x in range(490)])
         places = np.flatnonzero(alone & (left != right)[2, 1:491])
         assert len(places) > 3
         for x in places:
@@ -265,10 +267,10 @@ def test_strength_is_the_contrast_of_the_two_grains_that_meet():
 
 
 def test_weak_and_strong_boundaries_are_both_common_and_make_up_the_target():
-    pairs = list(tem_pairs(10, 3))
-    weak = sum(weak_boundaries(pair).sum() for pair in pairs) / sum(pair.target.sum() for pair in pairs)
+    pairs = list(tem_pictures(10, 3))
+    weak = sum(weak_boundaries(pair).sum() for pair in pairs) / sum(pair.boundary.sum() for pair in pairs)
     assert 0.25 < weak < 0.6
-    np.testing.assert_array_equal(weak_boundaries(pairs[0], np.inf), pairs[0].target)
+    np.testing.assert_array_equal(weak_boundaries(pairs[0], np.inf), pairs[0].boundary)
     assert not weak_boundaries(pairs[0], 0.0).any()
 
 
@@ -387,13 +389,13 @@ def test_the_blur_has_its_width():
 
 def test_shapes_types_and_ranges():
     for pair in PAIRS:
-        for name in ("image", "target", "clean", "grains", "strength", "contours", "overlapped"):
+        for name in ("image", "boundary", "clean", "labels", "strength", "contours", "overlapped"):
             assert getattr(pair, name).shape == (96, 496), name
         assert pair.image.dtype == pair.clean.dtype == pair.strength.dtype == np.float32
-        assert pair.target.dtype == bool
+        assert pair.boundary.dtype == bool
         assert pair.image.min() >= 0
         assert pair.image.max() <= 1
-        assert pair.brightness.shape == (pair.grains.max() + 1,)
+        assert pair.brightness.shape == (pair.labels.max() + 1,)
         assert pair.beam.shape == (
             len(pair.brightness),
             3,
@@ -401,14 +403,14 @@ def test_shapes_types_and_ranges():
 
 
 def test_the_same_seed_gives_the_same_pair_and_another_seed_another():
-    assert_same(tem_pair(0), PAIRS[0], EVERYTHING)
-    assert_same(tem_pair(np.random.default_rng(7)), tem_pair(np.random.default_rng(7)), EVERYTHING)
+    assert_same(tem_picture(0), PAIRS[0], EVERYTHING)
+    assert_same(tem_picture(np.random.default_rng(7)), tem_picture(np.random.default_rng(7)), EVERYTHING)
     assert (PAIRS[0].image != PAIRS[1].image).any()
 
 
 def test_many_pairs_depend_neither_on_their_number_nor_on_the_processes():
     small = replace(ALL, shape=(32, 48), grain_area=(100.0, 200.0))
-    some, more = list(tem_pairs(2, 5, small)), list(tem_pairs(4, 5, small, jobs=2))
+    some, more = list(tem_pictures(2, 5, small)), list(tem_pictures(4, 5, small, jobs=2))
     for a, b in zip(some, more, strict=False):
         assert_same(a, b, EVERYTHING)
     assert (more[2].image != more[3].image).any()
@@ -417,20 +419,20 @@ def test_many_pairs_depend_neither_on_their_number_nor_on_the_processes():
 def test_a_pair_of_many_is_that_of_its_own_seed_sequence():
     config = TEMConfig(shape=(32, 48), grain_area=(200.0, 400.0))
     sequences = np.random.SeedSequence(5).spawn(3)
-    for sequence, pair in zip(sequences, tem_pairs(3, 5, config), strict=True):
-        alone = tem_pair(sequence, config)
+    for sequence, pair in zip(sequences, tem_pictures(3, 5, config), strict=True):
+        alone = tem_picture(sequence, config)
         sequence.spawn(2)  # children that somebody else took change nothing
-        for drawn in (alone, tem_pair(sequence, config)):
+        for drawn in (alone, tem_picture(sequence, config)):
             np.testing.assert_array_equal(drawn.image, pair.image)
-            np.testing.assert_array_equal(drawn.target, pair.target)
-    whole = tem_pair(np.random.SeedSequence(5), config)
-    np.testing.assert_array_equal(whole.image, tem_pair(5, config).image)
-    assert not np.array_equal(whole.image, tem_pair(sequences[0], config).image)
+            np.testing.assert_array_equal(drawn.boundary, pair.boundary)
+    whole = tem_picture(np.random.SeedSequence(5), config)
+    np.testing.assert_array_equal(whole.image, tem_picture(5, config).image)
+    assert not np.array_equal(whole.image, tem_picture(sequences[0], config).image)
 
 
 def test_other_sizes_work_down_to_large_grains_in_a_small_frame():
     for shape in ((16, 16), (17, 300), (64, 64)):
-        assert tem_pair(0, replace(ALL, shape=shape)).image.shape == shape
+        assert tem_picture(0, replace(ALL, shape=shape)).image.shape == shape
 
 
 @pytest.mark.parametrize(
@@ -452,4 +454,4 @@ def test_settings_out_of_range_are_refused_by_name(setting, message):
 
 def test_no_pairs_are_refused():
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        tem_pairs(0)
+        tem_pictures(0)

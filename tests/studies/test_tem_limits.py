@@ -18,7 +18,7 @@ from skimage.morphology import skeletonize
 from microlab.book import records
 from microlab.book.experiments import weak_boundaries
 from microlab.book.experiments.weak_boundaries import MEASURES
-from microlab.render.tem import TEMConfig, tem_pair
+from microlab.render.tem import TEMConfig, tem_picture
 from microlab.segment import classical, edge_segmenter
 from microlab.segment.edge_segmenter import TEMRoute, load_route
 from studies.tem import limits, tables
@@ -80,8 +80,8 @@ def test_more_noise_changes_the_image_and_neither_grains_nor_boundaries():
         tem_study.held_out_pictures(STUDY, 2, TEMConfig(**SMALL, noise_variance=(v, v))) for v in (0.01, 0.08)
     )
     for a, b in zip(low, high, strict=True):
-        np.testing.assert_array_equal(a.target, b.target)
-        np.testing.assert_array_equal(a.grains, b.grains)
+        np.testing.assert_array_equal(a.boundary, b.boundary)
+        np.testing.assert_array_equal(a.labels, b.labels)
         np.testing.assert_array_equal(a.clean, b.clean)
         assert np.abs(b.image - b.clean).mean() > 1.5 * np.abs(a.image - a.clean).mean()
 
@@ -93,7 +93,7 @@ def test_the_stress_scores_every_method_at_every_variance():
     assert counted == {(v, method): seeds for v in STUDY.variances for method, seeds in expected.items()}
     background = table[table["method"] == NOTHING]["accuracy"]
     assert background.nunique() == 1  # the same grains at every variance
-    truth = np.mean([pair.target.mean() for pair in tem_study.held_out_pictures(STUDY, 2)])
+    truth = np.mean([pair.boundary.mean() for pair in tem_study.held_out_pictures(STUDY, 2)])
     assert background.iloc[0] == pytest.approx(1 - truth)
     rows, sentence = tables.noise(table)
     assert len(rows) == 8
@@ -168,7 +168,7 @@ def test_what_does_not_vary_has_no_correlation_and_no_warning(iterations, errors
 
 
 def test_classical_answers_are_grains_that_fill_the_image():
-    pair = tem_pair(0, TEMConfig(**SMALL))
+    pair = tem_picture(0, TEMConfig(**SMALL))
     answers = classical_answers(pair.image)
     assert set(answers) == {*classical.BASELINES, UNTRAINED}
     for boundary, labels in answers.values():
@@ -183,7 +183,7 @@ def test_methods_without_training_stand_beside_the_one_that_knows_nothing():
     pictures = tem_study.held_out_pictures(STUDY)
     table = limits.without_training(pictures)
     assert list(table.index) == [*classical.BASELINES, UNTRAINED, NOTHING]
-    background = 1 - np.mean([pair.target.mean() for pair in pictures])
+    background = 1 - np.mean([pair.boundary.mean() for pair in pictures])
     assert table.loc[NOTHING, "accuracy"] == pytest.approx(background)
     assert table.loc[NOTHING, "recall, strong"] == 0
     assert (table.drop(index=NOTHING)["recall, strong"] > 0).all()
@@ -198,10 +198,10 @@ def test_recall_of_facets_adds_up_to_the_recall_of_the_map():
     assert table["recall"].between(0, 1).all()
     boundary, _ = edge_segmenter.grains_of(limits.run_maps(route, pair.image)[1].result, route.card)
     near = ndimage.distance_transform_edt(~skeletonize(boundary)) <= 2
-    share = table["pixels"].sum() / 2 / pair.target.sum()
+    share = table["pixels"].sum() / 2 / pair.boundary.sum()
     weighted = np.average(table["recall"], weights=table["pixels"])
     # The few pixels of facets too short to be seen are in the map's recall only.
-    assert weighted == pytest.approx(near[pair.target].mean(), abs=1 - share + 1e-9)
+    assert weighted == pytest.approx(near[pair.boundary].mean(), abs=1 - share + 1e-9)
 
 
 def test_easier_pictures_lack_what_their_name_says():

@@ -11,7 +11,7 @@ from edge_nets import save_route
 
 from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import TOLERANCES, mask_grains, trivial_prediction
-from microlab.render.tem import TEMConfig, tem_pair
+from microlab.render.tem import TEMConfig, tem_picture
 from microlab.segment.edge_segmenter import TEMRoute, load_route
 from studies.tem import real
 from studies.tem.limits import NOTHING, UNTRAINED
@@ -34,8 +34,8 @@ from studies.tem.real import (
 def tiles() -> list[Micrograph]:
     """Eight tiles just large enough for a crop."""
     config = TEMConfig(shape=(96, 96), grain_area=(600.0, 900.0))
-    pairs = [tem_pair(seed, config) for seed in range(8)]
-    return [Micrograph(pair.image, name=f"tile {k}", boundary=pair.target) for k, pair in enumerate(pairs)]
+    pairs = [tem_picture(seed, config) for seed in range(8)]
+    return [Micrograph(pair.image, name=f"tile {k}", boundary=pair.boundary) for k, pair in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_a_perfect_answer_has_no_error_and_no_boundary_the_accuracy_of_the_backg
     none = score_real(truth, (np.zeros_like(truth), np.ones(truth.shape, np.int32)))
     assert none["accuracy"] == pytest.approx(1 - truth.mean())
     assert none["boundary F1, 2 px"] == 0
-    pair = tem_pair(0, TEMConfig(shape=(96, 96), grain_area=(600.0, 900.0)))
-    assert none == score_real(truth, trivial_prediction(pair.target.shape))
+    pair = tem_picture(0, TEMConfig(shape=(96, 96), grain_area=(600.0, 900.0)))
+    assert none == score_real(truth, trivial_prediction(pair.boundary.shape))
 
 
 def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tiles, route):

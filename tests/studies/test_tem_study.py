@@ -179,7 +179,7 @@ def test_test_pictures_are_in_no_training_and_the_first_ones_do_not_depend_on_th
     pictures = tem_study.held_out_pictures(STUDY)
     assert len(pictures) == STUDY.test
     np.testing.assert_array_equal(tem_study.held_out_pictures(STUDY, 1)[0].image, pictures[0].image)
-    tested = {pair.target.tobytes() for pair in pictures}
+    tested = {pair.boundary.tobytes() for pair in pictures}
     for seed in (STUDY.recipe.seed, STUDY.recipe.seed + 1):  # of the recipe, and of the ablations
         trained = edge_pairs(4, seed, TEMConfig(**SMALL), ("sobel",))
         assert not tested & {target.tobytes() for _, target in trained}
@@ -296,7 +296,7 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
         assert "nan" not in pages.markdown(record).lower()
     # The trivial baseline is scored on the pictures of its table: the first one of the two here.
     pictures = tem_study.held_out_pictures(STUDY)
-    shares = [1 - pair.target.mean() for pair in pictures]
+    shares = [1 - pair.boundary.mean() for pair in pictures]
     for name, expected in (("methods", np.mean(shares)), ("detectors", shares[0]), ("iterations", shares[0])):
         assert made[f"tem_{name}"]["scores"][NOTHING]["accuracy"] == pytest.approx(expected, abs=1e-4)
         assert made[f"tem_{name}"]["data"].startswith("2 " if name == "methods" else "1 ")

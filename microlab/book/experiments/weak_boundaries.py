@@ -19,7 +19,7 @@ from torch import nn
 from microlab.measure import instance
 from microlab.measure.boundary import boundary_f1, distance_to
 from microlab.measure.scores import MIN_GRAIN_AREA, mask_grains
-from microlab.render.tem import WEAK_CONTRAST, TEMPair
+from microlab.render.tem import WEAK_CONTRAST, TEMPicture
 
 TOLERANCE = 2.0  # px
 MEASURES = (
@@ -37,12 +37,12 @@ LOWER_IS_BETTER = ("adapted Rand error", "count error")
 Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
 
 
-def score_answer(pair: TEMPair, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score_answer(pair: TEMPicture, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Scores of one answer.
 
     Parameters
     ----------
-    pair : TEMPair
+    pair : TEMPicture
     boundary : (H, W) bool
         True on boundaries; lines of any width are thinned before distances are taken.
     labels : (H, W) int
@@ -59,17 +59,17 @@ def score_answer(pair: TEMPair, boundary: np.ndarray, labels: np.ndarray) -> dic
     ValueError
         If the sizes differ.
     """
-    if boundary.shape != pair.target.shape or labels.shape != pair.target.shape:
+    if boundary.shape != pair.boundary.shape or labels.shape != pair.boundary.shape:
         raise ValueError(
             f"boundary {boundary.shape} and labels {labels.shape} must have the size of the picture, "
-            f"{pair.target.shape}"
+            f"{pair.boundary.shape}"
         )
-    truth = mask_grains(pair.target)
+    truth = mask_grains(pair.boundary)
     areas = [np.bincount(part.ravel())[1:] for part in (truth, labels)]
     true_count, count = (int((part >= MIN_GRAIN_AREA).sum()) for part in areas)
     return {
-        "accuracy": float((boundary == pair.target).mean()),
-        "boundary F1, 2 px": boundary_f1(pair.target, boundary, TOLERANCE),
+        "accuracy": float((boundary == pair.boundary).mean()),
+        "boundary F1, 2 px": boundary_f1(pair.boundary, boundary, TOLERANCE),
         **by_strength(pair, boundary),
         "adapted Rand error": instance.adapted_rand_error(truth, labels),
         "count error": instance.grain_count_error(truth, labels, min_area=MIN_GRAIN_AREA),
@@ -78,7 +78,7 @@ def score_answer(pair: TEMPair, boundary: np.ndarray, labels: np.ndarray) -> dic
 
 
 def by_strength(
-    pair: TEMPair, boundary: np.ndarray, tolerance: float = TOLERANCE, threshold: float = WEAK_CONTRAST
+    pair: TEMPicture, boundary: np.ndarray, tolerance: float = TOLERANCE, threshold: float = WEAK_CONTRAST
 ) -> dict[str, float]:
     """Precision and recall of strong and of weak boundaries.
 
@@ -87,7 +87,7 @@ def by_strength(
 
     Parameters
     ----------
-    pair : TEMPair
+    pair : TEMPicture
     boundary : (H, W) bool
     tolerance : float >= 0
         Pixels.
@@ -99,7 +99,7 @@ def by_strength(
     dict
         ``precision, strong``, ``recall, strong``, ``precision, weak``, ``recall, weak``.
     """
-    truth, prediction = skeletonize(pair.target), skeletonize(boundary)
+    truth, prediction = skeletonize(pair.boundary), skeletonize(boundary)
     to_prediction, to_truth = distance_to(prediction), distance_to(truth)
     scores = {}
     for kind, chosen in (("strong", pair.strength >= threshold), ("weak", pair.strength < threshold)):
@@ -108,12 +108,12 @@ def by_strength(
     return scores
 
 
-def score_answers(pairs: Sequence[TEMPair], answers: Iterable[Answer]) -> pd.DataFrame:
+def score_answers(pairs: Sequence[TEMPicture], answers: Iterable[Answer]) -> pd.DataFrame:
     """:func:`score_answer` of many pictures, a row for each."""
     return pd.DataFrame([score_answer(pair, *answer) for pair, answer in zip(pairs, answers, strict=True)])
 
 
-def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFrame:
+def visibility(pair: TEMPicture, reach: float = 6.0, least: int = 8) -> pd.DataFrame:
     """How plainly each boundary between two grains shows in the picture, for one who knows where it lies.
 
         d' = |mean on one side - mean on the other| / standard error of that difference
@@ -124,7 +124,7 @@ def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFram
 
     Parameters
     ----------
-    pair : TEMPair
+    pair : TEMPicture
     reach : float
         Pixels on each side that count.
     least : int
@@ -138,16 +138,16 @@ def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFram
     """
     from microlab.render.tem_grains import facets
 
-    near = facets(pair.grains)
-    low, high = np.minimum(pair.grains, near.neighbour), np.maximum(pair.grains, near.neighbour)
-    n = int(pair.grains.max()) + 1
+    near = facets(pair.labels)
+    low, high = np.minimum(pair.labels, near.neighbour), np.maximum(pair.labels, near.neighbour)
+    n = int(pair.labels.max()) + 1
     key = low.astype(np.int64) * n + high
     beside = (near.distance > 1) & (near.distance <= reach)
     rows = []
-    for facet in np.unique(key[pair.target]):
+    for facet in np.unique(key[pair.boundary]):
         first, second = divmod(int(facet), n)
         here = key == facet
-        sides = [pair.image[here & beside & (pair.grains == grain)] for grain in (first, second)]
+        sides = [pair.image[here & beside & (pair.labels == grain)] for grain in (first, second)]
         if first == second or min(map(len, sides)) < least:
             continue
         error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
@@ -155,7 +155,7 @@ def visibility(pair: TEMPair, reach: float = 6.0, least: int = 8) -> pd.DataFram
             {
                 "first": first,
                 "second": second,
-                "pixels": int((here & pair.target).sum()),
+                "pixels": int((here & pair.boundary).sum()),
                 "contrast": float(abs(pair.brightness[first] - pair.brightness[second])),
                 "visibility": float(abs(np.subtract(*(side.mean() for side in sides))) / max(error, 1e-9)),
             }
