@@ -95,7 +95,7 @@ def adapt(
         str | None,
         typer.Option(
             metavar="render|cyclegan|cut|mixed",
-            help="Where the look comes from: virtual SEM, learnt from the images, or half of each. "
+            help="Where the style comes from: virtual SEM, learnt from the images, or half of each. "
             "[default: mixed]",
         ),
     ] = None,
@@ -121,9 +121,9 @@ def adapt(
 ) -> None:
     """Adapt the network to your own images, without a label.
 
-    Simulates structures with the grain size of the images, gives them the images' look, trains a network on
-    them and segments the images with it. It says how long it is likely to take, how like the images its
-    training images are, and how sure the result is. Stopped and called again, it goes on where it was.
+    Simulates structures with the grain size of the images, gives them the images' style, trains a network on
+    them and segments the images with it. Its report says how like the images the training images are, and
+    how sure the result is. Stopped and called again, it goes on where it was.
     The images should show one material at one magnification.
 
     \b
@@ -143,7 +143,7 @@ def adapt(
     settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
     settings = replace(settings, batch_norm=batch_norm)
     options = Options(pixel_size, data_bar, zoom, device)
-    result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, tell=lambda line: tqdm.write(line))
+    result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, log=lambda line: tqdm.write(line))
     for row in result.uncertainty.itertuples():
         typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")
     typer.echo(f"weights: {result.weights}\nreport: {result.report}")

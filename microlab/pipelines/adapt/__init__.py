@@ -1,6 +1,6 @@
-"""The labour-free pipeline on a user's own unlabelled images.
+"""Label-free segmentation of a user's own images.
 
-    images -> grain scale -> simulated library -> style -> pairs -> U-Net -> realism, grains, uncertainty
+    images -> zoom -> simulated library -> style -> pairs -> U-Net -> realism, grains, uncertainty
 
 No label enters anywhere. `microlab adapt` on the command line is `microlab.pipelines.adapt.stages.adapt`.
 """

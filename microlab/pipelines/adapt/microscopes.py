@@ -20,30 +20,29 @@ from microlab.measure.features import texture
 from microlab.measure.realism import patches
 from microlab.pipelines.training_pairs import render_pair
 
-LOOK = 128  # px, side of the pictures by which microscopes are compared
-LOOKS = 12  # patches of them that are compared
+SIDE = 128  # px, of the pictures by which microscopes are compared
+PATCHES = 12  # of each that are compared
 PATCH = 64  # px, side of such a patch
 
 
 def nearest_microscopes(
     grain_maps: list[np.ndarray],
-    real: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     n: int,
     candidates: int,
     seed: int,
-    *,
     jobs: int = 1,
     progress: bool = True,
 ) -> list[int]:
-    """Numbers of the `n` virtual microscopes, of ``candidates * n``, that resemble the real images most.
+    """Numbers of the `n` virtual microscopes, of ``candidates * n``, that resemble the images most.
 
-    Microscope k is the one of ``render_pair(grain_map, [seed, k])``. Each real image chooses in turn the
-    nearest one that is left, so a folder of different images keeps different microscopes.
+    Microscope k is the one of ``render_pair(grain_map, [seed, k])``. Each image chooses in turn the nearest
+    one that is left, so a folder of different images keeps different microscopes.
 
     Parameters
     ----------
     grain_maps : list of (H, W) int
-    real : sequence of (H, W) float in [0, 1]
+    images : sequence of (H, W) float in [0, 1]
         Zoomed so that their grains are as large as those of the maps.
     n, candidates : int
     seed : int
@@ -55,18 +54,18 @@ def nearest_microscopes(
     list of int, rising
     """
     total = n * candidates
-    if candidates == 1:
+    if candidates == 1 or n == 0:
         return list(range(n))
-    side = min(PATCH, *(min(image.shape) for image in real))
-    corners = [grain_map[:LOOK, :LOOK] for grain_map in grain_maps]
-    # A corner inside one grain shows no boundary; then the whole map is looked at.
+    side = min(PATCH, *(min(image.shape) for image in images))
+    corners = [grain_map[:SIDE, :SIDE] for grain_map in grain_maps]
+    # A corner inside one grain shows no boundary; then the whole map is rendered.
     parts = [c if (c != c[0, 0]).any() else whole for c, whole in zip(corners, grain_maps)]
-    found = imap(_look, [(parts[k % len(parts)], seed, k, side) for k in range(total)], jobs)
-    seen = np.stack(list(tqdm(found, desc="candidate microscopes", total=total, disable=not progress)))
-    wanted = np.stack([_describe(image, side) for image in real])
-    scale = seen.std(0)
-    scale[scale == 0] = np.inf  # says the same of every candidate
-    distance = np.linalg.norm((seen[None] - wanted[:, None]) / scale, axis=2)  # (real, candidates)
+    work = imap(_describe_candidate, [(parts[k % len(parts)], seed, k, side) for k in range(total)], jobs)
+    virtual = np.stack(list(tqdm(work, desc="candidate microscopes", total=total, disable=not progress)))
+    real = np.stack([_describe(image, side) for image in images])
+    scale = virtual.std(0)
+    scale[scale == 0] = np.inf  # the same for every candidate
+    distance = np.linalg.norm((virtual[None] - real[:, None]) / scale, axis=2)  # (images, candidates)
     orders = [iter(np.argsort(row, kind="stable")) for row in distance]
     kept: set[int] = set()
     while len(kept) < n:
@@ -75,11 +74,11 @@ def nearest_microscopes(
     return sorted(kept)
 
 
-def _look(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
-    # A cut-out does not wrap around, but only a few pixels at its edge know.
+def _describe_candidate(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
+    # A cut-out does not wrap around, which changes a few pixels at its edge only.
     return _describe(render_pair(part, [seed, k]).image, min(side, *part.shape))
 
 
 def _describe(image: np.ndarray, side: int) -> np.ndarray:
     """Mean texture descriptors of an image; brightness and contrast are taken out, as the network does."""
-    return texture(patches([stretch(image)], side, LOOKS, 0)).mean(0)
+    return texture(patches([stretch(image)], side, PATCHES, 0)).mean(0)

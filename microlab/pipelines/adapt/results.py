@@ -1,43 +1,40 @@
-"""What an adaptation says about itself: realism, segmented images, and how sure it is."""
+"""What an adaptation says about itself: realism, uncertainty beside the true error, and the report."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tifffile
 from scipy.stats import spearmanr
-from tqdm.auto import tqdm
 
 from microlab import plotting
 from microlab.data import images
-from microlab.data.files import atomic, sha256
+from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
+from microlab.data.run_folder import duration
 from microlab.data.transforms import stretch
 from microlab.measure import instance, scores
 from microlab.measure.realism import patches, realism_report
-from microlab.pipelines import image_results, report
-from microlab.pipelines.adapt.estimate import HELD_OUT_VIEWS
-from microlab.pipelines.adapt.record import WORKSHOP, Record, duration
+from microlab.pipelines import report
 from microlab.pipelines.adapt.settings import AdaptSettings
-from microlab.pipelines.image_results import Options, SegmentedImage
+from microlab.pipelines.image_results import SegmentedImage, number
 from microlab.pipelines.train_style import flat_images
 from microlab.pipelines.training_pairs import render_pair
-from microlab.segment import segmenter
-from microlab.segment.uncertainty import estimate_uncertainty
+from microlab.segment.segmenter import Segmentation, Segmenter
+from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
 from microlab.simulate.library import Structure
 
-MONTAGE = "looks.png"
+HELD_OUT_VIEWS = 3  # virtual micrographs of each held-out structure
 COMPARED = 100  # training images that are compared, evenly over all
-SHOWN = 5  # patches in a row of the montage
-MOST = 0.5  # largest standard deviation of numbers in [0, 1]
+SHOWN = 5  # patches in a row of the picture
+LARGEST_DEVIATION = 0.5  # of numbers in [0, 1]
 
 
 def realism(
-    real: dict[str, np.ndarray],
-    training: list[Micrograph],
+    zoomed: dict[str, np.ndarray],
+    pairs: list[Micrograph],
     structures: list[Structure],
     settings: AdaptSettings,
 ) -> dict:
@@ -45,125 +42,97 @@ def realism(
 
     Grey levels are stretched in all of them alike: the network standardises its input.
     """
-    side = min(
-        64, *(max(image.shape) // 2 for image in real.values()), *(min(i.shape) for i in real.values())
-    )
+    shapes = [image.shape for image in zoomed.values()]
+    side = min(64, *(max(shape) // 2 for shape in shapes), *(min(shape) for shape in shapes))
     sets = {
-        "training images": training_images(training),
+        "training images": _some(pairs),
         "untextured": [stretch(image) for image in flat_images(structures, seed=settings.seed)],
     }
-    table = realism_report(list(real.values()), sets, side=side, n=settings.patches, seed=settings.seed)
-    table = table.dropna(axis=1, how="all")
-    return {key: table.to_dict("split")[key] for key in ("index", "columns", "data")}
+    table = realism_report(list(zoomed.values()), sets, side=side, n=settings.patches, seed=settings.seed)
+    return table.dropna(axis=1, how="all").to_dict("split")
 
 
-def training_images(training: list[Micrograph]) -> list[np.ndarray]:
-    """Images of some of the pairs, (H, W) float32 in [0, 1], grey levels stretched."""
-    return [stretch(pair.image) for pair in training[:: -(-len(training) // COMPARED)]]
-
-
-def montage(
-    real: dict[str, np.ndarray], training: list[Micrograph], settings: AdaptSettings, path: Path
-) -> None:
-    """A picture of patches of the images (upper row) and of the training images (lower row)."""
-    made = training_images(training)
-    side = min(128, *(min(image.shape) for image in (*real.values(), *made)))
-    rows = [np.hstack(patches(part, side, SHOWN, settings.seed)) for part in (list(real.values()), made)]
-    images.write_image(path, np.vstack(rows))
+def sample_patches(
+    zoomed: dict[str, np.ndarray], pairs: list[Micrograph], settings: AdaptSettings
+) -> dict[str, np.ndarray]:
+    """A few patches of the images and of the training images, each (`SHOWN`, side, side)."""
+    sets = {"images": list(zoomed.values()), "training": _some(pairs)}
+    side = min(128, *(min(image.shape) for part in sets.values() for image in part))
+    return {name: patches(part, side, SHOWN, settings.seed) for name, part in sets.items()}
 
 
 def held_out(
-    network: segmenter.Network, structures: list[Structure], settings: AdaptSettings, device: str | None
+    network: Segmenter, structures: list[Structure], settings: AdaptSettings
 ) -> dict[str, list[float]]:
     """Disagreement beside the true error, on virtual micrographs of structures that trained nothing."""
     rows = {"disagreement": [], "deviation": [], "adapted Rand error": []}
     for k in range(HELD_OUT_VIEWS * len(structures)):
         pair = render_pair(structures[k % len(structures)].grain_map, [settings.seed + 1, k])
-        image, mask = pair.image, pair.boundary
-        found = estimate_uncertainty(image, network, views=settings.views)
-        labels = segmenter.segment_image(image, network, scale=1.0, device=device).labels
-        rows["disagreement"].append(found.disagreement)
-        rows["deviation"].append(found.deviation)
-        rows["adapted Rand error"].append(instance.adapted_rand_error(scores.mask_grains(mask), labels))
+        uncertainty = estimate_uncertainty(pair, network, views=settings.views)
+        labels = network.segment(pair, zoom=1.0).labels
+        rows["disagreement"].append(uncertainty.disagreement)
+        rows["deviation"].append(uncertainty.deviation)
+        rows["adapted Rand error"].append(
+            instance.adapted_rand_error(scores.mask_grains(pair.boundary), labels)
+        )
     return rows
 
 
-def segment(
-    record: Record,
-    out: Path,
-    micrographs: dict[str, Micrograph],
-    network: segmenter.Network,
-    shipped: segmenter.Network,
-    options: Options,
-    settings: AdaptSettings,
-    progress: bool,
-) -> list[dict]:
-    """Segment every image, with its uncertainty, and return the report's sections.
+def numbers_of(result: SegmentedImage) -> dict:
+    """Plain values of one segmented image; its arrays lie in its folder, with ``uncertainty.png``.
 
-    A finished image leaves its section in the working folder, with what it was made from.
+    White is `LARGEST_DEVIATION` in the picture.
     """
-    folders = image_results.result_folders([m.path for m in micrographs.values()], out)
-    made_with = {
-        "weights": network[1]["sha256"],
-        "options": asdict(options) | {"device": None},
-        "views": settings.views,
+    uncertainty = result.segmentation.uncertainty
+    images.write_image(result.folder / "uncertainty.png", uncertainty.deviation_map / LARGEST_DEVIATION)
+    return {
+        "zoom": result.segmentation.zoom,
+        "disagreement": uncertainty.disagreement,
+        "deviation": uncertainty.deviation,
+        "other network": uncertainty.models,
+        "notes": result.notes,
     }
-    sections = []
-    work = list(zip(micrographs.items(), folders))
-    for (name, micrograph), folder in tqdm(work, unit="image", desc="segment", disable=not progress):
-        file = f"sections/{folder.name}.json"
-        made_of = {**made_with, "image": sha256(micrograph.path)}
-        before = record.read(file)
-        kept = (folder / "run.json").is_file()
-        if before is None or not kept or before["made of"] != json.loads(json.dumps(made_of)):
-            seen = replace(options, views=settings.views)
-            result = image_results.segment_micrograph(micrograph, folder, network, seen, other=shipped)
-            page = section(result)
-            images.write_image(
-                folder / "uncertainty.png", result.segmentation.uncertainty.deviation_map / MOST
-            )
-            before = {"made of": made_of, "section": page, "line": page["line"]}
-            record.write(file, before)
-            record.tell(f"{name} -> {folder}: {before['line']}")
-        sections.append(before["section"])
-    return sections
 
 
-def section(result: SegmentedImage) -> dict:
-    """What the page says about one image, with its uncertainty."""
-    found = result.segmentation.uncertainty
-    numbers = {
-        "disagreement": found.disagreement,
-        "deviation": found.deviation,
-        "other network": found.models,
-    }
-    said = {name: None if np.isnan(value) else value for name, value in numbers.items()}
-    return report.section(result) | {"uncertainty": said}
+def read_result(micrograph: Micrograph, folder: Path, numbers: dict) -> SegmentedImage:
+    """One segmented image from its folder and the values of `numbers_of`."""
+    labels, _ = images.read_labels(folder / "labels.tif")
+    deviation = tifffile.imread(folder / "uncertainty.tif")
+    boundary = images.read_labels(folder / "mask.png")[0] > 0
+    uncertainty = Uncertainty(
+        deviation, numbers["deviation"], numbers["disagreement"], numbers["other network"]
+    )
+    segmentation = Segmentation(boundary.astype(np.float32), boundary, labels, numbers["zoom"], uncertainty)
+    table = pd.read_csv(folder / "grains.csv")
+    return SegmentedImage(
+        labels, boundary, micrograph.pixel_size, table, micrograph, segmentation, numbers["notes"], folder
+    )
 
 
-def uncertainty_table(sections: list[dict]) -> pd.DataFrame:
-    """One row for each image; NaN where nothing was found that could be compared."""
-    rows = {s["name"]: s["uncertainty"] for s in sections}
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("image")
+def uncertainty_table(numbers: dict[str, dict]) -> pd.DataFrame:
+    """One row for each image; NaN where there are fewer than two grains to compare."""
+    columns = ["disagreement", "deviation", "other network"]
+    rows = {name: [values[column] for column in columns] for name, values in numbers.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.astype(float).rename_axis("image")
 
 
 def write(
     out: Path,
     sections: list[dict],
-    network: segmenter.Network,
+    network: Segmenter,
+    samples: dict[str, np.ndarray],
     realism: pd.DataFrame,
     held_out: pd.DataFrame,
     uncertainty: pd.DataFrame,
-    expected: dict[str, float],
     seconds: dict[str, float],
     zoom: float,
 ) -> Path:
-    """``uncertainty.csv`` and the page, with the picture of `montage`."""
-    looks = images.read_image(out / WORKSHOP / MONTAGE, data_bar=0).image
+    """``uncertainty.csv`` and the page, with the patches of `sample_patches`."""
     with atomic(out / "uncertainty.csv") as partial:
         uncertainty.to_csv(partial, float_format="%.4g")
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]
-    number = image_results.number
+    picture = np.vstack([np.hstack(samples[name]) for name in ("images", "training")])
     parts = [
         {
             "title": "How sure is it?",
@@ -173,7 +142,7 @@ def write(
             f"truth is known here, so they stand beside {len(held_out)} held-out virtual micrographs. "
             + trust(held_out),
             "table": {
-                "caption": "0 is full agreement. A dash: fewer than two grains were found.",
+                "caption": "0 is full agreement. A dash: fewer than two grains to compare.",
                 "columns": [
                     "image",
                     "disagreement",
@@ -191,7 +160,7 @@ def write(
             "title": "Are the training images like yours?",
             "picture": {
                 "html": plotting.html_image(
-                    looks, "Patches of your images above, of the training images below"
+                    picture, "Patches of your images above, of the training images below"
                 ),
                 "caption": "Above: patches of your images; below: of the training images (greys stretched)",
             },
@@ -206,14 +175,11 @@ def write(
         },
         {
             "title": "Time",
-            "text": f"The network looks at the images at zoom {zoom:.2f}.",
+            "text": f"The images were magnified {zoom:.2f} times before the network.",
             "table": {
-                "caption": "Expected before the start, and measured over all calls",
-                "columns": ["stage", "expected", "measured"],
-                "rows": [
-                    [stage, duration(expected[stage]) if stage in expected else "–", duration(spent)]
-                    for stage, spent in seconds.items()
-                ],
+                "caption": "Measured over all calls",
+                "columns": ["stage", "time"],
+                "rows": [[stage, duration(spent)] for stage, spent in seconds.items()],
             },
         },
     ]
@@ -224,12 +190,17 @@ def write(
 
 def trust(held_out: pd.DataFrame) -> str:
     """Whether disagreement followed the true error on the held-out virtual micrographs."""
-    known = held_out.dropna()
-    if len(known) < 5 or known["disagreement"].nunique() < 2 or known["adapted Rand error"].nunique() < 2:
+    rows = held_out.dropna()
+    if len(rows) < 5 or rows["disagreement"].nunique() < 2 or rows["adapted Rand error"].nunique() < 2:
         return "They are too few to say how well disagreement follows the true error."
-    rank = spearmanr(known["disagreement"], known["adapted Rand error"]).statistic
-    error = known["adapted Rand error"].median()
+    rank = spearmanr(rows["disagreement"], rows["adapted Rand error"]).statistic
+    error = rows["adapted Rand error"].median()
     return (
         f"There the true adapted Rand error has the median {error:.3f}, and its rank correlation with the "
-        f"disagreement is {rank:.2f}. What all views get wrong alike, no disagreement shows."
+        f"disagreement is {rank:.2f}. An error that all views share shows in no disagreement."
     )
+
+
+def _some(pairs: list[Micrograph]) -> list[np.ndarray]:
+    """Images of some of the pairs, grey levels stretched."""
+    return [stretch(pair.image) for pair in pairs[:: -(-len(pairs) // COMPARED)]]

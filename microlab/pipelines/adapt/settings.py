@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from microlab.data.errors import InputError
 from microlab.generate.style import PAPER, StyleConfig
 from microlab.generate.style import STYLES as LEARNT
 from microlab.pipelines.train_segmenter import STRUCTURES
@@ -30,10 +31,10 @@ class AdaptSettings:
 
     style: str = DEFAULT_STYLE  # 'render': virtual SEM; 'cyclegan', 'cut': learnt; 'mixed': half of each
     structures: int = 40  # simulated polycrystals
-    held_out: int = 4  # of them, kept to see how disagreement follows the true error
+    held_out: int = 4  # of them, held out to compare disagreement with the true error
     ranges: Ranges = STRUCTURES  # of the simulation
     images: int = 200  # training images made of the others
-    candidates: int = 4  # virtual microscopes looked at for each one kept; 1 keeps all
+    candidates: int = 4  # virtual microscopes rendered for each one kept; 1 keeps all
     learnt: StyleConfig = field(default_factory=StyleConfig)  # of 'cyclegan', 'cut' and 'mixed'
     start: str | None = DEFAULT_WEIGHTS  # weights to go on from; None trains from scratch
     width: int = 16  # channels of the U-Net's first level, from scratch
@@ -44,12 +45,12 @@ class AdaptSettings:
     lr: float = 1e-3
     batch_norm: bool = False  # re-estimate batch-norm statistics on the images, after training
     patches: int = 400  # of each set, for the realism report
-    views: int = VIEWS  # looks at each image, for its uncertainty
+    views: int = VIEWS  # of each image, for its uncertainty
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
-            raise ValueError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
+            raise InputError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
         if not 0 < self.held_out < self.structures:
             raise ValueError(
                 f"held_out must lie between 0 and structures={self.structures}, got {self.held_out}"
@@ -85,8 +86,8 @@ def profile_settings(profile: str, style: str = DEFAULT_STYLE, seed: int = 0) ->
 
     Raises
     ------
-    ValueError
-        If `profile` or `style` is not known.
+    InputError
+        If `profile` or `style` is unknown.
     """
     method = style if style in LEARNT else "cyclegan"
     common = {"style": style, "seed": seed}
@@ -120,4 +121,4 @@ def profile_settings(profile: str, style: str = DEFAULT_STYLE, seed: int = 0) ->
             steps=20_000,
             lr=3e-3,
         )
-    raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    raise InputError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
