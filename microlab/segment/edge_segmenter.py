@@ -381,7 +381,7 @@ at_size = resize_to
 def _with(route, tolerance, max_iterations, device=None):
     given = {"tolerance": tolerance, "max_iterations": max_iterations}
     card = route.card | {key: value for key, value in given.items() if value is not None}
-    return replace(route, card=card, device=device)
+    return replace(route, card=card, device=device or route.device)
 
 
 def grains_of(probability, card, zoom=1.0):

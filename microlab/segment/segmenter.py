@@ -9,7 +9,7 @@ methods that can be chosen by name are in `microlab.segment.registry`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -189,16 +189,20 @@ def load_network(weights=DEFAULT_WEIGHTS):
     return UNetSegmenter(*weights) if isinstance(weights, tuple) else UNetSegmenter.load(weights)
 
 
+def _on(segmenter, device):
+    return replace(segmenter, device=device) if device else segmenter
+
+
 def segment_image(image, weights=DEFAULT_WEIGHTS, *, scale=None, device=None, progress=False):
-    return load_network(weights).segment(image, zoom=scale, progress=progress)
+    return _on(load_network(weights), device).segment(image, zoom=scale, progress=progress)
 
 
 def estimate_zoom(image, model, card, *, device=None):
-    return load_network((model, card)).estimate_zoom(image)
+    return _on(load_network((model, card)), device).estimate_zoom(image)
 
 
 def boundary_probability(image, model, zoom=1.0, *, device=None, progress=False):
-    return load_network((model, {})).probability(image, zoom, progress=progress)
+    return _on(load_network((model, {})), device).probability(image, zoom, progress=progress)
 
 
 def grains_of(probability, card):
