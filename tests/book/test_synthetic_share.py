@@ -21,7 +21,7 @@ import pytest
 import run_records
 from scipy import stats
 
-from microlab.book import records, study_figures
+from microlab.book import figures, records
 from microlab.book.experiments import synthetic_share
 from microlab.book.experiments.label_noise import PoorMask
 from microlab.book.experiments.synthetic_share import (
@@ -447,7 +447,7 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
         size="smoke", target="uhcs", sources=None, bases=["few good"], shares=None, seeds=None, few=None
     )
     options = argparse.Namespace(
-        **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", record="", no_control=False
+        **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", suffix="", no_control=False
     )
     made = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
     made = json.loads(json.dumps(made))
@@ -486,7 +486,7 @@ def test_a_pool_of_another_size_is_not_taken_for_this_one(data, pool, tmp_path):
 
 def test_bars_are_the_means_and_lines_the_bases_alone():
     scores = made_up()
-    ax = study_figures.share_plot(scores, "missing_class_iou", source="vqvae")
+    ax = figures.share_plot(scores, "missing_class_iou", source="vqvae")
     means = synthetic_share.summary(scores)["missing_class_iou"]["mean"]
     heights = sorted(bar.get_height() for bar in ax.patches)
     wanted = sorted(100 * means[key] for key in means.index if key[1] == 100)
@@ -504,19 +504,19 @@ def test_bars_are_the_means_and_lines_the_bases_alone():
 
 def test_there_is_a_panel_for_each_class_and_gains_have_a_zero_line():
     scores = made_up()
-    figure = study_figures.class_plots(scores, ("matrix", "carbide"), source="vqvae")
+    figure = figures.class_plots(scores, ("matrix", "carbide"), source="vqvae")
     assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["matrix", "carbide"]
-    ax = study_figures.gain_plot(scores)
+    ax = figures.gain_plot(scores)
     assert any(np.all(np.ravel(line.get_xdata()) == 0) for line in ax.lines)
     plt.close("all")
 
 
 def test_the_words_say_what_helps_and_how_sure_it_is():
     scores = made_up()
-    words = study_figures.describe(scores)
+    words = figures.describe_shares(scores)
     found = synthetic_share.gain(scores, "few good", 100, "vqvae")
     interval = f"interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, excludes 0"
     assert f"few good with 100 % vqvae: gain {100 * found.mean:+.1f} points, {interval}" in words
     assert words.startswith("Missing Class IoU, mean over 6 seeds.")
-    unsure = study_figures.describe(scores[scores.seed == 0])
+    unsure = figures.describe_shares(scores[scores.seed == 0])
     assert "interval" not in unsure  # one seed says nothing about its spread

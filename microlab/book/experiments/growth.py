@@ -1,4 +1,4 @@
-"""Watch grains grow through a microscope and measure how fast they do it.
+"""Grain growth seen through a microscope: frames, their segmentation, and the rate from both.
 
     phase field -> frames -> micrograph of each -> segmentation of each -> mean size against time -> k
 

@@ -2,8 +2,8 @@
 
     poor(x) = wrong_class(merge(expert(x + u(x)))),     u a smooth random shift
 
-Three mistakes of a hasty human: borders drawn beside their place, gaps between neighbours closed, objects
-given another class. Each has its own switch, and all of them at zero change nothing.
+Three errors of careless manual annotation: borders beside their place, gaps between neighbours closed,
+objects of another class. Each has its own switch, and all of them at zero change nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from skimage.measure import label
 
 @dataclass(frozen=True)
 class PoorMask:
-    """How a poor mask differs from the expert's. The defaults look like a hasty human's."""
+    """How a poor mask differs from the expert's. Defaults imitate careless annotation."""
 
     boundary: float = 1.0  # px, root mean square shift of a border along its normal
     correlation: float = 12.0  # px, distance over which the shift's autocorrelation falls to 1/e
     merge: float = 2.0  # px, gaps up to this width between neighbours of one class are closed (even width)
     wrong: float = 0.05  # share of objects that get another class
-    wrong_area: float = 0.01  # objects over this share of the image are never mistaken
+    wrong_area: float = 0.01  # objects over this share of the image never change their class
 
     def __post_init__(self) -> None:
         for name in ("boundary", "merge"):
@@ -41,10 +41,10 @@ def poor_mask(
 ) -> np.ndarray:
     """A poor version of an expert mask.
 
-    The borders are shifted first, then gaps are closed, then objects are mistaken. The commonest class is
-    the background: gaps are closed in it, and its own are not. Closing also fills notches of one object. A
-    mistaken object (a connected region of one class, diagonals included) gets one of the other classes of
-    the same mask, each as likely.
+    The borders are shifted first, then gaps are closed, then objects change their class. The commonest class
+    is the background: gaps are closed in it, and its own are not. Closing also fills notches of one object. A
+    changed object (a connected region of one class, diagonals included) gets one of the other classes of
+    the same mask, drawn uniformly.
 
     Parameters
     ----------

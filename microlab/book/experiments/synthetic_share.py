@@ -1,22 +1,13 @@
-"""Training sets of paper B's study: which real patches with which masks, and how much synthetic.
-
-training set = real pairs of a base + share / 100 * (their number) pairs from a pool of synthetic ones
-
-What the scores of a phase study say: means, paired gains with intervals, paper B beside them.
-
-    gain = mean d_s +- t_{n-1} sd(d) / sqrt(n),     d_s = score with synthetic - without, both of seed s
-
-Both models of a difference have the same seed, so the same initial weights and order of random numbers: what
-the seeds have in common cancels. The seeds cover training and the choice from the pool, not another choice
-of real patches or of test fields; the interval says nothing about those.
-
-Paper B's question: how much synthetic data helps a segmentation of phases, and where?
+"""Paper B's question: how much synthetic data helps a segmentation of constituents, and where?
 
     training set = real pairs of a base + share / 100 * (their number) pairs from a pool of synthetic ones
+    gain = mean d_s +- t_{n-1} sd(d) / sqrt(n),     d_s = score with synthetic - without, both of seed s
 
 Every model has the same network, the same largest number of optimiser steps and the same test images. The
-paper's epochs grow with the training set, so there a larger set also means more steps; here it does not. What
-differs between two models of one seed is the training set alone.
+paper's epochs grow with the training set, so there a larger set also means more steps; here it does not. Both
+models of a difference have the same seed, so the same initial weights and order of random numbers: what the
+seeds have in common cancels. The seeds cover training and the choice from the pool, not another choice of
+real patches or of test fields; the interval says nothing about those.
 """
 
 from __future__ import annotations
@@ -31,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 from tqdm.auto import tqdm
 
@@ -204,7 +194,7 @@ LAPTOP = Grid(
     training=PhaseConfig(width=8, depth=3, crop=128, batch=4, steps=400, validate_every=50, lr=3e-3),
 )
 # An hour or two on two cores: five seeds of a network that is wide enough to learn the rarest class.
-EVENING = Grid(
+OVERNIGHT = Grid(
     shares=(0, 100, 300),
     training=PhaseConfig(
         width=16, depth=4, crop=96, batch=8, steps=500, validate_every=50, lr=2e-3, plateau=3, ema=0.98
@@ -214,7 +204,7 @@ PAPER = Grid(
     bases=tuple(BASES),
     training=PhaseConfig(width=32, depth=4, crop=256, batch=4, steps=2400, validate_every=24),
 )
-SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "evening": EVENING, "paper": PAPER}
+SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "evening": OVERNIGHT, "paper": PAPER}
 
 
 def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Pair]:
@@ -345,7 +335,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scores : DataFrame
-        Of `microlab.book.experiments.synthetic_share.run`.
+        As :func:`run` returns them.
 
     Returns
     -------
@@ -377,7 +367,7 @@ def gain(
     Parameters
     ----------
     scores : DataFrame
-        Of `microlab.book.experiments.synthetic_share.run`.
+        As :func:`run` returns them.
     base, share, source, augmented
         Which models.
     measure : str
@@ -442,7 +432,7 @@ def beside_paper(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     Parameters
     ----------
     scores : DataFrame
-        Of `microlab.book.experiments.synthetic_share.run`.
+        As :func:`run` returns them.
     source : str
         The pool that stands for the paper's.
 
@@ -465,8 +455,8 @@ def beside_paper(scores: pd.DataFrame, source: str) -> pd.DataFrame:
 
 def _of(scores: pd.DataFrame, base: str, share: int, source: str, augmented: bool) -> pd.DataFrame:
     """Rows of one training set, by seed."""
-    wanted = (scores["base"] == base) & (scores["share"] == share) & (scores["source"] == source)
-    return scores[wanted & (scores["augmented"] == augmented)].set_index("seed")
+    chosen = (scores["base"] == base) & (scores["share"] == share) & (scores["source"] == source)
+    return scores[chosen & (scores["augmented"] == augmented)].set_index("seed")
 
 
 def run(
@@ -525,7 +515,8 @@ def run(
     grid = replace(grid, training=replace(grid.training, precision=precision))
     _open(folder, grid, data, {source: pools[source] for source in grid.sources})
     todo = [cell for cell in cells if not _score_file(folder, cell).exists()]
-    work = imap_unordered(_train_cell, [(folder, grid, cell, str(place)) for cell in todo], jobs, scheduler)
+    tasks = [(folder, grid, cell, str(place)) for cell in todo]
+    work = imap_unordered(_train_cell, tasks, jobs, scheduler, threads=1)
     bar = {"desc": f"phase study, {data.name}", "total": len(cells), "initial": len(cells) - len(todo)}
     for _ in tqdm(work, disable=not progress, **bar):
         pass
@@ -563,38 +554,30 @@ def finished(folder: str | Path) -> pd.DataFrame:
     rows = [json.loads(path.read_text()) for path in sorted((Path(folder) / "scores").glob("*.json"))]
     if not rows:
         raise ValueError(f"{folder} holds no finished model: call `run` first")
-    order = {base: index for index, base in enumerate(BASES)}
-    key = {"base": lambda column: column.map(order)}
-    return pd.DataFrame(rows).sort_values(
-        ["base", "augmented", "source", "share", "seed"],
-        key=lambda column: key.get(column.name, lambda same: same)(column),
-        ignore_index=True,
-    )
+    scores = pd.DataFrame(rows)
+    order = scores.assign(base=pd.Categorical(scores["base"], BASES, ordered=True))
+    order = order.sort_values(["base", "augmented", "source", "share", "seed"]).index
+    return scores.loc[order].reset_index(drop=True)
 
 
 def _train_cell(folder: Path, grid: Grid, cell: Cell, device: str) -> str:
     """Train and score one model; runs in a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the workers share the cores among themselves
-    try:
-        start = time.perf_counter()
-        data, pool = _read(folder, cell.source)
-        pairs = training_pairs(data, pool, grid, cell)
-        augment = grid.training.augment
-        if cell.augmented:
-            augment = "photometric" if augment == "none" else f"{augment}+photometric"
-        place = folder / "models" / cell.name
-        model, history = train_phases(
-            _arrays(pairs),
-            _arrays(real_pairs(data, grid, cell.base, "validation")),
-            replace(grid.training, seed=cell.seed, augment=augment),
-            folder=place,
-            device=device,
-            progress=False,
-        )
-        scores = evaluate_phases(model, _arrays(data.test), grid.training.classes, device=device)
-    finally:
-        torch.set_num_threads(threads)
+    start = time.perf_counter()
+    data, pool = _read(folder, cell.source)
+    pairs = training_pairs(data, pool, grid, cell)
+    augment = grid.training.augment
+    if cell.augmented:
+        augment = "photometric" if augment == "none" else f"{augment}+photometric"
+    place = folder / "models" / cell.name
+    model, history = train_phases(
+        _arrays(pairs),
+        _arrays(real_pairs(data, grid, cell.base, "validation")),
+        replace(grid.training, seed=cell.seed, augment=augment),
+        folder=place,
+        device=device,
+        progress=False,
+    )
+    scores = evaluate_phases(model, _arrays(data.test), grid.training.classes, device=device)
     synthetic = synthetic_number(data, grid, cell.base, cell.share)
     row = {
         **asdict(cell),

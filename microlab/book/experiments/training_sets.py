@@ -1,4 +1,4 @@
-"""Paper A's question, asked fully: what must a U-Net have seen to segment a real micrograph?
+"""Paper A's question: which training set makes a U-Net segment a real micrograph?
 
     same U-Net, same steps, same crops; only the training pairs differ
 
