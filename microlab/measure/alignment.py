@@ -1,10 +1,10 @@
-"""Do the boundaries of an image lie where its mask says?
+"""Alignment of an image with its mask: displaced, lost and invented boundaries.
 
     displacement of a boundary pixel = |offset along the boundary's normal at which the image is darkest|
 
-A translated image is only worth its mask if the mask still fits. The displacement is read off grey profiles
-across every true boundary; no detector stands between. What it cannot see, lines that vanished or were
-invented, is counted against boundaries found in the image (`agreement`).
+After image translation a mask may no longer fit its image. The displacement is measured on grey-level
+profiles across every true boundary, without a detector. Boundaries that vanished or were invented do not
+show in it; :func:`agreement` counts them against boundaries detected in the image.
 """
 
 from __future__ import annotations
@@ -25,25 +25,13 @@ STEP = 0.125  # px, along a profile; splines between the pixels
 
 @dataclass(frozen=True)
 class Displacement:
-    """How far the lines of an image lie from the boundaries of its mask.
+    """Offsets of the lines of an image from the boundaries of its mask."""
 
-    Attributes
-    ----------
-    y, x : (n,) int
-        Boundary pixels that were looked at.
-    offset : (n,) float
-        Signed offset of the darkest point along the normal, pixels.
-    median : float
-        Median of ``|offset|``. Without any line in the image it passes half of the reach.
-    share_far : float
-        Share of boundary pixels displaced by more than 2 pixels.
-    """
-
-    y: NDArray[np.integer]
+    y: NDArray[np.integer]  # (n,) boundary pixels with a profile
     x: NDArray[np.integer]
-    offset: NDArray[np.float64]
-    median: float
-    share_far: float
+    offset: NDArray[np.float64]  # (n,) px, signed, of the darkest point along the normal
+    median: float  # of |offset|, px; above half of the reach if the image shows no line
+    share_far: float  # of the boundary pixels, displaced by more than 2 px
 
 
 def boundary_displacement(
@@ -51,8 +39,8 @@ def boundary_displacement(
 ) -> Displacement:
     """Distance between the boundaries of a mask and the lines of an image, by grey profiles.
 
-    Across every pixel of the mask's skeleton the image, smoothed a little, is read along the normal; the
-    darkest point is the line. Junctions, where the normal has no meaning, and the frame are left out.
+    Across every pixel of the mask's skeleton the smoothed image is sampled along the normal; the darkest
+    point is the line. Junctions, where the normal is undefined, and the frame are left out.
 
     Parameters
     ----------
@@ -94,41 +82,31 @@ def boundary_displacement(
         order=3,
         mode="nearest",
     )  # (n, offsets)
-    # Where a grey is shared, as in flat images, the nearest point counts.
+    # of several equally dark points, as in flat images, the nearest counts
     nearest = np.argsort(np.abs(offsets), kind="stable")
     offset = offsets[nearest[profiles[:, nearest].argmin(axis=1)]]
-    away = np.abs(offset)
-    return Displacement(y, x, offset, float(np.median(away)), float((away > 2).mean()))
+    distance = np.abs(offset)
+    return Displacement(y, x, offset, float(np.median(distance)), float((distance > 2).mean()))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Lines of an image against the boundaries of its mask.
+    """Boundaries detected in an image against those of its mask."""
 
-    Attributes
-    ----------
-    lost : float
-        Share of the true boundary without a found one within the tolerance.
-    invented : float
-        Share of the found boundary without a true one within the tolerance.
-    lost_pixels, invented_pixels : (H, W) bool
-        Where they are, on the skeletons.
-    """
-
-    lost: float
-    invented: float
-    lost_pixels: NDArray[np.bool_]
+    lost: float  # share of the true boundary without a detected one within the tolerance
+    invented: float  # share of the detected boundary without a true one within the tolerance
+    lost_pixels: NDArray[np.bool_]  # (H, W), on the skeletons
     invented_pixels: NDArray[np.bool_]
 
 
-def agreement(truth: ArrayLike, found: ArrayLike, *, tolerance: float = 3.0) -> Agreement:
-    """Boundaries lost and invented between a mask and what a detector finds in its image.
+def agreement(truth: ArrayLike, detection: ArrayLike, *, tolerance: float = 3.0) -> Agreement:
+    """Boundaries lost and invented between a mask and those that a detector finds in its image.
 
     Parameters
     ----------
-    truth, found : (H, W) bool
-        True on boundaries; both are thinned to lines. A detector has errors of its own: give beside these
-        shares those of an image that is known to be right.
+    truth, detection : (H, W) bool
+        True on boundaries; both are thinned to lines. The detector has errors of its own: report the shares
+        of an image that is known to fit its mask as well.
     tolerance : float >= 0
         Pixels.
 
@@ -137,14 +115,14 @@ def agreement(truth: ArrayLike, found: ArrayLike, *, tolerance: float = 3.0) -> 
     ValueError
         If sizes differ, `tolerance` is negative, or one of them holds no boundary.
     """
-    truth, found = as_mask(truth, "truth"), as_mask(found, "found")
-    if truth.shape != found.shape:
-        raise ValueError(f"truth {truth.shape} and found {found.shape} differ in size")
+    truth, detection = as_mask(truth, "truth"), as_mask(detection, "detection")
+    if truth.shape != detection.shape:
+        raise ValueError(f"truth {truth.shape} and detection {detection.shape} differ in size")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
-    if not (truth.any() and found.any()):
-        raise ValueError("truth and found must both hold a boundary")
-    lines = [skeletonize(mask) for mask in (truth, found)]
+    if not (truth.any() and detection.any()):
+        raise ValueError("truth and detection must both hold a boundary")
+    lines = [skeletonize(mask) for mask in (truth, detection)]
     far = [distance_to(line) > tolerance for line in lines]
     lost, invented = lines[0] & far[1], lines[1] & far[0]
     return Agreement(
@@ -153,10 +131,9 @@ def agreement(truth: ArrayLike, found: ArrayLike, *, tolerance: float = 3.0) -> 
 
 
 def half_width(image: ArrayLike, distance: ArrayLike, *, reach: float = 10.0) -> float:
-    """Half the width of the boundaries in an image, from its mean grey at each distance from them.
+    """Half width at half depth of the boundaries in an image, from its mean grey at each distance from them.
 
-    The width is that at half of the depth between the boundary's grey and the grains'. It gives a mask as
-    thick as the line that is seen, without an expert: ``distance <= half_width(image, distance)``.
+    A mask as thick as the visible line, without an expert: ``distance <= half_width(image, distance)``.
 
     Parameters
     ----------

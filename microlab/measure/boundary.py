@@ -13,8 +13,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
 from microlab.measure.checks import as_mask, columns, evaluate, ratio
@@ -32,23 +32,6 @@ class BoundaryScores(NamedTuple):
 def default_tolerance(shape: tuple[int, int]) -> float:
     """0.75 % of the image diagonal in px: 5.4 px at 512 x 512, and MATLAB's default for ``bfscore``."""
     return 0.0075 * math.hypot(*shape)
-
-
-def edge_pixels(mask: ArrayLike) -> NDArray[np.bool_]:
-    """Inner edge of a region mask: its pixels with a 4-neighbour outside it.
-
-    The image frame is no edge: a region cut by the frame is not known to end there.
-
-    Parameters
-    ----------
-    mask : (H, W) bool
-
-    Returns
-    -------
-    (H, W) bool
-    """
-    mask = as_mask(mask, "mask")
-    return mask & ~binary_erosion(mask, border_value=1)
 
 
 def distance_to(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -72,7 +55,7 @@ def boundary_f1(
     Parameters
     ----------
     truth, prediction : (H, W) bool, or a set of N such images
-        True on boundaries. For a region mask pass its :func:`edge_pixels`.
+        True on boundaries. Of a region take its inner edge (``skimage.segmentation.find_boundaries``).
     tolerance : float >= 0
         Distance theta in px; a pixel counts as found if its exact Euclidean distance is ``<= tolerance``.
         :func:`default_tolerance` gives the customary value.

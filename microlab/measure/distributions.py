@@ -1,4 +1,4 @@
-"""Two distributions of grains compared: ours and that of an expert's mask.
+"""Comparison of two distributions of grains: ours and that of an expert's mask.
 
     difference = mean of ours - mean of truth,     quantiles of ours against quantiles of truth
 
@@ -7,8 +7,8 @@ The tests are in :mod:`microlab.measure.two_sample`, means and their intervals a
 :mod:`microlab.measure.sampling`.
 
 All tests take the two samples as independent. Two segmentations of one field are not: they show the same
-grains, and what chance put into the field is in both. The tests then reject too seldom and the intervals of
-the difference are too wide. :func:`match_grains` pairs the grains for a test that knows this.
+grains. The tests then reject too seldom and the intervals of the difference are too wide;
+:func:`match_grains` pairs the grains for a paired test.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def compare_grains(
     least: int = 10,
     seed: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    """Compare the grains that we found with those of an expert's mask.
+    """Compare the grains of a segmentation, ours, with those of an expert's mask.
 
     Parameters
     ----------
@@ -120,16 +120,16 @@ def compare_grains(
             relative = p_mean = float("nan")
         else:
             settings = {"edge": edge, "interval": interval, "confidence": confidence, "resamples": resamples}
-            found = [summarise(t, [column], **settings, seed=rng).loc[column] for t in tables.values()]
-            means = [float(f["mean"]) for f in found]
-            limits = [(float(f["mean_low"]), float(f["mean_high"])) for f in found]
+            summaries = [summarise(t, [column], **settings, seed=rng).loc[column] for t in tables.values()]
+            means = [float(s["mean"]) for s in summaries]
+            limits = [(float(s["mean_low"]), float(s["mean_high"])) for s in summaries]
             difference = means[0] - means[1]
             relative = difference / means[1] if means[1] else float("nan")
             if interval == "t":
-                between = difference + _welch(samples, [float(f["std"]) for f in found], confidence)
+                between = difference + _welch(samples, [float(s["std"]) for s in summaries], confidence)
             else:
-                drawn = [resampled_means(x, w, resamples, rng) for x, w in samples]
-                between = percentile_interval(drawn[0] - drawn[1], confidence)
+                mean_ours, mean_truth = (resampled_means(x, w, resamples, rng) for x, w in samples)
+                between = percentile_interval(mean_ours - mean_truth, confidence)
             p_mean = mean_permutation_test(a, wa, b, wb, resamples, rng)
         for name, mean, (low, high) in zip(tables, means, limits):
             row |= {f"mean_{name}": mean, f"mean_{name}_low": low, f"mean_{name}_high": high}
@@ -191,8 +191,8 @@ def quantile_pairs(
         raise ValueError(f"probabilities must be a list of numbers in (0, 1), got {probabilities}")
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(a), size=(resamples, len(a)))
-    drawn = np.array([weighted_quantiles(a[pick], wa[pick], p) for pick in picks])
-    low, high = percentile_interval(drawn, confidence, axis=0)
+    resampled = np.array([weighted_quantiles(a[pick], wa[pick], p) for pick in picks])
+    low, high = percentile_interval(resampled, confidence, axis=0)
     columns = {
         "truth": weighted_quantiles(b, wb, p),
         "ours": weighted_quantiles(a, wa, p),

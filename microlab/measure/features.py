@@ -97,7 +97,7 @@ def encoder(
     ----------
     model : Module
         Has ``down``, a list of blocks with a 2 x 2 maximum pooling between them
-        (:class:`microlab.segment.unet.UNet`). It runs where its weights lie.
+        (:class:`microlab.segment.unet.UNet`). It runs on the device of its weights.
     levels : sequence of int, optional
         Which levels, from 0, the full resolution; by default all.
     batch : int
@@ -108,14 +108,14 @@ def encoder(
     callable
         (n, side, side) in [0, 1] to (n, d) float32; d is the number of channels of the chosen levels.
     """
-    chosen = range(len(model.down)) if levels is None else levels
+    levels = range(len(model.down)) if levels is None else levels
 
     def block_means(x: Tensor) -> Tensor:
         means = []
         for level, block in enumerate(model.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
             means.append(x.mean((2, 3)))
-        return torch.cat([means[level] for level in chosen], dim=1)
+        return torch.cat([means[level] for level in levels], dim=1)
 
     def features(patches: ArrayLike) -> NDArray[np.float32]:
         patches = _checked(patches)
@@ -130,7 +130,7 @@ def encoder(
 class VGG16(nn.Module):
     """The convolutional part of VGG16 and the mean of its 512 last channels.
 
-    Written out because its published carriers need torchvision, whose wheels fit one build of torch each.
+    Implemented here because the packages that publish it need torchvision, which must match torch's build.
     The names of the weights are those of timm and torchvision (``features.0.weight``, ...).
 
     References
@@ -183,7 +183,7 @@ def pretrained_vgg16(path: str | PathLike[str] | None = None) -> VGG16:
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
             raise ValueError(
-                f"VGG16 weights are not to be had through timm ({reason}): install 'microlab[vgg]' with a "
+                f"VGG16 weights are not available through timm ({reason}): install 'microlab[vgg]' with a "
                 "torchvision of torch's own build, or give path, a safetensors file of vgg16"
             ) from error
     else:
@@ -232,7 +232,7 @@ def vgg16(model: VGG16, *, batch: int = 16) -> Callable[[ArrayLike], NDArray[np.
 def _run(
     model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray, batch: int
 ) -> NDArray[np.float32]:
-    """`function` on (N, C, H, W) in batches, where the model lies and in evaluation mode."""
+    """`function` on (N, C, H, W) in batches, on the model's device and in evaluation mode."""
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:

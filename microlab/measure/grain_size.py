@@ -21,7 +21,7 @@ from skimage.segmentation import expand_labels
 from microlab.measure.checks import as_labels
 
 CIRCLES = (0.7958, 0.5305, 0.2653)  # diameters of E112's three circles over the side of its square field
-FLICKER = 2.0  # px; a grain left for less and entered again was not left, see _crossings
+FLICKER = 2.0  # px; shorter excursions into a neighbour and back do not count, see _crossings
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _jeffries_circle(field: NDArray) -> tuple[float, float]:
 
 
 def _grains(*pixels: NDArray) -> NDArray:
-    found = np.unique(np.concatenate([p.ravel() for p in pixels]))
-    return found[found > 0]
+    ids = np.unique(np.concatenate([p.ravel() for p in pixels]))
+    return ids[ids > 0]
 
 
 def _lines(field: NDArray) -> tuple[float, float]:
@@ -228,8 +228,8 @@ def _circle(field: NDArray, radius: float, step: float = 0.5) -> tuple[int, floa
 def _crossings(path: NDArray, step: float) -> tuple[int, float]:
     """Changes of grain along a path of labels `step` px apart, and the length over grains; 0 ends a line.
 
-    A staircase of pixels nearly parallel to the path is crossed to and fro where the boundary it stands for
-    is crossed once: a return to the same grain within FLICKER px is no crossing.
+    A boundary nearly parallel to the path is a staircase of pixels, which the path crosses several times
+    where the boundary itself is crossed once: a return to the same grain within FLICKER px is no crossing.
     """
     starts = np.flatnonzero(np.append(True, path[1:] != path[:-1]))
     grain, run = path[starts], np.diff(starts, append=len(path)) * step

@@ -73,7 +73,7 @@ def grain_table(
         Number of neighbouring grains. Too small for grains that touch the frame.
     ``touches_edge``
         True if the grain, or the boundary pixels nearest to it, lie on the frame: a grain is known to be
-        whole only if its outer boundary is seen.
+        whole only if its outer boundary is visible.
     ``edge_weight``
         Miles-Lantuejoul weight, 0 for grains that touch the frame: see :func:`summarise`.
     ``centroid_y_px``, ``centroid_x_px``

@@ -1,9 +1,9 @@
-"""How fast do grains grow? Mean size with error bars, and the parabolic law.
+"""Grain growth: mean grain size with error bars, and fits of the parabolic law.
 
     R(t)^2 = R(0)^2 + k t,     pi R^2 = mean grain area = area of the field / number of grains
 
 The number of grains is planimetric: a grain that the frame cuts counts one half, a corner takes off another
-quarter. So no grain is left out, none is counted as if it were whole, and a periodic simulation cut open at
+quarter. No grain is left out and none is counted as if it were whole, so a periodic simulation cut open at
 its frame and a segmented micrograph are measured alike.
 """
 
@@ -28,23 +28,13 @@ HILLERT_MEAN_RADIUS = 0.25
 
 @dataclass(frozen=True)
 class MeanSize:
-    """Mean grain size of one field, in pixels, with a bootstrap over its grains.
+    """Mean grain size of one field, in pixels, with a bootstrap over its grains."""
 
-    Attributes
-    ----------
-    area, area_low, area_high : float
-        Mean grain area, px^2, and its confidence interval.
-    error : float
-        Standard error of `area`.
-    count : float
-        Planimetric number of grains.
-    """
-
-    area: float
-    area_low: float
+    area: float  # mean grain area, px^2
+    area_low: float  # its confidence interval
     area_high: float
-    error: float
-    count: float
+    error: float  # its standard error
+    count: float  # planimetric number of grains
 
     @property
     def radius(self) -> float:
@@ -70,7 +60,7 @@ def grain_pieces(grain_map: ArrayLike) -> NDArray[np.int64]:
 def grain_weights(
     labels: ArrayLike, min_area: int = MIN_AREA
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Area of every grain in the field, and what it counts.
+    """Area of every grain in the field, and its weight in the planimetric count.
 
     Parameters
     ----------
@@ -137,8 +127,8 @@ def mean_size(
 
     Notes
     -----
-    Resampling grains takes them as independent draws. In truth they fill a field together: where one is large
-    its neighbours are small. The interval is therefore rather too wide than too narrow.
+    Resampling takes grains as independent. In fact they fill the field together: next to a large grain the
+    others are small. The interval is therefore somewhat too wide.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
@@ -185,23 +175,13 @@ def block_counts(
 
 @dataclass(frozen=True)
 class ParabolicFit:
-    """R^2 = R0^2 + k t, fitted by weighted least squares.
+    """R^2 = R0^2 + k t, fitted by weighted least squares."""
 
-    Attributes
-    ----------
-    k, k_low, k_high : float
-        Slope, px^2 per time, and its interval.
-    r0_squared : float
-        R^2 at time 0, px^2.
-    chi_squared : float
-        Sum of squared deviations in units of the errors, over the degrees of freedom.
-    """
-
-    k: float
-    k_low: float
+    k: float  # slope, px^2 per time
+    k_low: float  # its confidence interval
     k_high: float
-    r0_squared: float
-    chi_squared: float
+    r0_squared: float  # R^2 at time 0, px^2
+    chi_squared: float  # reduced: squared residuals in units of the errors, over the degrees of freedom
 
     def radius(self, time: ArrayLike) -> NDArray[np.float64]:
         """The fitted R, px, at times of the fit's range."""
@@ -228,9 +208,9 @@ def fit_parabola(
     error : (T,) float
         Standard error of `area`. A late frame has fewer grains and a larger error, so it weighs less.
     resampled : (B, T) float, optional
-        The same curve resampled, from :func:`resample_blocks`. The interval is then the quantiles of the
-        slopes of these curves. Without it, it comes from `error`, as if the frames were independent. They are
-        not: one frame's grains are those of the frame before.
+        Bootstrap curves from :func:`resample_blocks`. The interval is then that between quantiles of their
+        slopes. Without them it follows from `error`, as if the frames were independent; they are not, since
+        they show the same grains.
     confidence : float in (0, 1)
 
     Returns
@@ -278,8 +258,7 @@ def fit_exponent(
     first, last, span = radius[0], radius[-1], time[-1] - time[0]
 
     def law(t: NDArray, start: float, end: float, n: float) -> NDArray:
-        # the radii at both ends, and how the way between them bends: parameters that hardly trade with
-        # another
+        # the radii at both ends and the curvature between them: weakly correlated parameters
         return (start**n + (end**n - start**n) * (t - time[0]) / span) ** (1 / n)
 
     try:
@@ -301,10 +280,10 @@ def fit_exponent(
 def resample_blocks(
     counts: ArrayLike, field_area: float, *, resamples: int = 1000, seed: int | np.random.Generator = 0
 ) -> NDArray[np.float64]:
-    """Growth curves of fields put together from random blocks, all frames of a block together.
+    """Block bootstrap of a growth curve: fields assembled from random blocks, each with all its frames.
 
-    A block keeps its history, so what one frame has in common with the next stays in common. The same seed
-    picks the same blocks, which makes the curves of two methods on one field comparable one by one.
+    A block keeps its history, so the correlation between frames is preserved. The same seed picks the same
+    blocks, so the curves of two methods on one field can be compared one by one.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Grain metrics: are the grains cut apart as in the truth.
+"""Grain metrics: agreement of two label images.
 
     ARE = 1 - 2PR / (P + R) over pairs of pixels,   VOI = H(P|T) + H(T|P),   PQ = SQ x RQ over matched grains
 
-Label images hold 0 on boundaries and grains above 0. Labels are names only: their order carries no meaning.
+Label images hold 0 on boundaries and grains above 0; how the grains are numbered does not matter.
 Pooled over a set, equal labels in different images are different grains.
 """
 
@@ -21,7 +21,7 @@ from microlab.measure.pixel import Images, Scores
 
 
 class Variation(NamedTuple):
-    """Variation of information in bits, in its two parts; their sum is the whole."""
+    """Variation of information in bits, the sum of its two parts."""
 
     split: Scores
     merge: Scores
@@ -80,7 +80,7 @@ def adapted_rand_error(truth: Images, prediction: Images, *, per_image: bool | N
 def variation_of_information(
     truth: Images, prediction: Images, *, per_image: bool | None = None
 ) -> Variation:
-    """Variation of information: bits by which each segmentation is unknown when the other is given.
+    """Variation of information: entropy of each segmentation given the other, in bits.
 
     ``split = H(prediction | truth)`` grows when true grains are cut, ``merge = H(truth | prediction)`` when
     they run together. Pixels with true label 0 are ignored; predicted 0 counts as one more segment.
@@ -144,7 +144,7 @@ def grain_count_error(
 
     A grain is a label above 0 with at least `min_area` pixels, the same rule in both images. Grains cut by
     the frame count. Parameters as :func:`adapted_rand_error`; pooling a set adds the numbers first, so that
-    a grain too many in one image makes up for one too few in another: ``per_image=True`` does not forgive.
+    surplus grains in one image cancel missing ones in another; ``per_image=True`` avoids that.
 
     Parameters
     ----------

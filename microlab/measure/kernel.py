@@ -58,8 +58,8 @@ def kernel_distance(
 
     Both sets are shuffled and cut into subsets that do not overlap. The distance is the mean of `mmd2` over
     the pairs of subsets, and the error their standard deviation over the root of their number. The usual
-    KID draws its subsets with replacement from the same samples; the spread of those is no error, because
-    more of them make it as small as one likes. Patches that overlap in the image are not independent, so
+    KID draws its subsets with replacement from the same samples; their spread is no error, because drawing
+    more of them makes it arbitrarily small. Patches that overlap in the image are not independent, so
     the error is then too small; the distance of real from real shows by how much.
 
     Parameters
@@ -92,12 +92,12 @@ def kernel_distance(
 
 
 def standardised(features: ArrayLike, reference: ArrayLike, limit: float = 3.0) -> NDArray[np.float64]:
-    """Features in units of the reference's spread, far outliers drawn in.
+    """Features in units of the reference's spread, outliers compressed.
 
         z = (f - mean) / deviation,     limit * tanh(z / limit)
 
-    Real patches vary little in some features. Without a limit the cube in the kernel turns one such feature
-    of one odd patch into the whole distance.
+    Some features hardly vary over real patches. Without a limit the cubic kernel lets one such feature of one
+    outlying patch dominate the distance.
 
     Parameters
     ----------

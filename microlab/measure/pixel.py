@@ -160,10 +160,10 @@ def missing_class_iou(
 
     It is eq. 5 of chapter 08 (metrics-missing).
 
-    A few stray pixels of a class the image does not have then cost only what they take from the true classes.
-    The price is that invented classes go almost unseen, so print it beside :func:`mean_iou`. "Present" is
-    judged on each image with ``per_image=True`` and on the whole set with False; the source explains it on
-    single images and does not say how it averages them.
+    A few stray pixels of an absent class then cost only what they take from the true classes. In return the
+    score hardly falls with invented classes, so report :func:`mean_iou` too. "Present" refers to each image
+    with ``per_image=True`` and to the whole set with False; the source explains it on single images and does
+    not say how it averages them.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""A map of many features in two dimensions, with images and their masks linked.
+"""t-SNE map of features in two dimensions, with images linked to their masks.
 
 t-SNE: neighbours in d dimensions become neighbours in the plane; distances between groups mean little
 """
@@ -48,9 +48,9 @@ def tsne(
         raise ValueError(f"perplexity must lie between 0 and the {len(together)} points, got {perplexity}")
     deviation = together.std(0)
     together = (together - together.mean(0)) / np.where(deviation > 1e-9, deviation, 1.0)
-    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(together)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(together)
     ends = np.cumsum([len(group) for group in groups.values()])[:-1]
-    return dict(zip(groups, np.split(placed.astype(np.float64), ends)))
+    return dict(zip(groups, np.split(points.astype(np.float64), ends)))
 
 
 def links(images: ArrayLike, masks: ArrayLike) -> NDArray[np.float64]:

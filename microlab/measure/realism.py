@@ -202,8 +202,8 @@ def realism_report(
     The first row, `FLOOR`, compares patches of one half of every real image with patches of the other half;
     the others compare a set with patches of all real images. No distance below the floor means anything.
 
-    None of these numbers sees a mask: they cannot tell whether the images, with their masks, are worth
-    training on (chapter 06).
+    None of these numbers considers the masks: they cannot tell whether a network trained on the images and
+    their masks will be any good (chapter 06).
 
     Parameters
     ----------
@@ -241,22 +241,22 @@ def realism_report(
 
     def describe(images: Sequence[ArrayLike]) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
         cut = patches(images, side, n, seed)
-        seen = {name: features(cut) for name, features in spaces.items()}
-        return intensity_histogram(cut), entropies(cut), seen
+        vectors = {name: features(cut) for name, features in spaces.items()}
+        return intensity_histogram(cut), entropies(cut), vectors
 
     first, second = halves(real)
-    reference = describe(real)
-    compared = {FLOOR: (describe(first), describe(second))}
-    compared |= {name: (reference, describe(images)) for name, images in sets.items()}
+    whole = describe(real)
+    comparisons = {FLOOR: (describe(first), describe(second))}
+    comparisons |= {name: (whole, describe(images)) for name, images in sets.items()}
     rows = {}
-    for name, (known, found) in compared.items():
+    for name, (reference, sample) in comparisons.items():
         row = {
-            "histogram": histogram_distance(known[0], found[0]),
-            "entropy": float(found[1].mean()),
-            "entropy distance": float(stats.wasserstein_distance(known[1], found[1])),
+            "histogram": histogram_distance(reference[0], sample[0]),
+            "entropy": float(sample[1].mean()),
+            "entropy distance": float(stats.wasserstein_distance(reference[1], sample[1])),
         }
         for space in spaces:
-            x, y = known[2][space], found[2][space]
+            x, y = reference[2][space], sample[2][space]
             distance = kernel_distance(standardised(x, x), standardised(y, x), subset=subset, seed=seed)
             row[f"KID {space}"], row[f"KID {space} error"] = distance
         scores = [ssim(a, b) for a, b in zip(inputs.get(name, ()), sets.get(name, ()))]

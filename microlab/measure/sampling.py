@@ -1,12 +1,12 @@
-"""What a field of limited size does to a mean grain size: cut grains, and too few of them.
+"""Bias and precision of a mean grain size from a limited field: cut grains, and their number.
 
     n = f (z s / p)^2 grains hold the mean of a quantity of relative spread s within +-p
 
 A grain is whole in a W x H field with the chance (W - w - 1)(H - h - 1) / (W H), so a mean over whole grains
 favours small ones. Either every grain counts by the inverse of this chance, which `grain_table` and
 `summarise` do, or only grains with their centre inside a guard frame count. :func:`edge_bias` measures all of
-them where the truth is known, on a periodic simulation. There :func:`windows` also shows what intervals are
-worth: grains of one field are not independent, which is the factor f.
+them where the truth is known, on a periodic simulation. Its :func:`windows` also show the true coverage of
+intervals: grains of one field are not independent, hence the factor f.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def windows(
 def guard_frame(table: pd.DataFrame, shape: tuple[int, int], margin: float) -> pd.DataFrame:
     """Grains whose centroid lies at least `margin` from the frame of a field.
 
-    Every grain has one centroid, whatever its size, so these are a fair sample, provided that the margin is
-    so wide that none of them reaches the frame. Summarise them with ``edge="keep"``.
+    Every grain has one centroid, whatever its size, so the sample is unbiased if the margin is so wide that
+    none of its grains reaches the frame. Summarise them with ``edge="keep"``.
 
     Parameters
     ----------
@@ -86,20 +86,20 @@ def guard_frame(table: pd.DataFrame, shape: tuple[int, int], margin: float) -> p
     Warns
     -----
     UserWarning
-        If some of the grains are cut by the frame all the same: then they are still too few and too small.
+        If the frame cuts some of the grains nevertheless: the mean is then still biased towards small ones.
     """
     if not 0 <= margin < min(shape) / 2:
         raise ValueError(f"margin must lie in [0, {min(shape) / 2}) for a field of {shape}, got {margin}")
     y, x = table["centroid_y_px"], table["centroid_x_px"]
-    kept = table[y.between(margin, shape[0] - 1 - margin) & x.between(margin, shape[1] - 1 - margin)]
-    cut = int(kept["touches_edge"].sum())
+    sample = table[y.between(margin, shape[0] - 1 - margin) & x.between(margin, shape[1] - 1 - margin)]
+    cut = int(sample["touches_edge"].sum())
     if cut:
         warnings.warn(
-            f"{cut} of {len(kept)} grains inside the guard frame are cut by the image; widen the margin "
+            f"{cut} of {len(sample)} grains inside the guard frame are cut by the image; widen the margin "
             f"of {margin} px",
             stacklevel=2,
         )
-    return kept
+    return sample
 
 
 def edge_bias(
@@ -110,7 +110,7 @@ def edge_bias(
     guard: float | None = None,
     seed: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    """Bias of the mean grain size that windows of a periodic map give, by the way of treating cut grains.
+    """Bias of the mean grain size that windows of a periodic map give, for each treatment of cut grains.
 
     Parameters
     ----------
@@ -165,10 +165,10 @@ def edge_bias(
         if guard is not None:
             inside = guard_frame(table, window, guard)
             samples["guard"].append((inside[quantity].to_numpy(), ones[: len(inside)]))
-    found = pd.DataFrame({name: _ratio(parts, truth) for name, parts in samples.items()}).T
-    found = found.astype({"grains": int}).rename_axis("edge")
-    found.attrs["truth"] = truth
-    return found
+    bias = pd.DataFrame({name: _ratio(parts, truth) for name, parts in samples.items()}).T
+    bias = bias.astype({"grains": int}).rename_axis("edge")
+    bias.attrs["truth"] = truth
+    return bias
 
 
 def grains_needed(

@@ -1,10 +1,10 @@
-"""Check a segmentation by eye, without a mask: a few lines on which everybody can count.
+"""Manual check of a segmentation without a mask: boundaries counted along a few test lines.
 
     crossings of a line = changes of grain along it,     length / crossings = mean intercept
 
-Who counts the boundaries that a line crosses in the bare micrograph, and then lets the label image count the
-same line, compares the same boundaries: chance does not enter, and each difference is a fault to look at.
-Counting n boundaries without a fault promises eq. 1 of chapter 16 (yours-three).
+Count the boundaries that a line crosses in the bare micrograph by eye, then those on the same line of the
+label image: both counts concern the same boundaries, so a difference is an error and no sampling noise. What
+n boundaries without an error guarantee is eq. 1 of chapter 16 (yours-three).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def spot_lines(
     n : int
         Number of lines.
     seed : int or Generator
-        Draw the lines before you look at the result: who chooses a line chooses its count.
+        Draw the lines before you look at the result, or their choice biases the count.
     length : float, optional
         Pixels; by default 0.8 of the shorter side.
 

@@ -42,7 +42,7 @@ def two_sample_test(
     resamples: int = 2000,
     seed: int | np.random.Generator = 0,
 ) -> TwoSample:
-    """Do two samples come from one distribution?
+    """Test whether two samples come from one distribution.
 
     Parameters
     ----------
@@ -79,8 +79,9 @@ def two_sample_test(
         gap = np.cumsum(steps, axis=-1)[..., ends]  # F_a - F_b; ends in 0
         return gap.max(axis=-1) - gap.min(axis=-1)
 
-    seen = float(kuiper(step))
-    return TwoSample("Kuiper", seen, _permuted(lambda t: kuiper(step[t]), seen, len(step), resamples, seed))
+    observed = float(kuiper(step))
+    p_value = _permuted(lambda t: kuiper(step[t]), observed, len(step), resamples, seed)
+    return TwoSample("Kuiper", observed, p_value)
 
 
 def axial_mean(angles: ArrayLike, weights: ArrayLike | None = None) -> AxialMean:
@@ -182,15 +183,15 @@ def _blocks(resamples: int, n: int) -> list[int]:
 
 def _permuted(
     statistic: Callable[[NDArray], NDArray],
-    seen: float,
+    observed: float,
     n: int,
     resamples: int,
     seed: int | np.random.Generator,
 ) -> float:
-    """Share of permutations whose statistic is at least `seen`, which counts as one of them."""
+    """Share of permutations whose statistic is at least `observed`, which counts as one of them."""
     rng = np.random.default_rng(seed)
     beyond = 0
     for count in _blocks(resamples, n):
         orders = rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
-        beyond += int((statistic(orders) >= seen * (1 - 1e-9)).sum())  # ties count, rounding aside
+        beyond += int((statistic(orders) >= observed * (1 - 1e-9)).sum())  # ties count, rounding aside
     return (beyond + 1) / (resamples + 1)

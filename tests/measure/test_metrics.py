@@ -154,17 +154,6 @@ def test_hausdorff_agrees_with_a_kd_tree_and_with_skimage(pair):
     assert equal(whole, skimage.metrics.hausdorff_distance(t, p), 1e-9)
 
 
-@many
-@given(masks)
-def test_edge_pixels_are_the_inner_boundaries_of_skimage(pair):
-    mask = pair[0]
-    assume(min(mask.shape) > 1)
-    expected = skimage.segmentation.find_boundaries(
-        mask.astype(int), connectivity=1, mode="inner", background=0
-    )
-    assert (boundary.edge_pixels(mask) == (expected & mask)).all()
-
-
 def test_a_line_moved_by_three_pixels_is_found_at_three_and_lost_below():
     truth, moved = np.zeros((2, 40, 40), dtype=bool)
     truth[:, 10], moved[:, 13] = True, True
