@@ -133,17 +133,6 @@ def tile_slices(shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
     ]
 
 
-def blend_window(tile: int, overlap: int) -> np.ndarray:
-    """Weights of one tile along one axis: 1 inside, falling linearly over `overlap` pixels at both ends.
-
-    Returns
-    -------
-    (tile,) float32 in (0, 1]. A tile's weight is the outer product of its two windows.
-    """
-    ramp = (np.arange(tile) + 0.5) / max(overlap, 1)
-    return np.minimum(1.0, np.minimum(ramp, ramp[::-1])).astype(np.float32)
-
-
 def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[tuple[Tile, np.ndarray]]:
     """Tiles of an image with the weights that join them again.
 
@@ -165,7 +154,7 @@ def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[t
     axes = []
     for size in shape:
         starts = _starts(size, tile, overlap)
-        window = blend_window(min(tile, size), overlap)
+        window = _blend_window(min(tile, size), overlap)
         total = np.zeros(size, dtype=np.float32)
         for start in starts:
             total[start : start + tile] += window
@@ -245,6 +234,12 @@ def augment(
         for mask in masks
     ]
     return np.clip(moved, 0, 1).astype(np.float32), *moved_masks
+
+
+def _blend_window(tile: int, overlap: int) -> np.ndarray:
+    """Weights (tile,) in (0, 1] along one axis: 1 inside, falling linearly over `overlap` at both ends."""
+    ramp = (np.arange(tile) + 0.5) / max(overlap, 1)
+    return np.minimum(1.0, np.minimum(ramp, ramp[::-1])).astype(np.float32)
 
 
 def _starts(size: int, tile: int, overlap: int) -> list[int]:

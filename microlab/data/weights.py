@@ -62,9 +62,9 @@ def card(name: str | os.PathLike) -> dict[str, Any]:
     """
     weights = _path(name)
     if not weights.is_file():
-        known = ", ".join(available()) or "none"
+        names = ", ".join(available()) or "none"
         raise WeightsError(
-            f"{name}: no such weights; give a .safetensors file or one of the shipped: {known}"
+            f"{name}: no such weights; give a .safetensors file or one of the shipped: {names}"
         )
     path = weights.with_suffix(".json")
     try:
