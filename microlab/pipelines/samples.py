@@ -17,7 +17,7 @@ from microlab.data.datasets import DatasetError, fetch, load
 from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import components
 from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
-from microlab.render.steel import virtual_phases
+from microlab.render.steel import steel_fields
 from microlab.segment.instances import watershed_grains
 from microlab.segment.segmenter import Segmentation, closed_boundary
 
@@ -253,7 +253,7 @@ def labelled_fields_or_stand_in(
     except (OSError, DatasetError) as error:
         reason = f"They stand in for {name}, which is not available: {error}"
     train, val, _ = fields
-    made = virtual_phases(sum(fields), shape, seed)
+    made = steel_fields(sum(fields), shape, seed)
     return LabelledFields(
         f"virtual stand-in for {name}",
         made[:train],

@@ -40,7 +40,7 @@ def untextured(
     """
     grain_map = np.asarray(grain_map)
     if grain_map.min() < 0:
-        raise ValueError(f"grain_map must hold ids from 0 upwards, found {grain_map.min()}")
+        raise ValueError(f"grain_map must hold ids from 0 upwards, got {grain_map.min()}")
     greys = np.linspace(*grey, int(grain_map.max()) + 1, dtype=np.float32)
     image = np.random.default_rng(seed).permutation(greys)[grain_map]
     if boundary is not None:

@@ -110,7 +110,7 @@ def charging_streaks(image: np.ndarray, *, amplitude: float, decay: float, seed:
 
 
 def scan_path(shape: tuple[int, int], *, jitter: float, drift: float, seed: Seed) -> np.ndarray:
-    """Where the beam really was on each line: vibration shifts single lines, drift shears the field.
+    """Where the beam was on each line: vibration shifts single lines, drift shears the field.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ class Microscope:
 class MicroscopeRanges:
     """Ranges (low, high) from which each setting is drawn: domain randomisation (Tobin et al., IROS 2017).
 
-    They are wide on purpose: the network should meet a real micrograph as one more member of the family.
+    They are wide on purpose: to the network a real micrograph should be one more member of the family.
     Settings that span decades are drawn log-uniformly (`LOGARITHMIC`). Each optional effect (`OPTIONAL`) is
     switched off in a share `absent` of the images, so that the network also meets clean ones.
     """
@@ -331,7 +331,7 @@ def render(
     phases: Phases | None = None,
     film: np.ndarray | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """Photograph a grain map with a virtual scanning electron microscope.
+    """Image a grain map with a virtual scanning electron microscope.
 
     The chain is eq. 1 of chapter 04 (microscope-chain).
 

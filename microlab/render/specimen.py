@@ -1,15 +1,11 @@
-"""The specimen's surface: what the electron beam meets before the microscope adds its faults.
+"""The specimen's surface, before the microscope adds its faults: grains, boundaries, texture, films, phases.
 
-Every function takes an image (or makes the first one) and returns an image, float32, nominally in [0, 1],
-and can be used alone. The chain is put together in :mod:`microlab.render.sem`.
+    I = I_0 exp(-h) + level (1 - exp(-h)),     under a carbon film of thickness h, in escape depths
 
-Carbon films on the specimen: what the beam leaves where it has dwelt.
-
-    I = I_0 exp(-h) + level (1 - exp(-h)),     h the thickness in escape depths
-
-The first term is eq. 1 of chapter 15 (breaks-film); the second is what the film shines itself.
-
-A second phase under the virtual microscope.
+Every function takes an image (or makes the first one) and returns an image, float32, nominally in [0, 1], and
+can be used alone; the chain is in :mod:`microlab.render.sem`. In order: where the boundaries are, contrast of
+grains, grooves and rims along boundaries, features that are no boundaries, contamination, a second phase.
+Under a film the first term is eq. 1 of chapter 15 (breaks-film); the second is what the film emits itself.
 """
 
 from __future__ import annotations
@@ -58,8 +54,9 @@ def boundary_geometry(grain_map: np.ndarray, *, periodic: bool = True) -> Bounda
     if grain_map.ndim != 2 or grain_map.size == 0:
         raise ValueError(f"grain_map must be two-dimensional and not empty, got shape {grain_map.shape}")
     if not np.issubdtype(grain_map.dtype, np.integer) or grain_map.min() < 0:
-        found = f"{grain_map.dtype} from {grain_map.min()}"
-        raise ValueError(f"grain_map must hold integer ids from 0, got {found}")
+        raise ValueError(
+            f"grain_map must hold integer ids from 0, got {grain_map.dtype} from {grain_map.min()}"
+        )
     if grain_map.min() == grain_map.max():
         raise ValueError("grain_map holds a single grain: there is no boundary to render")
     height, width = grain_map.shape
@@ -398,7 +395,7 @@ def contamination(image: np.ndarray, *, depth: float, correlation_length: float,
 
 
 def scan_windows(shape: tuple[int, int], *, number: int, side: float, seed: Seed) -> np.ndarray:
-    """Where the beam has dwelt before: rectangles in which it has cracked hydrocarbons into a carbon film.
+    """Windows of earlier scans: rectangles in which the beam has cracked hydrocarbons into a carbon film.
 
     Parameters
     ----------
@@ -434,7 +431,7 @@ def scan_windows(shape: tuple[int, int], *, number: int, side: float, seed: Seed
 
 
 def carbon_film(image: np.ndarray, thickness: np.ndarray | float, *, level: float = 0.3) -> np.ndarray:
-    """A film of carbon over the surface: it hides what lies under it and shines a little itself.
+    """A film of carbon over the surface: it hides what lies under it and emits a little itself.
 
     The share ``exp(-thickness)`` of the electrons from below gets through, and the film gives `level` of full
     scale where it is thick.

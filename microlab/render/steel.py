@@ -1,9 +1,9 @@
-"""Virtual multi-phase micrographs with exact masks, after ultrahigh-carbon steel.
+"""Virtual micrographs of ultrahigh-carbon steel with exact masks of its four constituents.
 
     network = { x : distance of x from the grain boundaries < w(x) },   w a smooth random half-width
 
 What stands where is drawn first and is the mask; the picture is painted from it, then blurred and given the
-noise of few electrons. It is a likeness for running code without the real images, not a model of the steel.
+noise of few electrons. It stands in for the real images where they are missing; it is no model of the steel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MATRIX, NETWORK, SPHEROIDITE, WIDMANSTATTEN = range(4)
 
 
 @dataclass(frozen=True)
-class SteelLook:
+class SteelConfig:
     """Sizes in px and grey levels of the virtual fields; ranges are (lowest, highest) of a field."""
 
     grain: float = 360.0  # square root of the mean grain area
@@ -42,11 +42,11 @@ class SteelLook:
     noise: tuple[float, float] = (0.02, 0.05)  # standard deviation at grey level 0.5
 
 
-def virtual_phases(
+def steel_fields(
     n: int,
     shape: tuple[int, int] = (256, 256),
     seed: int | np.random.Generator = 0,
-    look: SteelLook | None = None,
+    config: SteelConfig | None = None,
 ) -> list[Micrograph]:
     """Virtual fields that resemble ultrahigh-carbon steel, with exact masks of its four classes.
 
@@ -61,7 +61,7 @@ def virtual_phases(
     shape : (H, W)
     seed : int or numpy.random.Generator
         Same seed, same fields; the first fields do not depend on `n`.
-    look : SteelLook, optional
+    config : SteelConfig, optional
 
     Returns
     -------
@@ -77,8 +77,8 @@ def virtual_phases(
         raise ValueError(f"n must be at least 1, got {n}")
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be two positive sizes (H, W), got {shape}")
-    rng, look = np.random.default_rng(seed), look or SteelLook()
-    fields = [_field(shape, look, rng) for _ in range(n)]
+    rng, config = np.random.default_rng(seed), config or SteelConfig()
+    fields = [_field(shape, config, rng) for _ in range(n)]
     return [
         Micrograph(image, name=f"virtual_{k:03d}", classes=classes, virtual=True)
         for k, (image, classes) in enumerate(fields)
@@ -86,28 +86,28 @@ def virtual_phases(
 
 
 def _field(
-    shape: tuple[int, int], look: SteelLook, rng: np.random.Generator
+    shape: tuple[int, int], config: SteelConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask. Signed distances (px, negative inside) carry the shapes from one to the other."""
-    grains, network = _network(shape, look, rng)
-    needles = np.maximum(_needles(grains, network, look, rng), -network)  # the network covers them
-    particles = _particles(np.minimum(network, needles) > look.denuded, look, rng)
+    grains, network = _network(shape, config, rng)
+    needles = np.maximum(_needles(grains, network, config, rng), -network)  # the network covers them
+    particles = _particles(np.minimum(network, needles) > config.denuded, config, rng)
     mask = np.zeros(shape, np.uint8)
-    for phase, distance in ((SPHEROIDITE, particles), (WIDMANSTATTEN, needles), (NETWORK, network)):
-        mask[distance < 0] = phase
-    return _paint(mask, network, needles, particles, look, rng), mask
+    for constituent, distance in ((SPHEROIDITE, particles), (WIDMANSTATTEN, needles), (NETWORK, network)):
+        mask[distance < 0] = constituent
+    return _paint(mask, network, needles, particles, config, rng), mask
 
 
 def _network(
-    shape: tuple[int, int], look: SteelLook, rng: np.random.Generator
+    shape: tuple[int, int], config: SteelConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grain map and signed distance from the rim of the network."""
-    margin = int(look.grain)  # the tessellation is periodic, the field must not be
+    margin = int(config.grain)  # the tessellation is periodic, the field must not be
     box = (shape[0] + margin, shape[1] + margin)
-    grains = tessellate(regular_seeds(max(2, round(box[0] * box[1] / look.grain**2)), box, 0.4, rng), box)
+    grains = tessellate(regular_seeds(max(2, round(box[0] * box[1] / config.grain**2)), box, 0.4, rng), box)
     y, x = np.indices(shape)
     y, x = (  # boundaries are curved
-        np.clip(axis + 12 * smooth_noise(shape, 40, rng) + margin / 2, 0, length - 1).astype(int)
+        np.clip(axis + 12 * coarse_noise(shape, 40, rng) + margin / 2, 0, length - 1).astype(int)
         for axis, length in ((y, box[0]), (x, box[1]))
     )
     grains = grains[y, x]
@@ -117,19 +117,19 @@ def _network(
         other.swapaxes(0, axis)[0] = grains.swapaxes(0, axis)[0]
         inside &= grains == other
     distance = distance_transform_edt(inside) if not inside.all() else np.full(shape, np.inf)
-    width = 1 + look.unevenness * smooth_noise(shape, 45, rng) + 0.12 * smooth_noise(shape, 7, rng)
-    return grains, (distance - rng.uniform(*look.half_width) * width).astype(np.float32)
+    width = 1 + config.unevenness * coarse_noise(shape, 45, rng) + 0.12 * coarse_noise(shape, 7, rng)
+    return grains, (distance - rng.uniform(*config.half_width) * width).astype(np.float32)
 
 
 def _needles(
-    grains: np.ndarray, network: np.ndarray, look: SteelLook, rng: np.random.Generator
+    grains: np.ndarray, network: np.ndarray, config: SteelConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """Signed distance from the rims of the needles."""
     distance = np.full(grains.shape, np.inf, np.float32)
     rims = np.argwhere(np.abs(network) < 1)
     if not len(rims):
         return distance
-    for _ in range(rng.poisson(look.groups * grains.size)):
+    for _ in range(rng.poisson(config.groups * grains.size)):
         origin = rims[rng.integers(len(rims))]
         grain = grains == grains[tuple(origin)]
         middle = np.argwhere(grain).mean(axis=0) - origin
@@ -138,27 +138,27 @@ def _needles(
         along = np.sin(angle) * y[:, None] + np.cos(angle) * x
         across = np.cos(angle) * y[:, None] - np.sin(angle) * x
         place = 0.0
-        for _ in range(rng.integers(*look.needles)):
-            length, half_width = rng.uniform(*look.needle_length), rng.uniform(*look.needle_half_width)
+        for _ in range(rng.integers(*config.needles)):
+            length, half_width = rng.uniform(*config.needle_length), rng.uniform(*config.needle_half_width)
             bend = across - place - rng.uniform(-0.015, 0.015) * along
             tapered = half_width * np.sqrt(np.clip(1 - along / length, 0.0, 1))
             needle = np.where((along > -25) & (along < length) & grain, np.abs(bend) - tapered, np.inf)
             np.minimum(distance, needle, out=distance)
-            place += 2 * half_width + rng.uniform(*look.needle_gap)
+            place += 2 * half_width + rng.uniform(*config.needle_gap)
     return distance
 
 
-def _particles(free: np.ndarray, look: SteelLook, rng: np.random.Generator) -> np.ndarray:
+def _particles(free: np.ndarray, config: SteelConfig, rng: np.random.Generator) -> np.ndarray:
     """Signed distance from the rims of elliptic particles, exact only near them (inf elsewhere)."""
     shape = free.shape
-    count = rng.poisson(rng.uniform(*look.particles) * free.size)
+    count = rng.poisson(rng.uniform(*config.particles) * free.size)
     centre = rng.random((count, 2)) * shape
-    crowd = smooth_noise(shape, 60, rng)  # crowded here, sparse there
+    crowd = coarse_noise(shape, 60, rng)  # crowded here, sparse there
     row, column = centre.astype(int).T
     kept = free[row, column] & (rng.random(count) < 0.75 + 0.25 * crowd[row, column])
     centre = centre[kept]
-    radius = rng.uniform(*look.particle_radius) * np.exp(
-        look.radius_spread * rng.standard_normal(len(centre))
+    radius = rng.uniform(*config.particle_radius) * np.exp(
+        config.radius_spread * rng.standard_normal(len(centre))
     )
     radius = np.clip(radius, 0.6, 9)
     angle, ratio = rng.uniform(0, np.pi, len(centre)), rng.uniform(0.5, 1, len(centre))
@@ -181,29 +181,29 @@ def _paint(
     network: np.ndarray,
     needles: np.ndarray,
     particles: np.ndarray,
-    look: SteelLook,
+    config: SteelConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """The picture: a rough matrix, a smooth network, bright rims, then blur and noise."""
-    shape, matrix, rim = mask.shape, rng.uniform(*look.matrix), rng.uniform(*look.rim)
+    shape, matrix, rim = mask.shape, rng.uniform(*config.matrix), rng.uniform(*config.rim)
     rough = gaussian_filter(rng.standard_normal(shape, np.float32), 1.0)
     rough *= 0.05 / rough.std()
-    image = matrix + rough + 0.02 * smooth_noise(shape, 12, rng)
+    image = matrix + rough + 0.02 * coarse_noise(shape, 12, rng)
     inside = mask == NETWORK
-    image[inside] = matrix + rng.uniform(*look.network_offset) + 0.3 * rough[inside]
-    lit = np.clip(0.6 + 0.3 * smooth_noise(shape, 30, rng), 0.1, 1)  # rims are not lit alike everywhere
+    image[inside] = matrix + rng.uniform(*config.network_offset) + 0.3 * rough[inside]
+    lit = np.clip(0.6 + 0.3 * coarse_noise(shape, 30, rng), 0.1, 1)  # rims are not lit alike everywhere
     image += lit * rim * np.exp(-((network / 1.1) ** 2))
     for distance, core in ((needles, 0.7), (particles, 0.5)):  # bright, with a greyer core where wide enough
         image += rim * (np.clip(0.5 - distance, 0, 1) - core * np.clip(-(distance + 1) / 2, 0, 1))
-    image += 0.03 * smooth_noise(shape, 150, rng)  # uneven illumination
-    pits = smooth_noise(shape, 9, rng) + smooth_noise(shape, 4, rng)
+    image += 0.03 * coarse_noise(shape, 150, rng)  # uneven illumination
+    pits = coarse_noise(shape, 9, rng) + coarse_noise(shape, 4, rng)
     image -= 0.3 * np.clip(pits - 4.0, 0, 1) * ~inside  # etched out
-    image = gaussian_filter(image, rng.uniform(*look.blur))
-    noise = rng.uniform(*look.noise) * np.sqrt(np.clip(image, 0.02, None) / 0.5)  # shot noise
+    image = gaussian_filter(image, rng.uniform(*config.blur))
+    noise = rng.uniform(*config.noise) * np.sqrt(np.clip(image, 0.02, None) / 0.5)  # shot noise
     return np.clip(image + noise * rng.standard_normal(shape), 0, 1).astype(np.float32)
 
 
-def smooth_noise(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
+def coarse_noise(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian random field of mean 0 and standard deviation 1, smooth over about `scale` px, (H, W) float.
 
     Random heights on a coarse grid, joined by Gaussian weights: two products of small matrices, so the cost

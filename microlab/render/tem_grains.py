@@ -103,12 +103,12 @@ def tessellation(
     else:
         centres, radii = random_seeds(n, box, rng), np.ones(n)
     cells = power_diagram(centres - margin / 2, radii, shape, periodic=False)
-    seen = np.bincount(cells.ravel(), minlength=n) > 0
-    return (np.cumsum(seen) - 1)[cells].astype(np.int32)
+    inside = np.bincount(cells.ravel(), minlength=n) > 0
+    return (np.cumsum(inside) - 1)[cells].astype(np.int32)
 
 
 def boundary_target(labels: np.ndarray, distance: np.ndarray, *, width: float, drawn: bool) -> np.ndarray:
-    """Concept 2: what is wanted is the boundary, a thin closed line between grains.
+    """Concept 2: the target is the boundary, a thin closed line between grains.
 
     Parameters
     ----------
@@ -190,13 +190,13 @@ def similar_neighbours(
         Brightness of the line between two grains, 0 where there is none.
     """
     brightness, lines = brightness.copy(), np.zeros((len(brightness),) * 2)
-    free, wanted = np.ones(len(brightness), bool), round(share * len(pairs))
+    free, remaining = np.ones(len(brightness), bool), round(share * len(pairs))
     for first, second in rng.permutation(pairs):
-        if not wanted:
+        if not remaining:
             break
         if free[first] and free[second]:
             free[first] = free[second] = False
-            wanted -= 1
+            remaining -= 1
             brightness[second] = brightness[first] + rng.uniform(-difference, difference)
             lines[first, second] = lines[second, first] = rng.uniform(-line, line)
     return brightness, lines

@@ -2,9 +2,9 @@
 
     structure(index) = grain growth of a Voronoi polycrystal, with parameters drawn from (seed, index)
 
-A structure depends on the library's seed and its own index and on nothing else, so any worker may make it,
-in any order. It is written into a temporary folder that is renamed when complete. Whatever stops a build,
-the next call keeps what is complete and makes the rest:
+A structure depends only on the library's seed and its own index, so any worker may make it, in any order. It
+is written into a temporary folder that is renamed when complete. Whatever stops a build, the next call keeps
+what is complete and makes the rest:
 
     folder/settings.json                     seed and ranges; a build with others is refused
     folder/structures/000123/phi.tif         float32
@@ -58,7 +58,7 @@ class Ranges:
     grains: tuple[int, int] = (80, 150)  # number of seeds
     alpha: tuple[float, float] = (0.0, 0.7)  # regularity of the seeds
     steps: tuple[int, int] = (200, 1500)  # time steps of growth
-    coalesced: tuple[float, float] = (0.0, 0.0)  # joints of neighbours over grains, before growth
+    coalesced: tuple[float, float] = (0.0, 0.0)  # pairs of neighbours joined before growth, per grain
     threshold: float = 0.75  # boundary where phi is lower
     kappa: float = 1.0  # gradient energy coefficient
     dt: float = 0.1  # time step, in units in which the kinetic coefficient and the pixel are 1
@@ -163,14 +163,14 @@ def build(
     scheduler: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Make the structures 0..n-1 of a library, or those of them that are not there yet.
+    """Simulate the structures 0..n-1 of a library, or those that are missing.
 
-    Build into a folder from one place at a time.
+    Only one build may work in a folder at a time.
 
     Parameters
     ----------
     folder : path
-        Where the library lies; made if missing.
+        Folder of the library; created if missing.
     n : int
         Number of structures. A later call with a larger `n` extends the library.
     seed : int
@@ -217,7 +217,7 @@ def build(
         raise OSError(
             error.errno,
             f"library {folder} is not finished, {error.strerror or error}; {complete} of {n} structures are "
-            "complete and kept. Mend the cause and make the same call again",
+            "complete and kept. Remove the cause and repeat the call",
         ) from error
 
 

@@ -6,8 +6,8 @@
 
 This is eq. 2 of chapter 15 (breaks-two-phases). Every grain has an order parameter and belongs to one phase;
 c is a composition, which is conserved. A grain can only grow at the expense of the other phase if atoms
-diffuse there, so the phases hold one another up. The free energy is that of Chen and Fan (J. Am. Ceram. Soc.
-79, 1163, 1996) and Fan and Chen (Acta Mater. 45, 3297, 1997):
+diffuse there, so each phase slows the growth of the other. The free energy is that of Chen and Fan (J. Am.
+Ceram. Soc. 79, 1163, 1996) and Fan and Chen (Acta Mater. 45, 3297, 1997):
 
     F = int  f(c) + sum_i [ -gamma/2 (c - c_other)^2 eta_i^2 + eta_i^4/4 ] + eps sum_{i<j} eta_i^2 eta_j^2
            + kappa_c/2 |grad c|^2 + sum_i kappa/2 |grad eta_i|^2
@@ -139,7 +139,7 @@ class TwoPhaseGrowth:
         )
         at_rest = torch.tensor([p.c_alpha, p.c_beta], dtype=dtype, device=where)
         self.composition = at_rest[torch.tensor(self.phase_of.astype(np.int64), device=where)[ids.long()]]
-        self._see_phases()
+        self._update_phases()
         waves = [2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(s, dtype=dtype)) for s in ids.shape]
         k2 = (waves[0][:, None] + waves[1][None, : ids.shape[1] // 2 + 1]) / p.dx**2  # -k2 is the Laplacian's
         self._k2 = k2.to(where)
@@ -219,8 +219,8 @@ class TwoPhaseGrowth:
         if p.M:
             # Half of the steepest slope of dF/dc, taken at the new time, keeps F from rising (Eyre 1998).
             steep = p.A + 3 * p.gamma
-            known = torch.fft.rfft2(c) - p.dt * p.M * self._k2 * torch.fft.rfft2(self._slope() - steep * c)
-            new = known / (1 + p.dt * p.M * self._k2 * (steep + p.kappa_c * self._k2))
+            explicit = torch.fft.rfft2(c) - p.dt * p.M * self._k2 * torch.fft.rfft2(self._slope() - steep * c)
+            new = explicit / (1 + p.dt * p.M * self._k2 * (steep + p.kappa_c * self._k2))
             self.composition = torch.fft.irfft2(new, s=c.shape)
         # One field at a time: temporaries of all fields would not fit a CPU's cache.
         for eta, is_beta in zip(self.order_parameters, self._beta):
@@ -236,23 +236,23 @@ class TwoPhaseGrowth:
                 self.order_parameters, self.owner, self.n, self._reach
             )
         self.owner = owner
-        self._see_phases()
+        self._update_phases()
 
-    def _see_phases(self) -> None:
-        """1 where a field's value belongs to a beta grain, (C, H, W); nobody's values are zero anyway."""
+    def _update_phases(self) -> None:
+        """1 where a field's value belongs to a beta grain, (C, H, W); values without an owner are zero."""
         phase = torch.tensor([*self.phase_of, ALPHA], device=self.owner.device)  # -1 finds the last
         self._beta = phase[self.owner.long()].to(self.order_parameters.dtype)
 
 
 def assign_phases(grain_map: ArrayLike, fraction: float, seed: int | np.random.Generator = 0) -> np.ndarray:
-    """Give grains a phase at random, until beta covers about `fraction` of the area.
+    """Assign phases to grains at random, beta to about `fraction` of the area.
 
     Parameters
     ----------
     grain_map : (H, W) int
         Grain ids 0..n-1.
     fraction : float in [0, 1]
-        Wanted share of beta.
+        Share of beta to aim at.
 
     Returns
     -------

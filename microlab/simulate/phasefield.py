@@ -281,7 +281,7 @@ class GrainGrowth:
         self.step_count += 1
 
     def _follow(self) -> None:
-        """Follow the moving grains; colour anew when two of one field have come near one another."""
+        """Follow the moving grains; colour again when two on one field come near one another."""
         owner, clash = sharing.follow(self.order_parameters, self.owner, self.n, self._reach)
         if clash:  # the old owners are still right on the supports
             eta, owner = sharing.separate(self.order_parameters, self.owner, self.n, self._reach)

@@ -143,7 +143,7 @@ def pack_circles(
     centres : (n, 2) float64
         Positions (y, x), in the order of `radii`.
     radii : (n,) float64
-        The radii, so that ``power_diagram(*pack_circles(shape, radii), shape)`` reads as one sentence.
+        The radii as given, for ``power_diagram(*pack_circles(shape, radii), shape)``.
 
     Raises
     ------

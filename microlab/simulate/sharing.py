@@ -3,10 +3,10 @@
 Fields are coupled only through phi, and outside its grain a field decays like exp(-r / sqrt(kappa)). So
 grains that are far apart may share one field, as far-apart countries on a map share a colour: colour the
 graph of near grains, put each grain on the field of its colour, and colour again when two grains of one
-colour meet. The idea is that of MOOSE's GrainTracker (Permann et al., Comput. Mater. Sci. 115, 18, 2016).
+colour approach. The idea is that of MOOSE's GrainTracker (Permann et al., Comput. Mater. Sci. 115, 18, 2016).
 
-A grain is known by its *support*, the pixels where its order parameter exceeds `SUPPORT`. The support
-outlives the grain's last pixel in the grain map, so a vanishing grain keeps its name until it is gone.
+A grain is identified by its *support*, the pixels where its order parameter exceeds `SUPPORT`. The support
+outlives the grain's last pixel in the grain map, so a vanishing grain keeps its id until it is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLACK = 4  # pixels that two grains of one colour may approach before the next c
 
 
 def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool]:
-    """Find again which grain owns the values of each field, after the grains have moved.
+    """Update which grain owns the values of each field, after the grains have moved.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool
 
 
 def separate(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, Tensor]:
-    """Colour anew: give grains that are near one another different fields.
+    """Colour again: put grains that are near one another on different fields.
 
     Each value moves to the field of its owner's new colour. Values without a living owner are tails
     beyond reach, or remains of vanished grains below `SUPPORT`, and are dropped.

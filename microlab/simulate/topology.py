@@ -9,7 +9,7 @@ from microlab.measure.labels import neighbour_pairs
 
 
 def coalesce(grain_map: np.ndarray, share: float, seed: int | np.random.Generator = 0) -> np.ndarray:
-    """Join neighbouring grains at random, as grains of like orientation do.
+    """Join neighbouring grains at random, as grains of similar orientation do.
 
     Sizes spread and outlines stop being convex, as in real metals, where a tessellation alone
     is too tidy.

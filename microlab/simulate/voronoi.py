@@ -67,7 +67,7 @@ def regular_seeds(
 
     Random positions are proposed one after another, and one is kept when it is far enough from all kept
     before it (Zhu, Thorpe and Windle 2001). alpha = 0 gives :func:`random_seeds`; the cells become more alike
-    as alpha grows. Near the limit a small box sometimes jams before it is full; it is then emptied and begun
+    as alpha grows. Near the limit a small box sometimes jams before it is full; it is then emptied and filled
     again, up to 20 times.
 
     Parameters
@@ -116,7 +116,7 @@ def lloyd_seeds(
     """Random seeds relaxed by Lloyd's sweeps: each moves to the centroid of its cell.
 
     The cells become rounder and more hexagonal with every sweep. At equal area variation they are more
-    hexagonal than those of :func:`regular_seeds`, so one is no substitute for the other.
+    hexagonal than those of :func:`regular_seeds`, so neither replaces the other.
 
     Parameters
     ----------
@@ -201,8 +201,8 @@ def tessellate(seeds: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def nearest_owner(points: np.ndarray, owner: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Owner of the point nearest to every pixel, exactly: the search behind every tessellation.
 
-    Cells are convex: a square block whose four corners lie in one cell lies in it wholly. So a tree is asked
-    for the corners of blocks, and for single pixels only in the blocks that a boundary crosses.
+    Cells are convex: a square block whose four corners lie in one cell lies in it wholly. So a kd-tree
+    answers for the corners of blocks, and for single pixels only in blocks that a boundary crosses.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ from microlab.generate.diffusion import DiffusionConfig, MaskDiffusion, paint, t
 from microlab.generate.pair_model import PairModel
 from microlab.pipelines import train_pair_model
 from microlab.pipelines.samples import labelled_fields
-from microlab.render.steel import virtual_phases
+from microlab.render.steel import steel_fields
 from studies import common
 
 SIDE = 256  # of the patches, pixels
@@ -80,7 +80,7 @@ def new_pairs(
 ) -> tuple[list[Pair], dict[str, object]]:
     """New pairs of a source, and where they come from."""
     if source.startswith("virtual"):
-        pairs = [Pair(s.image, s.classes, s.name) for s in virtual_phases(number, (SIDE, SIDE), seed=1)]
+        pairs = [Pair(s.image, s.classes, s.name) for s in steel_fields(number, (SIDE, SIDE), seed=1)]
         about: dict[str, object] = {"generator": "drawn by rules, virtual microscope"}
     if source == "virtual":
         return pairs, about

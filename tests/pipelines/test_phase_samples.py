@@ -14,7 +14,7 @@ from microlab.data import datasets
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
 from microlab.pipelines.samples import corner_patches, few_many
-from microlab.render.steel import virtual_phases
+from microlab.render.steel import steel_fields
 
 real_only = pytest.mark.skipif(not datasets.available("uhcs"), reason="wants the real images")
 
@@ -173,7 +173,7 @@ def test_an_unknown_material_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def virtual() -> list[Micrograph]:
-    return virtual_phases(40)
+    return steel_fields(40)
 
 
 def test_virtual_fields_have_the_class_fractions_of_the_real_steel(virtual: list[Micrograph]) -> None:
@@ -208,17 +208,17 @@ def test_in_a_virtual_picture_the_classes_differ_as_in_a_real_one(virtual: list[
 
 
 def test_virtual_fields_are_repeatable_and_do_not_depend_on_how_many(virtual: list[Micrograph]) -> None:
-    for field, again in zip(virtual, virtual_phases(2, seed=np.random.default_rng(0)), strict=False):
+    for field, again in zip(virtual, steel_fields(2, seed=np.random.default_rng(0)), strict=False):
         assert np.array_equal(field.image, again.image)
         assert np.array_equal(field.classes, again.classes)
     assert field.image.dtype == np.float32
     assert field.classes.dtype == np.uint8
     assert 0 <= field.image.min() < field.image.max() <= 1
-    assert not np.array_equal(virtual[0].classes, virtual_phases(1, seed=1)[0].classes)
-    assert virtual_phases(1, (60, 91))[0].image.shape == (60, 91)
+    assert not np.array_equal(virtual[0].classes, steel_fields(1, seed=1)[0].classes)
+    assert steel_fields(1, (60, 91))[0].image.shape == (60, 91)
 
 
 @pytest.mark.parametrize("arguments", [{"n": 0}, {"n": 1, "shape": (0, 5)}])
 def test_impossible_virtual_fields_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="must be"):
-        virtual_phases(**arguments)
+        steel_fields(**arguments)
