@@ -1,24 +1,23 @@
-"""Train paper C's two networks on synthetic TEM: no label is drawn by anybody.
+"""Train paper C's two networks on synthetic TEM images, without a hand-drawn label.
 
     pictures -> edges;   Net1 learns from some pictures, Net2 from the others
 
-Net2 may be taught by Net1's own mistakes (`SecondConfig.guessed`), which must be those on pictures that Net1
-does not know; so these are kept apart. By default it learns from damage alone: taught by mistakes it learns
-that a faint boundary is often none, and leaves the gaps open.
+Net2 may be trained on Net1's own errors (`SecondConfig.guessed`), which must be those on pictures that Net1
+was not trained on; so these are held out. By default it learns from simulated damage alone: trained on errors
+it learns that a faint boundary is often none, and leaves the gaps open.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from microlab.data import weights
+from microlab.data.parallel import imap
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.labels import components
 from microlab.render.tem import TEMConfig, tem_picture
@@ -33,11 +32,11 @@ CARDS = {"first": "tem-first", "refine": "tem-refine"}
 
 
 @dataclass(frozen=True)
-class TEMRecipe:
+class EdgeTrainingConfig:
     """Settings of the whole training. Paper C: 3000 pictures of 96 x 496 pixels."""
 
     pictures: int = 3000
-    held_back: float = 0.3  # share of the pictures that Net1 never sees: on them Net2 learns
+    held_back: float = 0.3  # share of the pictures held out from Net1, which train Net2
     inputs: tuple[str, ...] = DETECTORS  # the paper's; "grey" may be one more
     concepts: TEMConfig = field(default_factory=TEMConfig)
     first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=8000, lr=3e-3))
@@ -65,7 +64,7 @@ def edge_pairs(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Pair]:
-    """Synthetic pictures as the networks meet them: channels and boundary.
+    """Synthetic pictures as the input of the networks: channels and boundary.
 
     Parameters
     ----------
@@ -80,15 +79,13 @@ def edge_pairs(
     list of (channels (C, H, W) float32, boundary (H, W) bool)
     """
     # One pool that draws and filters: two, one fed by the other, would wait for each other for ever.
-    work = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_edge_pair)(sequence, concepts or TEMConfig(), inputs)
-        for sequence in np.random.SeedSequence(seed).spawn(n)
-    )
+    seeds = np.random.SeedSequence(seed).spawn(n)
+    work = imap(_edge_pair, [(sequence, concepts or TEMConfig(), inputs) for sequence in seeds], jobs)
     return list(tqdm(work, total=n, desc="pictures", unit="picture", disable=not progress))
 
 
 def train_networks(
-    recipe: TEMRecipe = TEMRecipe(),
+    config: EdgeTrainingConfig = EdgeTrainingConfig(),
     folder: str | Path | None = None,
     *,
     pairs: list[Pair] | None = None,
@@ -97,11 +94,11 @@ def train_networks(
     device: str | None = None,
     progress: bool = True,
 ) -> TEMRoute:
-    """Train Net1, then Net2 on what Net1 makes of pictures that it does not know.
+    """Train Net1, then Net2 on Net1's maps of held-out pictures.
 
     Parameters
     ----------
-    recipe : TEMRecipe
+    config : EdgeTrainingConfig
     folder : path, optional
         Keeps both trainings' checkpoints: killed and called again, they go on.
     pairs : list of Pair, optional
@@ -121,26 +118,28 @@ def train_networks(
     Raises
     ------
     ValueError
-        If `pairs` are not as many as the recipe says, or none of them shows two grains.
+        If `pairs` are not as many as the settings say, or none of them shows two grains.
     """
     folder = Path(folder) if folder is not None else None
     if pairs is None:
         pairs = edge_pairs(
-            recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
+            config.pictures, config.seed, config.concepts, config.inputs, jobs=jobs, progress=progress
         )
-    if len(pairs) != recipe.pictures:
+    if len(pairs) != config.pictures:
         raise ValueError(
-            f"pairs must be as many as the recipe's pictures, {recipe.pictures}, got {len(pairs)}"
+            f"pairs must be as many as the settings' pictures, {config.pictures}, got {len(pairs)}"
         )
-    card = {"inputs": list(recipe.inputs), "grain_size_px": round(grain_size(pairs), 2)}
-    known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
+    card = {"inputs": list(config.inputs), "grain_size_px": round(grain_size(pairs), 2)}
+    training, held_out = pairs[: -config.for_second], pairs[-config.for_second :]
     options: dict[str, Any] = {"device": device, "progress": progress}
     before = (start.net1, start.net2) if start else (None, None)
-    net1, _ = train_first(known, recipe.first, model=before[0], folder=folder and folder / "first", **options)
-    guesses = [first_guess(net1, channels, device=device) for channels, _ in unknown]
+    net1, _ = train_first(
+        training, config.first, model=before[0], folder=folder and folder / "first", **options
+    )
+    guesses = [first_guess(net1, channels, device=device) for channels, _ in held_out]
     net2, _ = train_second(
-        unknown,
-        recipe.second,
+        held_out,
+        config.second,
         guesses=guesses,
         model=before[1],
         folder=folder and folder / "refine",
@@ -154,15 +153,19 @@ def grain_size(pairs: list[Pair]) -> float:
 
     Pictures of a single grain have none and are left out; ValueError if there is no other.
     """
-    found = [mean_intercept(components(target, fill=True)) for _, target in pairs[:200]]
-    finite = [intercept for intercept in found if np.isfinite(intercept)]
+    intercepts = [mean_intercept(components(boundary, fill=True)) for _, boundary in pairs[:200]]
+    finite = [intercept for intercept in intercepts if np.isfinite(intercept)]
     if not finite:
         raise ValueError("pairs must hold a boundary between two grains, got none")
     return float(np.mean(finite))
 
 
 def save_networks(
-    folder: str | Path | None, route: TEMRoute, recipe: TEMRecipe, scores: dict[str, float], minutes: float
+    folder: str | Path | None,
+    route: TEMRoute,
+    config: EdgeTrainingConfig,
+    scores: dict[str, float],
+    minutes: float,
 ) -> list[Path]:
     """Write both networks with their cards, as `microlab.segment.edge_segmenter.load_route` reads them.
 
@@ -171,7 +174,7 @@ def save_networks(
     folder : path or None
         None for the weights that ship with the package.
     route : TEMRoute
-    recipe : TEMRecipe
+    config : EdgeTrainingConfig
     scores : dict
         Name of a measure, with the test set in it -> figure.
     minutes : float
@@ -180,7 +183,7 @@ def save_networks(
     shared = {
         "trained_by": "microlab.pipelines.train_edge_segmenter.train_networks",
         "data": (
-            f"{recipe.pictures} synthetic TEM pictures (microlab.render.tem), {recipe.for_second} of them "
+            f"{config.pictures} synthetic TEM pictures (microlab.render.tem), {config.for_second} of them "
             "for Net2; virtual, no label"
         ),
         "scores": scores,
@@ -189,30 +192,23 @@ def save_networks(
     names = ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations")
     use = {name: route.card[name] for name in names}
     paths = []
-    for part, network, config in (
-        ("first", route.net1, recipe.first),
-        ("refine", route.net2, recipe.second),
+    for part, network, training in (
+        ("first", route.net1, config.first),
+        ("refine", route.net2, config.second),
     ):
         name = CARDS[part] if folder is None else Path(folder) / f"{part}.safetensors"
         card = model_card(
             network,
             **shared,
-            seed=config.seed,
-            steps=config.steps,
-            batch=config.batch,
-            crop=config.crop,
-            training_precision=resolve_precision(config.precision, pick_device()),
+            seed=training.seed,
+            steps=training.steps,
+            batch=training.batch,
+            crop=training.crop,
+            training_precision=resolve_precision(training.precision, pick_device()),
             **(use if part == "first" else {}),
         )
         paths.append(weights.save(name, network, card, half=True))
     return paths
-
-
-def timed_training(recipe: TEMRecipe, folder: str | Path, **options: Any) -> tuple[TEMRoute, float]:
-    """:func:`train_networks` and the minutes that this call took."""
-    start = time.perf_counter()
-    route = train_networks(recipe, folder, **options)
-    return route, (time.perf_counter() - start) / 60
 
 
 def _edge_pair(seed: np.random.SeedSequence, concepts: TEMConfig, inputs: tuple[str, ...]) -> Pair:

@@ -28,7 +28,7 @@ from microlab.data import datasets
 from microlab.data.files import atomic
 from microlab.measure.scores import trivial_prediction
 from microlab.pipelines import train_edge_segmenter
-from microlab.pipelines.train_edge_segmenter import TEMRecipe
+from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig
 from microlab.render.tem import tem_pictures
 from microlab.segment.edge_segmenter import TEMRoute, grains_of
 from microlab.segment.refine_training import FirstConfig, SecondConfig
@@ -38,7 +38,7 @@ from studies.tem import tables as tem_tables
 from studies.tem.study import FINISH, TEMStudy, finished, held_out_pictures, route_of, run, score_file
 
 SMOKE = TEMStudy(
-    recipe=TEMRecipe(
+    recipe=EdgeTrainingConfig(
         pictures=12, first=FirstConfig(steps=30, lr=3e-3), second=SecondConfig(steps=20, lr=3e-3, guessed=0.0)
     ),
     mender_steps=20,
@@ -57,7 +57,7 @@ SMOKE = TEMStudy(
 LAPTOP = TEMStudy()
 PAPER = replace(
     LAPTOP,
-    recipe=TEMRecipe(
+    recipe=EdgeTrainingConfig(
         first=FirstConfig(steps=50_000, batch=16), second=replace(LAPTOP.recipe.second, steps=10_000)
     ),
     mender_steps=10_000,

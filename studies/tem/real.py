@@ -24,7 +24,7 @@ from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.measure.scores import score, trivial_prediction
-from microlab.pipelines.train_edge_segmenter import TEMRecipe, train_networks
+from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, train_networks
 from microlab.render.tem import TEMConfig, tem_picture
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
 from microlab.segment.refine import NotConverged
@@ -60,17 +60,21 @@ def split(
     return parts
 
 
-def fine_tuning(seed: int, steps: int = 400, lr: float = 1e-3) -> TEMRecipe:
+def fine_tuning(seed: int, steps: int = 400, lr: float = 1e-3) -> EdgeTrainingConfig:
     """Settings of a training on a handful of tiles: two of five train Net2."""
     shared: dict[str, Any] = {"steps": steps, "lr": lr, "batch": 4, "seed": seed}
     return replace(
-        TEMRecipe(), held_back=0.4, first=FirstConfig(**shared), second=SecondConfig(**shared), seed=seed
+        EdgeTrainingConfig(),
+        held_back=0.4,
+        first=FirstConfig(**shared),
+        second=SecondConfig(**shared),
+        seed=seed,
     )
 
 
 def tuned(
     tiles: Sequence[Micrograph],
-    recipe: TEMRecipe,
+    recipe: EdgeTrainingConfig,
     folder: str | Path,
     start: TEMRoute | None = None,
     device: str | None = None,

@@ -29,7 +29,7 @@ from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.data.weights import fill
-from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs, train_networks
+from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs, train_networks
 from microlab.render.tem import TEMConfig, TEMPicture, tem_pictures
 from microlab.segment import bernoulli
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
@@ -93,11 +93,13 @@ MENDERS = (
 class TEMStudy:
     """Settings of the whole study."""
 
-    recipe: TEMRecipe = field(default_factory=TEMRecipe)
+    recipe: EdgeTrainingConfig = field(default_factory=EdgeTrainingConfig)
     mender_steps: int = 800  # of Net2 and each of its rivals
     pictures: int = 160  # that train an ablation
     first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
-    second: SecondConfig = field(default_factory=lambda: replace(TEMRecipe().second, steps=200, batch=4))
+    second: SecondConfig = field(
+        default_factory=lambda: replace(EdgeTrainingConfig().second, steps=200, batch=4)
+    )
     seeds: tuple[int, ...] = (0, 1, 2)
     test: int = 60  # held-out pictures
     ablation_test: int = 30  # the first of them, on which ablations are scored
@@ -310,7 +312,7 @@ def _ablation_cell(
     study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
 ) -> list[dict[str, Any]]:
     variant = VARIANTS[name]
-    recipe = TEMRecipe(
+    recipe = EdgeTrainingConfig(
         pictures=study.pictures,
         inputs=variant.inputs,
         first=replace(study.first, seed=seed),

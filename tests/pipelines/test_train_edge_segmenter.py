@@ -12,11 +12,10 @@ import torch
 from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines import train_edge_segmenter
 from microlab.pipelines.train_edge_segmenter import (
-    TEMRecipe,
+    EdgeTrainingConfig,
     edge_pairs,
     grain_size,
     save_networks,
-    timed_training,
     train_networks,
 )
 from microlab.render.tem import TEMConfig, tem_pictures
@@ -27,7 +26,7 @@ from microlab.segment.refine_training import FirstConfig, SecondConfig
 
 SMALL = TEMConfig(shape=(48, 64), grain_area=(200.0, 400.0))
 SHORT = {"crop": 32, "batch": 2, "steps": 3, "warmup": 1, "precision": "float32"}
-RECIPE = TEMRecipe(
+CONFIG = EdgeTrainingConfig(
     pictures=4,
     held_back=0.5,
     inputs=("sobel", "grey"),
@@ -40,12 +39,12 @@ QUIET = {"progress": False, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def pairs():
-    return edge_pairs(4, 0, SMALL, RECIPE.inputs)
+    return edge_pairs(4, 0, SMALL, CONFIG.inputs)
 
 
 @pytest.fixture(scope="module")
 def route(pairs):
-    return train_networks(RECIPE, pairs=pairs, **QUIET)
+    return train_networks(CONFIG, pairs=pairs, **QUIET)
 
 
 def weights(route) -> list[torch.Tensor]:
@@ -105,7 +104,7 @@ def test_net2_learns_from_pictures_that_net1_has_not_seen_and_from_its_guesses_o
 
     monkeypatch.setattr(train_edge_segmenter, "train_first", first)
     monkeypatch.setattr(train_edge_segmenter, "train_second", second)
-    train_networks(replace(RECIPE, held_back=0.25), pairs=pairs, **QUIET)
+    train_networks(replace(CONFIG, held_back=0.25), pairs=pairs, **QUIET)
     assert len(seen["first"]) == 3
     assert [id(pair) for pair in seen["first"] + seen["second"]] == [id(pair) for pair in pairs]
     guess = first_guess(seen["net1"], seen["second"][0][0], device="cpu")
@@ -117,31 +116,31 @@ def test_net2_learns_from_pictures_that_net1_has_not_seen_and_from_its_guesses_o
     [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3), (10, 0.99, 9), (10, 0.01, 1)],
 )
 def test_both_networks_have_a_picture_whatever_the_share(pictures, share, expected):
-    assert TEMRecipe(pictures=pictures, held_back=share).for_second == expected
+    assert EdgeTrainingConfig(pictures=pictures, held_back=share).for_second == expected
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [({"pictures": 1}, "pictures"), ({"held_back": 0}, "held_back"), ({"held_back": 1}, "1")],
 )
-def test_recipes_that_leave_a_network_without_pictures_are_refused(setting, message):
+def test_settings_that_leave_a_network_without_pictures_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
-        TEMRecipe(**setting)
+        EdgeTrainingConfig(**setting)
 
 
-def test_pairs_of_another_number_than_the_recipe_s_are_refused(pairs):
-    with pytest.raises(ValueError, match="recipe's pictures, 4, got 3"):
-        train_networks(RECIPE, pairs=pairs[:3], **QUIET)
+def test_pairs_of_another_number_than_the_settings_are_refused(pairs):
+    with pytest.raises(ValueError, match="settings' pictures, 4, got 3"):
+        train_networks(CONFIG, pairs=pairs[:3], **QUIET)
 
 
 # ---- what comes out --------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(route):
-    again = train_networks(RECIPE, **QUIET)  # draws the pictures itself
+    again = train_networks(CONFIG, **QUIET)  # draws the pictures itself
     assert equal(weights(route), weights(again))
     assert again.card["inputs"] == ["sobel", "grey"]
-    other = replace(RECIPE, first=replace(RECIPE.first, seed=1), second=replace(RECIPE.second, seed=1))
+    other = replace(CONFIG, first=replace(CONFIG.first, seed=1), second=replace(CONFIG.second, seed=1))
     assert not equal(weights(route), weights(train_networks(other, **QUIET)))
 
 
@@ -152,7 +151,7 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, 
     with monkeypatch.context() as patch:
         patch.setattr(train_edge_segmenter, "train_second", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_networks(RECIPE, tmp_path, pairs=pairs, **QUIET)
+            train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)
     steps = []
     crops = refine_training._crops
     monkeypatch.setattr(
@@ -162,22 +161,22 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, 
             steps.append(type(config)) or crops(pairs, guesses, config, step)
         ),
     )
-    assert equal(weights(train_networks(RECIPE, tmp_path, pairs=pairs, **QUIET)), weights(route))
-    assert steps == [SecondConfig] * RECIPE.second.steps
-    train_networks(RECIPE, tmp_path, pairs=pairs, **QUIET)
-    assert len(steps) == RECIPE.second.steps  # what is finished is not trained again
+    assert equal(weights(train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)), weights(route))
+    assert steps == [SecondConfig] * CONFIG.second.steps
+    train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)
+    assert len(steps) == CONFIG.second.steps  # what is finished is not trained again
 
 
 def test_networks_trained_further_leave_the_start_untouched(route, pairs):
     before = weights(route)
-    further = train_networks(RECIPE, pairs=pairs, start=route, **QUIET)
+    further = train_networks(CONFIG, pairs=pairs, start=route, **QUIET)
     assert equal(before, weights(route))
     assert not equal(before, weights(further))  # which are also those of the same training from nothing
 
 
 def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs, tmp_path):
     scores = {"held-out virtual TEM: accuracy": 0.5}
-    paths = save_networks(tmp_path, route, RECIPE, scores, minutes=1.26)
+    paths = save_networks(tmp_path, route, CONFIG, scores, minutes=1.26)
     assert [path.name for path in paths] == ["first.safetensors", "refine.safetensors"]
     again = load_route(tmp_path)
     for name in ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations"):
@@ -200,9 +199,3 @@ def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs
         assert 0 < np.abs(after - before).max() < 0.1 * np.ptp(before)
     other = first_guess(EdgeNet(2, seed=9), channels, device="cpu")
     assert np.abs(other - first).max() > np.ptp(first)
-
-
-def test_a_timed_training_is_the_training_with_its_minutes(route, pairs, tmp_path):
-    timed, minutes = timed_training(RECIPE, tmp_path, pairs=pairs, **QUIET)
-    assert equal(weights(timed), weights(route))
-    assert 0 < minutes < 60

@@ -17,7 +17,7 @@ import torch
 
 from microlab.book import records
 from microlab.book.experiments.weak_boundaries import MEASURES, count_weights, score_answers
-from microlab.pipelines.train_edge_segmenter import TEMRecipe, edge_pairs
+from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs
 from microlab.render.tem import CONCEPTS, TEMConfig
 from microlab.segment import refine, refine_training
 from microlab.segment.bernoulli import BernoulliNet
@@ -34,7 +34,7 @@ from studies.tem.study import MENDERS, VARIANTS, TEMStudy
 SMALL = {"shape": (48, 64), "grain_area": (200.0, 400.0)}
 SHORT = {"crop": 32, "batch": 2, "steps": 2, "warmup": 1, "precision": "float32"}
 STUDY = TEMStudy(
-    recipe=TEMRecipe(
+    recipe=EdgeTrainingConfig(
         pictures=4,
         held_back=0.5,
         inputs=("sobel", "grey"),
