@@ -252,7 +252,7 @@ for _command in (
     train.simulate,
     train.train,
     train.adapt,
-    pairs.dream,
+    pairs.sample_pairs,
     pairs.train_pairs,
 ):
     main.command()(handle_errors(_command))

@@ -1,4 +1,4 @@
-"""Commands that make pairs of image and mask: `dream`, `train-pairs`.
+"""Commands that make pairs of image and mask: `sample-pairs`, `train-pairs`.
 
 Registered in `microlab.cli.main`. Libraries are imported inside the commands, so that `--help` is quick.
 """
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from microlab.cli.options import Device
+from microlab.data.errors import InputError
 
 
 def _size(value: str) -> str:
@@ -30,9 +31,9 @@ def _fractions(value: str | None) -> str | None:
     return value
 
 
-def dream(
+def sample_pairs(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs; new or empty.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pairs to make.")] = 16,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of pairs.")] = 16,
     weights: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Shipped weights, or a folder of train-pairs. [default: uhcs]"),
@@ -55,61 +56,59 @@ def dream(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pairs.")] = 0,
     device: Device = None,
 ) -> None:
-    """Dream micrographs together with their masks.
+    """Sample micrographs together with their masks from a trained pair model.
 
     OUT gets images/ and masks/ (class ids) as TIFF files that Fiji opens, masks_colour/ to look at, and
     manifest.json with settings, checksums and class fractions.
 
     \b
     Examples:
-      microlab dream -n 16 -o pairs
-      microlab dream -n 4 -o rare --fractions 0.6,0.1,0.1,0.2 --size 256x384
-      microlab dream -n 100 -o mine --weights run
+      microlab sample-pairs -n 16 -o pairs
+      microlab sample-pairs -n 4 -o rare --fractions 0.6,0.1,0.1,0.2 --size 256x384
+      microlab sample-pairs -n 100 -o mine --weights run
     """
     import numpy as np
 
     from microlab.data.pairs import write_pairs
     from microlab.generate.pair_model import DEFAULT_WEIGHTS, PairModel
 
-    pass
-
     _refuse_other_content(out)
     weights = weights or DEFAULT_WEIGHTS
-    dreamer = PairModel.from_weights(weights)
+    model = PairModel.from_weights(weights)
     sides = [int(side) for side in size.split("x")]
     shape = (sides[0], sides[-1])
     if fractions is None:
-        asked = dreamer.draw_fractions(number, seed)
+        requested = model.draw_fractions(number, seed)
     else:
-        asked = dreamer.checked_fractions([float(part) for part in fractions.split(",")], number)
+        requested = model.checked_fractions([float(part) for part in fractions.split(",")], number)
     out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written fails before the sampling
-    pairs = dreamer.dream(
+    pairs = model.sample(
         number,
         shape=shape,
-        fractions=asked,
+        fractions=requested,
         temperature=temperature,
         seed=seed,
         device=device,
         progress=True,
     )
     about = {
-        "made_by": "microlab dream",
+        "made_by": "microlab sample-pairs",
         "weights": weights,
-        "weights_sha256": {"vqvae": dreamer.card["vqvae_sha256"], "prior": dreamer.card["sha256"]},
-        "class_names": dreamer.classes,
+        "weights_sha256": {"vqvae": model.card["vqvae_sha256"], "prior": model.card["sha256"]},
+        "class_names": model.class_names,
         "seed": seed,
-        "temperature": dreamer.card["temperature"] if temperature is None else temperature,
-        "min_area": dreamer.card["min_area"],
-        "fractions_asked": None if asked is None else asked.tolist(),
+        "temperature": model.card["temperature"] if temperature is None else temperature,
+        "min_area": model.card["min_area"],
+        "requested_fractions": None if requested is None else requested.tolist(),
     }
-    manifest = write_pairs(out, pairs, classes=len(dreamer.classes), about=about)
-    width = max(len("class"), *map(len, dreamer.classes))
+    manifest = write_pairs(out, pairs, classes=len(model.class_names), about=about)
+    width = max(len("class"), *map(len, model.class_names))
     typer.echo(f"{number} pairs of {shape[0]} x {shape[1]} px in {out}; look at masks_colour")
-    typer.echo(f"{'class':{width}}  asked    got   (mean share of the pixels)")
-    for c, name in enumerate(dreamer.classes):
-        share = "-" if asked is None else f"{asked[:, c].mean():.3f}"
-        got = np.mean([(pair.mask == c).mean() for pair in pairs])
-        typer.echo(f"{name:{width}}  {share:>5}  {got:.3f}")
+    typer.echo(f"{'class':{width}}  requested  sampled   (mean share of the pixels)")
+    for c, name in enumerate(model.class_names):
+        share = "-" if requested is None else f"{requested[:, c].mean():.3f}"
+        sampled = np.mean([(pair.classes == c).mean() for pair in pairs])
+        typer.echo(f"{name:{width}}  {share:>9}  {sampled:7.3f}")
     typer.echo(f"manifest: {manifest}")
 
 
@@ -136,29 +135,24 @@ def train_pairs(
     device: Device = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
 ) -> None:
-    """Train the models that dream pairs on your own few labelled images.
+    """Train a pair model on your own few labelled images.
 
-    Masks hold class ids 0, 1, 2 and on; the palette of a palette file only shows them. Some images, at least
-    one, are held out to measure. Stopped and called again, it goes on where it was.
+    Masks hold class ids 0, 1, 2 and on; of palette files the index counts. Some images, at least one, are
+    held out to measure. Stopped and called again, it goes on where it was.
 
     \b
     Examples:
       microlab train-pairs images/ masks/ -o run
-      microlab dream -n 100 -o pairs --weights run
+      microlab sample-pairs -n 100 -o pairs --weights run
     """
     from microlab.data import weights as data_weights
     from microlab.data.pairs import read_labelled
-    from microlab.pipelines.train_pair_model import profile_config, train_pairs
+    from microlab.pipelines.train_pair_model import profile_config, train_pair_model
     from microlab.training import profiles
-
-    pass
-    pass
-    pass
-    pass
 
     config = profile_config(profile or profiles.profile(), coding, seed)
     pairs, classes = read_labelled(images, masks, classes=classes)
-    dreamer = train_pairs(
+    model = train_pair_model(
         pairs,
         out,
         config,
@@ -167,19 +161,19 @@ def train_pairs(
         device=device,
         resume=resume,
     )
-    cards = [data_weights.card(out / "pairs-vqvae.safetensors"), dreamer.card]
+    cards = [data_weights.card(out / "pairs-vqvae.safetensors"), model.card]
     typer.echo(cards[0]["data"])
     for card in cards:
         for name, value in card["scores"].items():
             typer.echo(f"{name}: {value:g}")
-    typer.echo(f"least area of an object: {', '.join(map(str, dreamer.card['min_area']))} px, by class")
-    typer.echo(f"weights: {out}; next: microlab dream -n 16 -o PAIRS --weights {out}")
+    typer.echo(f"least area of an object: {', '.join(map(str, model.card['min_area']))} px, by class")
+    typer.echo(f"weights: {out}; next: microlab sample-pairs -n 16 -o PAIRS --weights {out}")
 
 
 def _refuse_other_content(folder: Path) -> None:
-    """Raise a ValueError if a folder holds anything but the beginnings of a dream that was killed."""
+    """Raise an InputError if a folder holds anything but the files of a `sample-pairs` that was killed."""
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        if path.is_file() and not path.name.startswith((".", "dream_")):
-            raise ValueError(
+        if path.is_file() and not path.name.startswith((".", "pair_")):
+            raise InputError(
                 f"{folder}: already holds {path.relative_to(folder)}; choose a new or empty folder"
             )

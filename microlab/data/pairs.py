@@ -1,14 +1,17 @@
-"""Pairs of micrograph and mask on disk, with a manifest of their checksums.
+"""Pairs of micrograph and class map on disk, with a manifest of their checksums.
 
 FOLDER/manifest.json, images/NAME.tif, masks/NAME.tif (class ids), masks_colour/NAME.png (to look at)
+
+A pair is a :class:`~microlab.data.micrograph.Micrograph` with `classes` and a name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +20,26 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba_array
 from PIL import Image
 
-from microlab.data.errors import ImageError
+from microlab.data.errors import ImageError, InputError
 from microlab.data.files import atomic, sha256
 from microlab.data.images import read_image, read_labels, write_image
+from microlab.data.micrograph import Micrograph
 
 MANIFEST = "manifest.json"
 SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A micrograph and its mask."""
-
-    image: np.ndarray  # (H, W) or (H, W, 3) float32 in [0, 1]
-    mask: np.ndarray  # (H, W) uint8, class ids
-    name: str = ""
-
-
 def write_pairs(
-    folder: str | os.PathLike, pairs: Sequence[Pair], *, classes: int, about: dict[str, object] | None = None
+    folder: str | os.PathLike,
+    pairs: Sequence[Micrograph],
+    *,
+    classes: int,
+    about: dict[str, object] | None = None,
 ) -> Path:
     """Write pairs as a data set that Fiji opens.
 
     Each file is written whole or not at all, and the manifest last: a folder with a manifest is complete.
-    After a kill, call it again. A folder that already has a manifest is left as it is.
+    After a kill, call it again.
 
     Parameters
     ----------
@@ -48,8 +47,8 @@ def write_pairs(
         Receives ``images/NAME.tif`` (8 bit), ``masks/NAME.tif`` (uint8 class ids, nearly black in a viewer),
         ``masks_colour/NAME.png`` (the same in colours, class 0 black) and ``manifest.json``: `about`, and for
         each pair its files with their SHA-256, its size and the share of each class.
-    pairs : sequence of Pair
-        With names that differ.
+    pairs : sequence of Micrograph
+        With `classes` and names that differ.
     classes : int >= 2
     about : dict, optional
         How the pairs were made (settings, seed, weights); anything that JSON holds.
@@ -60,13 +59,14 @@ def write_pairs(
 
     Raises
     ------
+    InputError
+        If the folder already holds a data set.
     ValueError
-        If there are no pairs, names repeat or are no file names, sizes or class ids do not fit, or the folder
-        already holds a data set.
+        If there are no pairs, names repeat or are no file names, or sizes or class ids do not fit.
     """
     folder, about = Path(folder), about or {}
     if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder}: already holds a set of pairs; choose another folder or delete this one")
+        raise InputError(f"{folder}: already holds a set of pairs; choose another folder or delete this one")
     try:
         json.dumps(about)
     except TypeError as error:
@@ -79,7 +79,7 @@ def write_pairs(
             for part, suffix in (("images", ".tif"), ("masks", ".tif"), ("masks_colour", ".png"))
         )
         write_image(folder / image, pair.image)
-        ids = pair.mask.astype(np.uint8)
+        ids = pair.classes.astype(np.uint8)
         with atomic(folder / mask) as partial:
             tifffile.imwrite(partial, ids, imagej=True)
         write_image(folder / colour, class_colours(classes)[ids])
@@ -101,43 +101,44 @@ def write_pairs(
     return folder / MANIFEST
 
 
-def read_pairs(folder: str | os.PathLike) -> list[Pair]:
+def read_pairs(folder: str | os.PathLike) -> list[Micrograph]:
     """Read what `write_pairs` wrote, each file checked against its SHA-256.
 
     Returns
     -------
-    list of Pair
-        Images to the 1/255 of their 8 bits.
+    list of Micrograph
+        Images in steps of 1/255: they are stored with 8 bits.
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no manifest, or a file is missing or differs from its checksum.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        raise ValueError(f"{folder}: has no {MANIFEST}, no set of pairs or one cut short; write it again")
+        raise InputError(f"{folder}: has no {MANIFEST}, no set of pairs or one cut short; write it again")
     pairs = []
     for row in json.loads((folder / MANIFEST).read_text())["pairs"]:
         for file in (row["image"], row["mask"]):
             if not (folder / file).is_file():
-                raise ValueError(f"{folder / file}: named by the manifest and missing; write the set again")
+                raise InputError(f"{folder / file}: named by the manifest and missing; write the set again")
             if sha256(folder / file) != row["sha256"][file]:
-                raise ValueError(f"{folder / file}: differs from its checksum; write the set again")
+                raise InputError(f"{folder / file}: differs from its checksum; write the set again")
         image = tifffile.imread(folder / row["image"]) / np.float32(255)
-        pairs.append(Pair(image, tifffile.imread(folder / row["mask"]), row["name"]))
+        pairs.append(Micrograph(image, name=row["name"], classes=tifffile.imread(folder / row["mask"])))
     return pairs
 
 
 def read_labelled(
     images: str | os.PathLike, masks: str | os.PathLike, *, classes: int | None = None
-) -> tuple[list[Pair], int]:
-    """Read a user's labelled micrographs: two folders with files of the same names.
+) -> tuple[list[Micrograph], int]:
+    """Read labelled micrographs: two folders with files of the same names.
 
     Parameters
     ----------
     images : path
-        Folder of micrographs (PNG, TIFF, JPEG, BMP), made grey. A data bar is cut off, from the mask too.
+        Folder of micrographs (PNG, TIFF, JPEG, BMP), converted to grey. A data bar is cut off, also from the
+        mask.
     masks : path
         Folder of masks: ``NAME.png`` or ``.tif`` for the image ``NAME.*``, one class id per pixel, from 0.
         Palette files count by their index.
@@ -146,48 +147,59 @@ def read_labelled(
 
     Returns
     -------
-    pairs : list of Pair
+    pairs : list of Micrograph
         Sorted by name.
     classes : int
 
     Raises
     ------
-    ValueError
+    InputError
         If a folder is missing, an image has no mask or a mask no image, sizes differ, class ids are out of
         range, masks are colours, or there is a single image.
     """
-    pictures, labels = _by_stem(images), _by_stem(masks)
-    if alone := sorted(pictures.keys() ^ labels.keys()):
-        raise ValueError(
-            f"{images} has {len(pictures)} images and {masks} {len(labels)} masks, and these have no partner "
-            f"of the same name: {', '.join(alone[:5])}{' ...' if len(alone) > 5 else ''}"
+    images_by_name, masks_by_name = _by_stem(images), _by_stem(masks)
+    if alone := sorted(images_by_name.keys() ^ masks_by_name.keys()):
+        raise InputError(
+            f"{images} has {len(images_by_name)} images and {masks} {len(masks_by_name)} masks, and these "
+            f"have no partner of the same name: {', '.join(alone[:5])}{' ...' if len(alone) > 5 else ''}"
         )
-    if len(pictures) < 2:
-        raise ValueError(
-            f"{images}: labelled images found: {len(pictures)}; at least 2 are needed, one to learn from and "
-            "one to check on (cut a single image into parts)"
+    if len(images_by_name) < 2:
+        raise InputError(
+            f"{images}: labelled images found: {len(images_by_name)}; at least 2 are needed, one to train on "
+            "and one to measure on (cut a single image into parts)"
         )
     pairs = []
-    for stem in sorted(pictures):
-        image, mask = read_image(pictures[stem]), _read_ids(labels[stem])
-        if image.data_bar_height and mask.shape[0] == image.image.shape[0] + image.data_bar_height:
-            mask = mask[: image.image.shape[0]]
-        if mask.shape != image.image.shape:
-            raise ValueError(
-                f"mask {mask.shape} and image {image.image.shape} differ in size: {labels[stem]}"
+    for name in sorted(images_by_name):
+        micrograph, ids = read_image(images_by_name[name]), _read_ids(masks_by_name[name])
+        height = micrograph.shape[0]
+        if micrograph.data_bar_height and len(ids) == height + micrograph.data_bar_height:
+            ids = ids[:height]
+        if ids.shape != micrograph.shape:
+            raise InputError(
+                f"mask {ids.shape} and image {micrograph.shape} differ in size: {masks_by_name[name]}"
             )
-        pairs.append(Pair(image.image, mask, stem))
-    found = np.unique(np.concatenate([np.unique(pair.mask) for pair in pairs]))
+        pairs.append(replace(micrograph, name=name, classes=ids))
+    values = np.unique(np.concatenate([np.unique(pair.classes) for pair in pairs]))
     if classes is None:
-        classes = int(found[-1]) + 1
-        if len(found) != classes or classes < 2:
-            raise ValueError(
-                f"{masks} holds the values {_some(found)}; classes must be numbered 0, 1, 2 and on, at least "
-                "two. Renumber them, or give the number of classes if one never occurs"
+        classes = int(values[-1]) + 1
+        if len(values) != classes or classes < 2:
+            raise InputError(
+                f"{masks} holds the values {_some(values)}; classes must be numbered 0, 1, 2 and on, at "
+                "least two. Renumber them, or give the number of classes if one never occurs"
             )
     for pair in pairs:
-        check_classes(pair.mask, classes, str(labels[pair.name]))
-    return [Pair(pair.image, pair.mask.astype(np.uint8), pair.name) for pair in pairs], classes
+        check_classes(pair.classes, classes, str(masks_by_name[pair.name]))
+    return [replace(pair, classes=pair.classes.astype(np.uint8)) for pair in pairs], classes
+
+
+def checksum(pairs: Sequence[Micrograph]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of all images and class maps, in their order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for array in (pair.image, pair.classes):
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def class_colours(classes: int) -> np.ndarray:
@@ -202,17 +214,17 @@ def class_colours(classes: int) -> np.ndarray:
 
 
 def check_classes(mask: np.ndarray, classes: int, what: str) -> None:
-    """Raise a ValueError if a mask is not (H, W) of the class ids 0..classes-1."""
+    """Raise an InputError if a mask is not (H, W) of the class ids 0..classes-1."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0 or mask.dtype.kind not in "iu":
-        raise ValueError(f"{what} must be whole numbers of shape (H, W), got {mask.dtype} {mask.shape}")
+        raise InputError(f"{what} must be whole numbers of shape (H, W), got {mask.dtype} {mask.shape}")
     if mask.min() < 0 or mask.max() >= classes:
-        raise ValueError(
+        raise InputError(
             f"{what} holds the values {_some(np.unique(mask))}; {classes} classes are 0..{classes - 1}"
         )
 
 
-def _check(pairs: Sequence[Pair], classes: int) -> None:
+def _check(pairs: Sequence[Micrograph], classes: int) -> None:
     if not pairs:
         raise ValueError("there are no pairs to write")
     if not 2 <= classes <= 256:
@@ -224,22 +236,20 @@ def _check(pairs: Sequence[Pair], classes: int) -> None:
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError("the names of the pairs repeat; give each its own")
     for pair in pairs:
-        check_classes(pair.mask, classes, f"mask of {pair.name}")
-        if pair.image.shape[:2] != pair.mask.shape:
-            raise ValueError(
-                f"mask {pair.mask.shape} and image {pair.image.shape[:2]} differ in size: {pair.name}"
-            )
+        check_classes(pair.classes, classes, f"mask of {pair.name}")
+        if pair.shape != pair.classes.shape:
+            raise ValueError(f"mask {pair.classes.shape} and image {pair.shape} differ in size: {pair.name}")
 
 
 def _by_stem(folder: str | os.PathLike) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give the folder that holds the files")
+        raise InputError(f"{folder}: no such folder; give the folder that holds the files")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             if path.stem in files:
-                raise ValueError(f"{path} and {files[path.stem].name} have one name; keep one of them")
+                raise InputError(f"{path} and {files[path.stem].name} have one name; keep one of them")
             files[path.stem] = path
     return files
 

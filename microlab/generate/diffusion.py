@@ -1,20 +1,16 @@
-"""Paint a micrograph over a given mask by denoising diffusion.
+"""Micrographs over given masks by denoising diffusion.
 
     x_t = alpha x_0 + sigma eps,   alpha = cos(pi t / 2),  sigma = sin(pi t / 2),   v = alpha eps - sigma x_0
 
-A network learns v from x_t, t and the mask; running t from 1 to 0 turns noise into a picture. Denoising
+A network learns v from x_t, t and the mask; running t from 1 to 0 turns noise into an image. Denoising
 diffusion: Ho, Jain and Abbeel, NeurIPS 2020 (arXiv:2006.11239). The cosine schedule: Nichol and Dhariwal,
-ICML 2021 (arXiv:2102.09672), without their offset. v, which stays well defined at t = 1, where eps says
-nothing of the picture: Salimans and Ho, ICLR 2022 (arXiv:2202.00512).
-
-Train a mask-conditional diffusion model on a few labelled micrographs.
-
-    crops of standardised image and mask -> MaskDiffusion -> mean squared error of the velocity
+ICML 2021 (arXiv:2102.09672), without their offset. v stays well defined at t = 1, where eps carries no
+information about the image: Salimans and Ho, ICLR 2022 (arXiv:2202.00512).
 
 Each field is standardised as a whole, by its own mean and standard deviation. Brightness and contrast are
 settings of the microscope; on the uhcs training fields this takes the spread of the matrix's grey between
-fields from 0.32 to 0.06 of the spread within a field. A network that had to invent them would also have to
-agree with itself over distances that it cannot see.
+fields from 0.32 to 0.06 of the spread within a field. A network that generated them would also have to keep
+them constant over distances that it cannot see.
 """
 
 from __future__ import annotations
@@ -22,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +26,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from microlab.data import weights
+from microlab.data.micrograph import Micrograph
+from microlab.data.pairs import check_classes
 from microlab.training.crops import random_crops
 from microlab.training.devices import autocast, pick_device, resolve_precision
 from microlab.training.fit import FitConfig, History, fit
 
 
 def alpha_sigma(t: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Shares of picture and noise at the times `t` in [0, 1]: alpha^2 + sigma^2 = 1."""
+    """Shares of image and noise at the times `t` in [0, 1]: alpha^2 + sigma^2 = 1."""
     angle = torch.as_tensor(t, dtype=torch.float32) * (math.pi / 2)
     return torch.cos(angle), torch.sin(angle)
 
 
 def diffuse(x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The noisy picture at a time, and the velocity that leads there.
+    """The noisy image at a time, and the velocity that leads there.
 
     Parameters
     ----------
     x0 : (N, C, H, W) float
-        Pictures of mean about 0 and variance about 1; the schedule supposes it.
+        Images of mean about 0 and variance about 1, as the schedule assumes.
     t : (N,) float in [0, 1]
     noise : (N, C, H, W) float
         Standard normal numbers.
@@ -64,19 +60,19 @@ def diffuse(x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def velocity_loss(network: nn.Module, x0: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity at random times: what training lowers.
+    """Mean squared error of the predicted velocity at random times: the training loss.
 
     Parameters
     ----------
     network : callable
         ``network(x_t, mask, t)`` as :class:`MaskDiffusion`, or one wrapped for several devices.
     x0 : (N, 1, H, W) float
-        Standardised pictures.
+        Standardised images.
     mask : (N, H, W) int
 
     Returns
     -------
-    Scalar tensor; 1 for a network that always says 0, if the pictures have variance 1.
+    Scalar tensor; 1 for a network whose output is always 0, if the images have variance 1.
     """
     n = len(x0)
     # One time in each n-th of [0, 1]: the same mean as independent times with less variance.
@@ -95,10 +91,10 @@ def sample(
     fresh: Callable[[], Tensor] | None = None,
     limits: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Turn noise into pictures in a few steps from t = 1 to t = 0.
+    """Turn noise into images in a few steps from t = 1 to t = 0.
 
-    Each step estimates the picture and the noise in x_t and mixes them anew with the shares of the next
-    time (DDIM: Song, Meng and Ermon, ICLR 2021, arXiv:2010.02502, eqs. 12 and 16).
+    Each step estimates the image and the noise in x_t and mixes them with the shares of the next time
+    (DDIM: Song, Meng and Ermon, ICLR 2021, arXiv:2010.02502, eqs. 12 and 16).
 
     Parameters
     ----------
@@ -112,7 +108,7 @@ def sample(
     fresh : callable, optional
         ``fresh()`` is standard normal noise shaped as `noise`; needed if `eta` is not 0.
     limits : pair of float tensors, optional
-        Least and largest value of a picture; estimates are clipped to them.
+        Least and largest value of an image; estimates are clipped to them.
 
     Returns
     -------
@@ -156,31 +152,32 @@ class MaskDiffusion(nn.Module):
     patch : int >= 1
         Pixels along each side that enter and leave the network together, as channels. 2 makes it about four
         times faster than 1 at the same width.
-    looks : int >= 1
-        Fields it is trained on; brightness and contrast of each are kept.
+    fields : int >= 1
+        Number of training fields; brightness and contrast of each are kept.
     seed : int
         Seed of the initial weights.
 
     Attributes
     ----------
-    looks : (looks, 2) float buffer
-        Mean and standard deviation of each training field. The network knows standardised pictures alone;
-        `paint` draws a look for each.
+    statistics : (fields, 2) float buffer
+        Mean and standard deviation of each training field. The network knows standardised images alone;
+        `paint` draws one of these rows for each image.
     """
 
     memory_format = torch.channels_last
 
     def __init__(
         self,
+        *,
         classes: int = 4,
         width: int = 32,
         depth: int = 3,
         patch: int = 2,
-        looks: int = 1,
+        fields: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        sizes = {"classes": classes, "width": width, "depth": depth, "patch": patch, "looks": looks}
+        sizes = {"classes": classes, "width": width, "depth": depth, "patch": patch, "fields": fields}
         for name, value in sizes.items():
             least = {"classes": 2, "width": GROUP}.get(name, 1)
             if value < least:
@@ -207,8 +204,8 @@ class MaskDiffusion(nn.Module):
             self.head = nn.Sequential(
                 nn.GroupNorm(width // GROUP, width), nn.SiLU(), nn.Conv2d(width, patch**2, 3, padding=1)
             )
-            nn.init.zeros_(self.head[-1].weight)  # a start at v = 0, the mean of all
-        self.register_buffer("looks", torch.tensor([[0.5, 0.2]]).repeat(looks, 1))
+            nn.init.zeros_(self.head[-1].weight)  # starts at v = 0, the mean
+        self.register_buffer("statistics", torch.tensor([[0.5, 0.2]]).repeat(fields, 1))
 
     def forward(self, x: Tensor, mask: Tensor, t: Tensor) -> Tensor:
         """Predicted velocity.
@@ -216,7 +213,7 @@ class MaskDiffusion(nn.Module):
         Parameters
         ----------
         x : (N, 1, H, W) float
-            Noisy standardised pictures; H, W multiples of ``patch * 2**(depth - 1)``.
+            Noisy standardised images; H, W multiples of ``patch * 2**(depth - 1)``.
         mask : (N, H, W) int in 0..classes-1
         t : (N,) float in [0, 1]
 
@@ -248,17 +245,12 @@ class MaskDiffusion(nn.Module):
         angle = t[:, None] * periods
         return torch.cat([torch.cos(angle), torch.sin(angle)], dim=1)
 
-    @classmethod
-    def from_weights(cls, name_or_path: str | PathLike[str]) -> MaskDiffusion:
-        """A trained network by the name of shipped weights or the path of a file."""
-        return weights.load(name_or_path, cls)[0]
-
 
 GROUP = 8  # channels that are normalised together
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions and a way around them; the time scales and shifts what is between."""
+    """Residual block of two 3 x 3 convolutions; the time scales and shifts the features between them."""
 
     def __init__(self, before: int, after: int, time: int) -> None:
         super().__init__()
@@ -282,7 +274,7 @@ def paint(
     *,
     steps: int = 25,
     eta: float = 0.0,
-    looks: np.ndarray | None = None,
+    statistics: np.ndarray | None = None,
     seed: int | np.random.Generator = 0,
     batch: int = 8,
     device: str | torch.device | None = None,
@@ -298,14 +290,14 @@ def paint(
         Any H, W >= 1: they are padded by reflection inside.
     steps : int >= 1
     eta : float in [0, 1]
-        0: DDIM; 1: ancestral sampling, which wants more steps.
-    looks : (n, 2) float, optional
-        Mean and standard deviation of each picture's field, of grey values in [0, 1]. By default those of a
-        training field drawn for each picture.
+        0: DDIM; 1: ancestral sampling, which needs more steps.
+    statistics : (n, 2) float, optional
+        Mean and standard deviation of each image's field, of grey values in [0, 1]. By default those of a
+        training field drawn for each image.
     seed : int or Generator
-        A picture depends on it and on its place in `masks`, not on `batch`.
+        An image depends on it and on its place in `masks`, not on `batch`.
     batch : int >= 1
-        Pictures at once.
+        Images at once.
     device, progress
         As in `microlab.training.fit.fit`.
 
@@ -321,32 +313,29 @@ def paint(
     masks = np.asarray(masks)
     if masks.ndim != 3 or masks.size == 0:
         raise ValueError(f"masks must be (n, H, W) and not empty, got shape {masks.shape}")
-    if masks.dtype.kind not in "iu" or masks.min() < 0 or masks.max() >= model.classes:
-        raise ValueError(
-            f"masks must hold integers in 0..{model.classes - 1}, "
-            f"got {masks.dtype} from {masks.min()} to {masks.max()}"
-        )
+    check_classes(masks.reshape(-1, masks.shape[2]), model.classes, "masks")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     n, height, width = masks.shape
     rng = np.random.default_rng(seed)
-    known = model.looks.cpu().numpy()
-    looks = known[rng.integers(len(known), size=n)] if looks is None else np.asarray(looks, np.float32)
-    if looks.shape != (n, 2) or not (looks[:, 1] > 0).all():
-        raise ValueError(f"looks must be ({n}, 2) with positive deviations, got shape {looks.shape}")
+    if statistics is None:
+        known = model.statistics.cpu().numpy()
+        statistics = known[rng.integers(len(known), size=n)]
+    statistics = np.asarray(statistics, np.float32)
+    if statistics.shape != (n, 2) or not (statistics[:, 1] > 0).all():
+        raise ValueError(f"statistics must be ({n}, 2), deviations positive, got shape {statistics.shape}")
     sources = [np.random.default_rng(number) for number in rng.integers(2**63, size=n)]
     padded = np.pad(masks, ((0, 0), (0, -height % model.cell), (0, -width % model.cell)), "symmetric")
     place = pick_device(device)
     training = model.training
     model.to(place, memory_format=model.memory_format).eval()
-    pictures = np.empty(masks.shape, np.float32)
+    images = np.empty(masks.shape, np.float32)
     bar = tqdm(total=n * steps, unit="step", desc="paint", disable=not progress)
     with bar, torch.inference_mode(), autocast(place, resolve_precision("auto", place)):
         for start in range(0, n, batch):
             part = slice(start, start + batch)
             mask = torch.as_tensor(padded[part].astype(np.int64), device=place)
-            look = torch.as_tensor(looks[part], dtype=torch.float32, device=place)
-            mean, deviation = (number.view(-1, 1, 1, 1) for number in look.unbind(1))
+            mean, deviation = torch.as_tensor(statistics[part], device=place).view(-1, 2, 1, 1, 1).unbind(1)
 
             def noise() -> Tensor:
                 drawn = [r.standard_normal((1, *mask.shape[1:]), np.float32) for r in sources[part]]  # noqa: B023
@@ -359,13 +348,13 @@ def paint(
             limits = ((0 - mean) / deviation, (1 - mean) / deviation)
             x = sample(velocity, noise(), steps, eta=eta, fresh=noise, limits=limits)
             x = (mean + deviation * x).clamp(0, 1)
-            pictures[part] = x[:, 0, :height, :width].cpu().numpy()
+            images[part] = x[:, 0, :height, :width].cpu().numpy()
     model.train(training)
-    return pictures
+    return images
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(FitConfig):
     """Everything that determines a trained diffusion model. The defaults take minutes on one CPU core."""
 
     width: int = 48
@@ -374,14 +363,13 @@ class DiffusionConfig:
     crop: int = 64  # pixels
     batch: int = 16
     steps: int = 1500
-    lr: float = 1e-3  # lowered to zero along a cosine, after a rise over the first steps
     warmup: int = 50
-    ema: float = 0.995  # decay of the running mean of the weights, which paints
-    precision: str = "auto"
+    clip: float | None = 1.0
+    ema: float | None = 0.995  # decay of the running mean of the weights, which `paint` uses
     checkpoint_every: int = 250
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         cell = self.patch * 2 ** (self.depth - 1)
         if self.crop < 1 or self.crop % cell:
             raise ValueError(f"crop must be a multiple of {cell} (patch and depth), got {self.crop}")
@@ -390,7 +378,7 @@ class DiffusionConfig:
 
 
 def train_diffusion(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    pairs: Sequence[Micrograph],
     config: DiffusionConfig | None = None,
     *,
     classes: int,
@@ -403,8 +391,8 @@ def train_diffusion(
 
     Parameters
     ----------
-    pairs : sequence of (image, mask)
-        image (H, W) float in [0, 1], mask (H, W) int in 0..classes-1; no side smaller than a crop.
+    pairs : sequence of Micrograph
+        With `classes` in 0..classes-1; grey, no side smaller than a crop.
     config : DiffusionConfig, optional
     classes : int
     folder, device, progress, resume
@@ -413,7 +401,7 @@ def train_diffusion(
     Returns
     -------
     model : MaskDiffusion
-        With the running mean of the weights, and with mean and deviation of the fields in `looks`.
+        With the running mean of the weights, and with mean and deviation of the fields in `statistics`.
     history : History
 
     Raises
@@ -422,14 +410,21 @@ def train_diffusion(
         If there is no pair, or one is too small, differs in size, is flat or out of range.
     """
     config = config or DiffusionConfig()
-    fields, looks = _standardised(pairs, classes, config.crop)
-    model = MaskDiffusion(classes, config.width, config.depth, config.patch, len(fields), config.seed)
-    model.looks.copy_(torch.tensor(looks))
+    fields, statistics = _standardised(pairs, classes, config.crop)
+    model = MaskDiffusion(
+        classes=classes,
+        width=config.width,
+        depth=config.depth,
+        patch=config.patch,
+        fields=len(fields),
+        seed=config.seed,
+    )
+    model.statistics.copy_(torch.tensor(statistics))
     history = fit(
         model,
         _crops(fields, config),
         lambda network, batch: velocity_loss(network, *batch),
-        FitConfig.of(config, clip=1.0),
+        config,
         folder=folder,
         device=device,
         progress=progress,
@@ -442,37 +437,35 @@ Fields = list[tuple[np.ndarray, np.ndarray]]
 
 
 def _standardised(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], classes: int, crop: int
+    pairs: Sequence[Micrograph], classes: int, crop: int
 ) -> tuple[Fields, list[tuple[float, float]]]:
     """Fields of mean 0 and deviation 1 with their masks, and the mean and deviation they had."""
     if len(pairs) == 0:
         raise ValueError("there is no pair to train on")
-    fields, looks = [], []
-    for index, (image, mask) in enumerate(pairs):
-        image, mask = np.asarray(image, np.float32), np.asarray(mask)
+    fields, statistics = [], []
+    for index, pair in enumerate(pairs):
+        image, mask = np.asarray(pair.image, np.float32), np.asarray(pair.classes)
         if image.ndim != 2 or mask.shape != image.shape:
             raise ValueError(f"pair {index}: mask {mask.shape} and image {image.shape} must both be (H, W)")
         if min(image.shape) < crop:
             raise ValueError(f"pair {index}: {image.shape} is smaller than a crop of {crop} px")
         if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
             raise ValueError(f"pair {index}: image must hold finite values from 0 to 1")
-        if mask.dtype.kind not in "iu" or mask.min() < 0 or mask.max() >= classes:
-            raise ValueError(
-                f"pair {index}: mask must hold integers in 0..{classes - 1}, "
-                f"got {mask.dtype} from {mask.min()} to {mask.max()}"
-            )
+        check_classes(mask, classes, f"pair {index}: mask")
         mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
         if not deviation > 0:
             raise ValueError(f"pair {index}: every pixel of the image is {mean}; nothing to learn")
         fields.append(((image - mean) / deviation, mask.astype(np.int64)))
-        looks.append((mean, deviation))
-    return fields, looks
+        statistics.append((mean, deviation))
+    return fields, statistics
 
 
 def _crops(fields: Fields, config: DiffusionConfig) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    images = [image for image, _ in fields]
+
     def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-        crops = random_crops([image for image, _ in fields], config.crop, config.batch, [config.seed, step])
-        images, masks = zip(*((crop(fields[k][0]), crop(fields[k][1])) for k, crop in crops), strict=True)
-        return np.stack(images)[:, None], np.stack(masks)
+        crops = random_crops(images, config.crop, config.batch, [config.seed, step])
+        cut = [(crop(fields[k][0]), crop(fields[k][1])) for k, crop in crops]
+        return np.stack([image for image, _ in cut])[:, None], np.stack([mask for _, mask in cut])
 
     return batch

@@ -1,4 +1,4 @@
-"""Cleaning of raw masks, as paper B does it (arXiv:2408.00707).
+"""Objects of masks, and the cleaning of raw masks as in paper B (arXiv:2408.00707).
 
 grey levels -> k-means started at the class levels -> objects under 200 px removed -> filled from the nearest
 """
@@ -29,13 +29,13 @@ def clean_mask(
     takes the class whose level is nearest its centre: an absent class is not invented.
 
     Then objects (connected regions of one class, diagonals included) under `min_area` are removed, and each
-    of their pixels takes the class of the nearest pixel that stayed. Nearest, because a speck on the border
-    of two classes is then parted between them where the border passes, and no order among the objects
-    enters. The largest object stays, however small.
+    of their pixels takes the class of the nearest pixel that stays: a speck on the border of two classes is
+    then divided between them where the border passes, and the order of the objects does not matter. The
+    largest object stays, however small.
 
-    A grey border between class 0 and class 3 passes through the levels of 1 and 2, so k-means paints a rim of
-    classes that are not there. Short rims fall under `min_area` and vanish. A rim around a large object is
-    longer than that and stays; the coding 'one-hot' has no such rims.
+    A grey border between class 0 and class 3 passes through the levels of 1 and 2, so k-means gives it a rim
+    of classes that are not there. Short rims are smaller than `min_area` and vanish; a rim around a large
+    object stays. The coding 'one-hot' has no such rims.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def clean_mask(
         Class ids skip the k-means.
     classes : int >= 2
     min_area : int or one per class
-        Least area of an object in pixels; 0 or 1 keeps all. The paper's 200 px removes a class whose objects
-        are smaller: of the spheroidite of uhcs 96 %. See `least_areas`.
+        Least area of an object in pixels; 0 or 1 keeps all. The paper's 200 px removes classes of small
+        objects: 96 % of the spheroidite of uhcs. See `least_areas`.
     levels : sequence of float, optional
         Grey level of each class, rising; by default c / (classes - 1).
 
@@ -69,7 +69,7 @@ def clean_mask(
 def least_areas(
     masks: Sequence[np.ndarray], classes: int, *, share: float = 0.02, at_most: int = 200
 ) -> tuple[int, ...]:
-    """Least area of an object for `clean_mask`, class by class, learnt from real masks.
+    """Least area of an object for `clean_mask`, class by class, from real masks.
 
     Parameters
     ----------
@@ -86,19 +86,19 @@ def least_areas(
     """
     if not 0 <= share < 1:
         raise ValueError(f"share must lie in [0, 1), got {share}")
-    found = []
-    sizes = [object_areas(mask, classes) for mask in masks]
+    areas_by_mask = [object_areas(mask, classes) for mask in masks]
+    least = []
     for c in range(classes):
-        area = np.sort(np.concatenate([of_mask[c] for of_mask in sizes]))
-        lost = np.cumsum(area) > share * area.sum()  # from here on the class would lose more than its share
-        found.append(min(at_most, int(area[lost][0])) if len(area) else at_most)
-    return tuple(found)
+        areas = np.sort(np.concatenate([areas[c] for areas in areas_by_mask]))
+        too_much = np.cumsum(areas) > share * areas.sum()  # the class would lose more than `share`
+        least.append(min(at_most, int(areas[too_much][0])) if len(areas) else at_most)
+    return tuple(least)
 
 
 def objects(mask: np.ndarray) -> np.ndarray:
     """Objects of all classes at once: connected regions of one class, (H, W) int, numbered from 1.
 
-    Pixels that touch by a corner are connected, or a thin lath at an angle would fall to pieces.
+    Pixels that touch at a corner are connected, or a thin oblique lath would fall to pieces.
     """
     return label(np.asarray(mask).astype(np.int64) + 1, background=0, connectivity=2)
 
@@ -116,7 +116,7 @@ def _cluster(raw: np.ndarray, classes: int, levels: Sequence[float] | None) -> n
         raise ValueError(f"levels must be {classes} rising numbers, got {levels.tolist()}")
     if not np.isfinite(raw).all():
         raise ValueError("raw mask holds values that are not finite")
-    # Weighted k-means of at most 1024 greys is that of the pixels, rounded to 1/1023, without their number.
+    # Weighted k-means of at most 1024 greys equals that of the pixels, rounded to 1/1023, and is faster.
     greys, index, counts = np.unique(np.rint(raw * 1023), return_inverse=True, return_counts=True)
     greys = greys[:, None] / 1023
     halfway = (levels[1:] + levels[:-1]) / 2
@@ -144,8 +144,8 @@ def _drop_small(mask: np.ndarray, min_area: np.ndarray) -> np.ndarray:
             stays[area.argmax()] = True
         if stays.all():
             return mask
-        # The nearest pixels of an object need not hang together, so a filled region may leave a new speck
-        # of a pixel or two. What stays only grows, so the loop ends.
+        # A filled region need not be connected and may leave a new speck of a pixel or two. The region that
+        # stays only grows, so the loop ends.
         rows, columns = distance_transform_edt(
             ~stays[labels - 1], return_distances=False, return_indices=True
         )

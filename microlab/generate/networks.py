@@ -1,11 +1,12 @@
 """Networks of the translation between simulation and micrograph.
 
-    generator:      7x7 convolution, two halvings, residual blocks, two doublings, 7x7 convolution, tanh
+    generator:      7x7 convolution, two strided ones, residual blocks, two upsamplings, 7x7 convolution, tanh
     discriminator:  strided 4x4 convolutions to a map of scores, one score for each patch of 70 x 70 pixels
 
 Both follow Zhu et al., ICCV 2017 (doi:10.1109/ICCV.2017.244), the CycleGAN that paper A uses, with two
-changes. Doublings repeat pixels and then convolve: a transposed convolution prints a checkerboard. And the
-generator may see a channel of noise: a simulated grain is flat, and no function makes texture of a constant.
+changes. The image is upsampled by nearest neighbour and then convolved: transposed convolutions leave
+checkerboards. And the generator may get a channel of noise: a simulated grain is flat, and no function makes
+texture of a constant.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 
 from microlab.data import weights
 
-REACH = 4  # pixels that become one in the middle of the generator
+DOWNSAMPLING = 4  # pixels along each side that become one in the middle of the generator
 
 
 class Generator(nn.Module):
     """Residual network from one image domain to another.
 
-    Instance normalisation looks at the whole image, so an image must be translated in one piece: tiles
-    would be normalised one by one and meet in seams.
+    Instance normalisation takes the statistics of the whole image, so an image must be translated in one
+    piece: tiles would be normalised one by one and meet in seams.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class Generator(nn.Module):
         """
         height, width = image.shape[-2:]
         x = self._with_noise(image, noise)
-        x = F.pad(x, (0, -width % REACH, 0, -height % REACH), mode="reflect")
+        x = F.pad(x, (0, -width % DOWNSAMPLING, 0, -height % DOWNSAMPLING), mode="reflect")
         for layer in self.encode:
             x = layer(x)
         return torch.tanh(self.decode(x).float())[..., :height, :width]
@@ -109,12 +110,12 @@ class Generator(nn.Module):
     def features(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Outputs of some encoding layers, without noise: what CUT compares before and after translation."""
         x = self._with_noise(image, torch.zeros_like(image[:, :1]))
-        found = []
+        outputs = []
         for index, layer in enumerate(self.encode[: max(layers) + 1]):
             x = layer(x)
             if index in layers:
-                found.append(x)
-        return found
+                outputs.append(x)
+        return outputs
 
     def _with_noise(self, image: Tensor, noise: Tensor | None) -> Tensor:
         if not self.noise:
@@ -142,7 +143,7 @@ class Residual(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """PatchGAN: scores patches, not images, so it judges texture and leaves the arrangement alone.
+    """PatchGAN: scores patches, not images, so it sees texture and not the arrangement of grains.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ class Discriminator(nn.Module):
     width : int >= 1
         Channels of the first layer; 64 in the paper's network.
     layers : int >= 1
-        Halvings. With 3 a score sees 70 x 70 pixels, with 2 it sees 34 x 34.
+        Strided convolutions. With 3 a score sees 70 x 70 pixels, with 2 it sees 34 x 34.
     seed : int
     """
 
@@ -170,20 +171,20 @@ class Discriminator(nn.Module):
             initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, channels, H, W) in [-1, 1] to (N, 1, h, w): near 1 for real patches, near 0 for made ones."""
+        """(N, channels, H, W) in [-1, 1] to (N, 1, h, w): near 1 for real patches, near 0 for fake ones."""
         return self.score(image).float()
 
 
 class ImagePool(nn.Module):
     """Translations of earlier steps, shown to a discriminator again so that it does not forget them.
 
-    The pool is part of the state, so a run that is resumed sees what it would have seen. Each image asked
-    for is, by a coin, the new one or one of the pool, which it then replaces (Shrivastava et al., CVPR 2017).
+    With probability 1/2 an image of the pool is shown and replaced by the new one (Shrivastava et al., CVPR
+    2017). The pool is part of the state, so a resumed run shows the same images.
 
     Parameters
     ----------
     size : int >= 0
-        Images kept; 0 hands every new image through.
+        Images kept; 0 shows every new image.
     shape : (C, H, W)
     """
 
@@ -193,10 +194,10 @@ class ImagePool(nn.Module):
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def exchange(self, made: Tensor) -> Tensor:
-        """Images for the discriminator, (N, C, H, W), from newly made ones of that shape."""
+    def exchange(self, fake: Tensor) -> Tensor:
+        """Images for the discriminator, (N, C, H, W), given new translations of that shape."""
         size, shown = len(self.images), []
-        for image in made.detach():
+        for image in fake.detach():
             if int(self.filled) < size:
                 self.images[self.filled] = image
                 self.filled += 1
@@ -213,7 +214,7 @@ class ImagePool(nn.Module):
 def _convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.ReflectionPad2d(kernel // 2),
-        # Instance normalisation subtracts the mean, which makes a bias idle.
+        # Instance normalisation subtracts the mean, so a bias would have no effect.
         nn.Conv2d(before, after, kernel, stride, bias=False),
         nn.InstanceNorm2d(after),
         nn.ReLU(inplace=True),

@@ -1,8 +1,8 @@
-"""Synthetic pairs beside real ones: what their masks hold, and whether images are copied.
+"""Synthetic pairs beside real ones: statistics of their masks, and whether images are copied.
 
     distance(patch) = 1 - max over real images, shifts and turns of the correlation of coarse grey levels
 
-A patch that was copied has a distance near 0. How near is near is said by held-out real patches.
+A copied patch has a distance near 0; held-out real patches give the scale.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from scipy import fft
 from scipy.ndimage import uniform_filter
 from skimage.measure import block_reduce
 
-from microlab.data.pairs import Pair
+from microlab.data.micrograph import Micrograph
 from microlab.generate.masks import object_areas
 
 
-def check_pairs(pairs: Sequence[Pair], real_pairs: Sequence[Pair], classes: int) -> pd.DataFrame:
+def pair_statistics(
+    pairs: Sequence[Micrograph], real_pairs: Sequence[Micrograph], classes: int
+) -> pd.DataFrame:
     """Class fractions, object counts and object sizes of synthetic masks beside those of real ones.
 
     Objects are connected regions of one class, diagonals included. The edge of an image cuts objects, so
@@ -28,7 +30,7 @@ def check_pairs(pairs: Sequence[Pair], real_pairs: Sequence[Pair], classes: int)
 
     Parameters
     ----------
-    pairs, real_pairs : sequence of Pair
+    pairs, real_pairs : sequence of Micrograph
     classes : int
 
     Returns
@@ -44,17 +46,17 @@ def check_pairs(pairs: Sequence[Pair], real_pairs: Sequence[Pair], classes: int)
         If a set is empty or class ids are out of range.
     """
     rows = []
-    for name, some in (("real", real_pairs), ("synthetic", pairs)):
-        if len(some) == 0:
+    for name, group in (("real", real_pairs), ("synthetic", pairs)):
+        if len(group) == 0:
             raise ValueError(f"there are no {name} pairs to compare")
-        for pair in some:
-            for c, areas in enumerate(object_areas(pair.mask, classes)):
+        for pair in group:
+            for c, areas in enumerate(object_areas(pair.classes, classes)):
                 rows.append(
                     {
                         "class": c,
                         "set": name,
-                        "fraction": areas.sum() / pair.mask.size,
-                        "objects": len(areas) / pair.mask.size * 1e6,
+                        "fraction": areas.sum() / pair.classes.size,
+                        "objects": len(areas) / pair.classes.size * 1e6,
                         "median_area": np.median(areas) if len(areas) else np.nan,
                     }
                 )
@@ -72,12 +74,12 @@ def nearest_real(
     step: int = 4,
     turns: bool = True,
 ) -> pd.DataFrame:
-    """The nearest place in the real images to each patch of some images, over all shifts.
+    """The window of the real images that is nearest to each patch of some images.
 
     Both are averaged over blocks of `scale` pixels. A patch is compared with every window of the real images
-    by the correlation coefficient of their grey levels, which brightness and contrast do not change.
-    Call it also with held-out real images, never trained on, in place of the synthetic ones: their distances
-    are those of new images of the same material. Synthetic patches that come nearer than these are copies.
+    by the correlation coefficient of their grey levels, which is independent of brightness and contrast.
+    Call it also with held-out real images in place of the synthetic ones: their distances are those of new
+    images of the same material. Synthetic patches that come nearer than these are copies.
 
     Parameters
     ----------
@@ -89,9 +91,9 @@ def nearest_real(
         Side of a block in pixels.
     step : int
         Shifts are tried in steps of so many pixels, a divisor of `scale`. A copy half a step beside the tried
-        shifts is found less clearly: with steps of a whole block it can look as far as new images do.
+        shifts is recognised less clearly: with steps of a whole block it can seem as far as new images.
     turns : bool
-        Try the eight symmetries of each patch, for models trained with flips and turns.
+        Try the eight orientations of each patch, for models trained with flips and turns.
 
     Returns
     -------
@@ -155,11 +157,11 @@ def _grey(image: np.ndarray, patch: int, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} must be finite and have sides of at least {patch} pixels, got {image.shape}"
         )
-    return grey - grey.mean()  # what follows squares the values; single precision then loses fewer digits
+    return grey - grey.mean()  # the squares below then lose fewer digits in single precision
 
 
 def _blocks(grey: np.ndarray, scale: int) -> np.ndarray:
-    """Means over blocks of `scale` x `scale` pixels; what is left over at the far edges is dropped."""
+    """Means over blocks of `scale` x `scale` pixels; the rest at the far edges is dropped."""
     height, width = (side // scale * scale for side in grey.shape)
     return block_reduce(grey[:height, :width], scale, np.mean)
 
@@ -177,9 +179,9 @@ def _correlations(patches: np.ndarray, real: np.ndarray) -> np.ndarray:
     # A window's mean drops out, because the patch has the mean 0; its norm does not.
     corner = (slice(side // 2, side // 2 + places[0]), slice(side // 2, side // 2 + places[1]))
     mean, square = (uniform_filter(values, side, mode="constant")[corner] for values in (real, real**2))
-    # A window that varies by less than 1/1000 of the grey scale is flat, and correlates with nothing.
+    # A window that varies by less than 1/1000 of the grey scale is flat and has no correlation.
     norm = np.sqrt(np.maximum(square - mean**2, 1e-6)) * side
     shape = [fft.next_fast_len(length, real=True) for length in real.shape]
-    # Correlation theorem. Windows that lie inside never wrap round, so no padding is needed.
+    # Correlation theorem. Windows inside the image do not wrap round, so no padding is needed.
     spectra = np.conj(fft.rfft2(patches, shape)) * fft.rfft2(real, shape)
     return fft.irfft2(spectra, shape)[:, : places[0], : places[1]] / norm

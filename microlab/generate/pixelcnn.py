@@ -1,20 +1,17 @@
-"""PixelCNN, plain and gated: how likely is each code, given all codes before it?
+"""PixelCNN, plain and gated: the probability of each code, given all codes before it.
 
     p(k) = prod_i p(k_i | k_1, ..., k_(i-1)),     i runs along rows, from the top left
+    bits per code = -mean_i log2 p(k_i | k_1, ..., k_(i-1))
 
 A masked convolution sees only what comes before. Here it is written as its two parts: a convolution over the
 rows above, and one over the same row up to here; the masked half of the kernel is never stored or computed.
 
 Stacked as in the plain network (van den Oord, Kalchbrenner and Kavukcuoglu, ICML 2016, arXiv:1601.06759),
 which paper B uses, such convolutions never reach a triangle above to the right: the blind spot. The gated
-network (van den Oord et al., NeurIPS 2016, arXiv:1606.05328) keeps a stack of its own for the rows above.
+network (van den Oord et al., NeurIPS 2016, arXiv:1606.05328) keeps a separate stack for the rows above.
 
-Train a PixelCNN on code maps, and measure how well it predicts unseen ones.
-
-    bits per code = -mean_i log2 p(k_i | k_1, ..., k_(i-1))
-
-Never below the entropy rate of the maps, and below the entropy of the single codes as soon as the network
-has learnt anything about their arrangement.
+The bits per code of unseen maps are never below the entropy rate, and below the entropy of the single codes
+as soon as the network has learnt anything about their arrangement.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from microlab.data import weights
 from microlab.training.crops import random_crops
 from microlab.training.fit import FitConfig, History, fit
 
 
 class Autoregressive(nn.Module):
-    """What both networks share: a first causal convolution, blocks, a head, and their inputs.
+    """What both networks share: a first causal convolution, blocks and a head.
 
-    The probability of a map is eq. 2 of chapter 11 (dual-chain).
-
-    `PixelCNN` and `GatedPixelCNN` say how the rows above enter (`above`, `remember`), the rest is here and
-    in `microlab.generate.sampling`.
+    The probability of a map is eq. 2 of chapter 11 (dual-chain). `PixelCNN` and `GatedPixelCNN` define how
+    the rows above enter (`above`, `remember`); `microlab.generate.sampling` draws maps from both.
 
     Parameters
     ----------
@@ -54,9 +47,9 @@ class Autoregressive(nn.Module):
     kernel, first_kernel : odd int >= 3
         Sides of the kernels of the blocks and of the first convolution.
     condition : int >= 0
-        Length D of the vector that steers the network, phase fractions for example; 0 for none.
+        Length D of the vector that conditions the network, class fractions for example; 0 for none.
     seed : int
-        Seed of the initial weights; the global generator of torch is left as it was.
+        Of the initial weights.
 
     Raises
     ------
@@ -68,6 +61,7 @@ class Autoregressive(nn.Module):
 
     def __init__(
         self,
+        *,
         codes: int = 10,
         channels: int = 64,
         layers: int = 8,
@@ -107,7 +101,7 @@ class Autoregressive(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Rows up, and columns to either side, that the kernels could span, q + layers p."""
+        """Rows up, and columns to either side, that the kernels span: q + layers p."""
         return self.first_pad + len(self.blocks) * self.pad
 
     def forward(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -116,7 +110,7 @@ class Autoregressive(nn.Module):
         Parameters
         ----------
         codes : (N, H, W) int64 in 0..K-1
-        condition : (N, D) float, or (D,) for all alike; None without conditioning
+        condition : (N, D) float, or (D,) for all; None without conditioning
 
         Returns
         -------
@@ -142,8 +136,8 @@ class Autoregressive(nn.Module):
             return None
         shape = None if condition is None else tuple(condition.shape)
         if shape not in ((self.condition,), (n, self.condition)) or self.condition == 0:
-            wanted = f"({n}, {self.condition}) or ({self.condition},)" if self.condition else "None"
-            raise ValueError(f"condition must be {wanted} for this network, got {shape or condition}")
+            expected = f"({n}, {self.condition}) or ({self.condition},)" if self.condition else "None"
+            raise ValueError(f"condition must be {expected} for this network, got {shape or condition}")
         if not torch.isfinite(condition).all():
             raise ValueError("condition holds values that are not finite")
         return condition.to(self.first_row.weight.dtype).expand(n, -1)
@@ -151,16 +145,11 @@ class Autoregressive(nn.Module):
     def memory(self, n: int, width: int) -> list[Tensor]:
         """Rows above the first one, all zeros: of the codes (q rows) and of every block (p rows)."""
         like = self.first_row.weight
-        seen = [block.above.in_channels for block in self.blocks]
+        inputs = [block.above.in_channels for block in self.blocks]
         return [
             like.new_zeros(n, self.codes, self.first_pad, width),
-            *(like.new_zeros(n, channels, self.pad, width) for channels in seen),
+            *(like.new_zeros(n, channels, self.pad, width) for channels in inputs),
         ]
-
-    @classmethod
-    def from_weights(cls, name_or_path: str | PathLike[str]) -> Autoregressive:
-        """A trained network by the name of shipped weights or the path of a file."""
-        return weights.load(name_or_path, cls)[0]
 
 
 class Pointwise(nn.Conv2d):
@@ -202,14 +191,14 @@ class PixelCNN(Autoregressive):
         for block in self.blocks:
             u = block.enter(h)
             t = block.above(F.pad(u, (p, p, p, -1))) + block.row(F.pad(u, (p, 0)))
-            h = block.leave(h, _steered(t, block.steer, condition))
+            h = block.leave(h, _conditioned(t, block.steer, condition))
         return self.head(h)
 
     def above(self, memory: list[Tensor], condition: Tensor | None) -> list[Tensor]:
         """What the first layer and every block take from the rows above the next one, (N, C, 1, W) each."""
         q, p = self.first_pad, self.pad
         return [self.first_above(F.pad(memory[0], (q, q)))] + [
-            _steered(block.above(F.pad(rows, (p, p))), block.steer, condition)
+            _conditioned(block.above(F.pad(rows, (p, p))), block.steer, condition)
             for block, rows in zip(self.blocks, memory[1:], strict=True)
         ]
 
@@ -219,7 +208,7 @@ class PixelCNN(Autoregressive):
 
 
 class GatedBlock(nn.Module):
-    """Gates for a vertical stack, which sees rows above only, and for a horizontal one that listens to it.
+    """Gates for a vertical stack, which sees rows above only, and for a horizontal one that reads from it.
 
     y = tanh(W_f * x + V_f c) sigmoid(W_g * x + V_g c): eq. 4 of van den Oord et al., NeurIPS 2016.
     """
@@ -268,8 +257,8 @@ class GatedPixelCNN(Autoregressive):
             rows = torch.cat([memory[index], v], 2)
             memory[index] = rows[:, :, -p:]
             t = block.above(F.pad(rows, (p, p)))
-            taken.append(_steered(block.across(t), block.steer, condition))
-            v = _gate(_steered(t, block.steer_above, condition))
+            taken.append(_conditioned(block.across(t), block.steer, condition))
+            v = _gate(_conditioned(t, block.steer_above, condition))
         return taken
 
     def remember(self, memory: list[Tensor], rows: list[Tensor]) -> None:
@@ -285,7 +274,7 @@ def _gate(t: Tensor) -> Tensor:
     return torch.tanh(a) * torch.sigmoid(b)
 
 
-def _steered(t: Tensor, steer: nn.Linear | None, condition: Tensor | None) -> Tensor:
+def _conditioned(t: Tensor, steer: nn.Linear | None, condition: Tensor | None) -> Tensor:
     return t if steer is None else t + steer(condition)[:, :, None, None]
 
 
@@ -298,7 +287,7 @@ Conditions = np.ndarray | Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class PriorConfig:
+class PriorConfig(FitConfig):
     """Everything that determines a trained prior. The defaults take minutes on two CPU cores."""
 
     kind: str = "gated"  # or 'plain', as in paper B
@@ -308,18 +297,16 @@ class PriorConfig:
     first_kernel: int = 7
     crop: int = 32  # codes along each side
     batch: int = 16
-    steps: int = 600
-    lr: float = 1e-3  # lowered to zero along a cosine
-    ema: float | None = None  # decay of the running mean of the weights
     augment: bool = False  # turn and flip the crops: only for codes that mean the same in every orientation
-    patience: int | None = None  # checks on the held-out maps without improvement before stopping
-    checkpoint_every: int = 200  # steps; also between checks on the held-out maps
-    seed: int = 0
+    steps: int = 600
+    clip: float | None = 1.0
+    checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind not in NETWORKS:
             raise ValueError(f"kind must be one of {', '.join(NETWORKS)}, got {self.kind!r}")
-        for name in ("crop", "batch", "steps"):
+        for name in ("crop", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -339,8 +326,7 @@ def train_prior(
 ) -> tuple[Autoregressive, History]:
     """Train a PixelCNN on random crops of code maps.
 
-    At its top and left rim a crop has nothing before it, which is what a sampler meets at the corner of a
-    map.
+    A crop has nothing before its top and left rim, as at the corner of a map that is sampled.
 
     Parameters
     ----------
@@ -350,7 +336,7 @@ def train_prior(
     codes_in_book : int
         K.
     conditions : (M, D) float, or callable, optional
-        What steers the network: a vector for each map, or ``conditions(crop)``, the vector (D,) of a crop
+        What conditions the network: a vector for each map, or ``conditions(crop)``, the vector (D,) of a crop
         (crop, crop) of codes.
     held_out : as `codes`, optional
         Maps that do not train. The weights kept are those that predict them best.
@@ -375,33 +361,36 @@ def train_prior(
     if conditions is not None and not callable(conditions):
         conditions = _checked_conditions(conditions, len(maps), "conditions")
     batches = _crops(maps, conditions, config)
-    steer = batches(0).get("condition")
+    condition = batches(0).get("condition")
     model = NETWORKS[config.kind](
-        codes_in_book,
-        config.channels,
-        config.layers,
-        config.kernel,
-        config.first_kernel,
-        0 if steer is None else steer.shape[1],
-        config.seed,
+        codes=codes_in_book,
+        channels=config.channels,
+        layers=config.layers,
+        kernel=config.kernel,
+        first_kernel=config.first_kernel,
+        condition=0 if condition is None else condition.shape[1],
+        seed=config.seed,
     )
     validate = None
     if held_out is not None:
-        unseen = _checked(held_out, codes_in_book, 1, "held_out")
-        given = np.stack([conditions(m) for m in unseen]) if callable(conditions) else held_out_conditions
-        if (given is None) != (conditions is None):
+        held_out = _checked(held_out, codes_in_book, 1, "held_out")
+        if callable(conditions):
+            held_out_conditions = np.stack([conditions(one) for one in held_out])
+        if (held_out_conditions is None) != (conditions is None):
             raise ValueError("conditions and held_out_conditions must be given both or neither")
-        if given is not None:
-            given = _checked_conditions(given, len(unseen), "held_out_conditions")
+        if held_out_conditions is not None:
+            held_out_conditions = _checked_conditions(
+                held_out_conditions, len(held_out), "held_out_conditions"
+            )
 
-        def validate(network: torch.nn.Module) -> float:
-            return held_out_bits(network, unseen, given)
+        def validate(network: nn.Module) -> float:
+            return held_out_bits(network, held_out, held_out_conditions)
 
     history = fit(
         model,
         batches,
         lambda network, batch: bits_per_code(network(batch["codes"], batch.get("condition")), batch["codes"]),
-        FitConfig.of(config, clip=1.0),
+        config,
         folder=folder,
         validate=validate,
         progress=progress,
@@ -411,11 +400,8 @@ def train_prior(
     return model, history
 
 
-def bits_per_code(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Mean of -log2 p over codes (N, H, W), from logits (N, K, H, W).
-
-    It is eq. 3 of chapter 11 (dual-bits).
-    """
+def bits_per_code(logits: Tensor, codes: Tensor) -> Tensor:
+    """Mean of -log2 p over codes (N, H, W), from logits (N, K, H, W): eq. 3 of chapter 11 (dual-bits)."""
     return F.cross_entropy(logits.float(), codes) / math.log(2)
 
 
@@ -425,7 +411,7 @@ def held_out_bits(
     codes: np.ndarray | Sequence[np.ndarray],
     conditions: np.ndarray | None = None,
 ) -> float:
-    """How many bits a network needs for a code of maps that it has not seen, on average over all codes.
+    """Bits per code of maps that did not train, on average over all codes.
 
     Parameters
     ----------
@@ -435,7 +421,7 @@ def held_out_bits(
 
     Returns
     -------
-    float, at least 0. A network that knows nothing needs ``log2(K)``.
+    float, at least 0. The uniform distribution needs ``log2(K)``.
 
     Raises
     ------
@@ -449,13 +435,13 @@ def held_out_bits(
     bits = 0.0
     for index, one in enumerate(maps):
         x = torch.from_numpy(one)[None].to(place)
-        steer = None if conditions is None else torch.from_numpy(conditions[index]).to(place)
-        bits += float(bits_per_code(model(x, steer), x)) * one.size
+        condition = None if conditions is None else torch.from_numpy(conditions[index]).to(place)
+        bits += float(bits_per_code(model(x, condition), x)) * one.size
     return bits / sum(one.size for one in maps)
 
 
 def unigram_entropy(codes: np.ndarray | Sequence[np.ndarray]) -> float:
-    """Bits per code for someone who knows only how frequent each code is."""
+    """Bits per code if only the frequency of each code is known."""
     counts = np.bincount(np.concatenate([np.ravel(one) for one in codes]))
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log2(share)).sum())
@@ -464,22 +450,25 @@ def unigram_entropy(codes: np.ndarray | Sequence[np.ndarray]) -> float:
 def _crops(
     maps: list[np.ndarray], conditions: Conditions | None, config: PriorConfig
 ) -> Callable[[int], dict[str, np.ndarray]]:
-    """``batches(step)``: codes (N, crop, crop) int64 and, if steered, condition (N, D) float32."""
+    """``batches(step)``: codes (N, crop, crop) int64 and, if conditioned, condition (N, D) float32."""
     places = np.array([(m.shape[0] - config.crop + 1) * (m.shape[1] - config.crop + 1) for m in maps])
-    share = places / places.sum()  # so crops are drawn uniformly from all places of all maps
+    share = places / places.sum()  # crops are drawn uniformly from all places of all maps
 
     def batches(step: int) -> dict[str, np.ndarray]:
-        seed, crops, steers = [config.seed, step], [], []
+        seed, crops, vectors = [config.seed, step], [], []
         for index, crop in random_crops(
             maps, config.crop, config.batch, seed, shares=share, orient=config.augment
         ):
             crops.append(crop(maps[index]))
             if conditions is not None:
-                steers.append(conditions(crops[-1]) if callable(conditions) else conditions[index])
+                vectors.append(conditions(crops[-1]) if callable(conditions) else conditions[index])
         if conditions is None:
             return {"codes": np.stack(crops)}
-        steer = np.stack([np.atleast_1d(s) for s in steers]).astype(np.float32)
-        return {"codes": np.stack(crops), "condition": _checked_conditions(steer, len(crops), "conditions")}
+        condition = np.stack([np.atleast_1d(vector) for vector in vectors])
+        return {
+            "codes": np.stack(crops),
+            "condition": _checked_conditions(condition, len(crops), "conditions"),
+        }
 
     return batches
 
@@ -504,9 +493,9 @@ def _checked(
 
 
 def _checked_conditions(conditions: np.ndarray, n: int, name: str) -> np.ndarray:
-    found = np.asarray(conditions, np.float32)
-    if found.ndim != 2 or len(found) != n or found.shape[1] < 1:
-        raise ValueError(f"{name} must be ({n}, D), one vector for each map, got shape {found.shape}")
-    if not np.isfinite(found).all():
+    conditions = np.asarray(conditions, np.float32)
+    if conditions.ndim != 2 or len(conditions) != n or conditions.shape[1] < 1:
+        raise ValueError(f"{name} must be ({n}, D), one vector for each map, got shape {conditions.shape}")
+    if not np.isfinite(conditions).all():
         raise ValueError(f"{name} holds values that are not finite")
-    return found
+    return conditions

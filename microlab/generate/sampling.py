@@ -1,4 +1,4 @@
-"""Draw code maps from a PixelCNN, code by code, without computing anything twice.
+"""Code maps drawn from a PixelCNN, code by code, without computing anything twice.
 
     k_i = F^-1(u_i),     F the cumulative distribution of p(k_i | k_1, ..., k_(i-1)),     u_i uniform
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from microlab.data.errors import InputError
 from microlab.generate.pixelcnn import Autoregressive
 
 
@@ -32,9 +33,7 @@ def sample(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Code maps drawn from a network, with cached activations.
-
-    One code follows another by eq. 2 of chapter 11 (dual-chain).
+    """Code maps drawn from a network by eq. 2 of chapter 11 (dual-chain), with cached activations.
 
     The uniform numbers of all maps are drawn first, so the same seed gives the same maps whatever the
     batch, and the first maps of a longer run are those of a shorter one. The one exception is a uniform
@@ -49,7 +48,7 @@ def sample(
     shape : (int, int)
         Rows and columns; need not be those of training.
     condition : (n, D) or (D,) float, optional
-        What steers each map, or all of them; required if the network is conditional.
+        What conditions each map, or all of them; required if the network is conditional.
     temperature : float > 0
         The logits are divided by it: below 1 likely codes become likelier.
     batch : int >= 1
@@ -174,7 +173,7 @@ def _in_batches(
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be two numbers, rows and columns of at least 1, got {shape}")
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be a positive number, got {temperature}")
+        raise InputError(f"temperature must be a positive number, got {temperature}")
     if device is not None:
         model.to(device)
     like = model.first_row.weight
@@ -187,6 +186,6 @@ def _in_batches(
     with tqdm(total=len(starts) * shape[0], unit="row", desc="sample", disable=not progress) as bar:
         for start in starts:
             part = slice(start, start + batch)
-            given = None if condition is None else condition[part]
-            maps.append(method(model, uniform[part].to(like.device), given, temperature, bar))
+            conditions = None if condition is None else condition[part]
+            maps.append(method(model, uniform[part].to(like.device), conditions, temperature, bar))
     return torch.cat(maps).cpu().numpy()

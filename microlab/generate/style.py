@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ Images = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
-class StyleConfig:
+class StyleConfig(FitConfig):
     """Everything that determines a learnt style. The defaults take minutes on two CPU cores."""
 
     method: str = "cyclegan"  # a name of STYLES
@@ -50,16 +50,18 @@ class StyleConfig:
     crop: int = 96  # pixels
     batch: int = 2
     steps: int = 1200
-    lr: float = 4e-4  # held for half of the steps, then lowered to zero
-    ema: float | None = 0.99  # running mean of the weights
-    seed: int = 0
+    lr: float = 4e-4
+    schedule: str = "late"
+    betas: tuple[float, float] = (0.5, 0.999)
+    ema: float | None = 0.99
+    checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.method not in STYLES:
             raise InputError(f"a learnt style must be one of {', '.join(STYLES)}, got {self.method!r}")
-        for name in ("crop", "batch", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
         if self.crop < 32:
             raise ValueError(
                 f"crop must be at least 32 pixels, a patch of the discriminator, got {self.crop}"
@@ -143,13 +145,7 @@ def learn_style(
         model,
         _unpaired_crops(domains, config),
         lambda network, batch: network(*batch),
-        FitConfig.of(
-            config,
-            schedule="late",
-            betas=(0.5, 0.999),
-            log_every=math.gcd(50, sample_every),
-            checkpoint_every=250,
-        ),
+        replace(config, log_every=math.gcd(config.log_every, sample_every)),  # samples fall on logged steps
         folder=folder,
         progress=progress,
         device=device,

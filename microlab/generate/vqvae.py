@@ -1,23 +1,17 @@
-"""A VQ-VAE that turns an image and its mask, stacked as channels, into a small map of codes.
+"""VQ-VAE: an image and its mask, stacked as channels, become a small map of codes.
 
     x -> encoder -> z,   k = argmin_j |z - e_j|,   decoder(e_k) -> x',   |x - x'|^2 + beta |z - sg(e_k)|^2
 
-Four by four pixels become one of K codes (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017, eqs. 1 to 3).
-Paper B stacks a micrograph and its grey mask to 4 channels, so that one code speaks of both.
-
-Train a VQ-VAE on a few labelled micrographs, and report what its codes keep.
-
-    crops of image and mask -> VQ-VAE -> error of each channel in units of its variance
-
-The example that paper B adapts has no weights between channels; with grey repeated three times the image
-counts three quarters and the mask one, which is the default of `image_weight`.
+4 x 4 pixels share one of K codes (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017, eqs. 1 to 3). Paper B
+stacks a micrograph and its grey mask to 4 channels, so that one code describes both. In the implementation
+that it adapts all channels count alike: with grey repeated three times the image counts three quarters of the
+error and the mask one quarter, the default of `VQVAEConfig.image_weight`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,24 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from microlab.data import weights
 from microlab.data.images import write_image
+from microlab.generate.pairs import channel_count
 from microlab.training.crops import orientations, random_crops
 from microlab.training.fit import FitConfig, History, fit
 
-CODINGS = ("grey", "one-hot")
 DOWNSAMPLING = 4  # pixels along each side that share a code
 
 
-def channel_count(classes: int, image_channels: int, coding: str) -> int:
-    """Channels of an image stacked with its mask: one for a grey mask, one per class for one-hot."""
-    if coding not in CODINGS:
-        raise ValueError(f"coding must be one of {', '.join(CODINGS)}, got {coding!r}")
-    return image_channels + (1 if coding == "grey" else classes)
-
-
 class Quantised(NamedTuple):
-    """What the quantiser makes of the encoder's output."""
+    """Output of the quantiser."""
 
     vectors: Tensor  # (N, D, h, w), the nearest codebook vectors; gradients pass straight through
     codes: Tensor  # (N, h, w) int64
@@ -55,7 +41,7 @@ class VectorQuantizer(nn.Module):
 
     The step and its loss are eq. 1 of chapter 11 (dual-vqvae).
 
-    The step is flat, so it has no gradient of its own: the decoder's gradient is handed to the encoder
+    The gradient of the step is zero almost everywhere, so the decoder's gradient is passed to the encoder
     unchanged (straight-through), and the commitment loss keeps the encoder near the codebook. The codebook
     follows the encoder either by an exponential moving average of the vectors that chose each code, or by
     gradients of its own loss.
@@ -71,10 +57,10 @@ class VectorQuantizer(nn.Module):
     decay : float in (0, 1) or None
         Memory of the moving average; None trains the codebook by gradients (eq. 3 of van den Oord et al.).
     revive : bool
-        Move a code that (almost) nothing chooses any more onto a random vector of the batch.
+        Move a code that is (almost) unused onto a random vector of the batch.
     """
 
-    idle = 0.03  # a code is dead when chosen this often, as a share of an even 1 / K
+    idle = 0.03  # a code chosen less often than this share of an even 1 / K is dead
 
     def __init__(
         self, codes: int, dim: int, beta: float = 0.25, decay: float | None = 0.99, revive: bool = True
@@ -125,9 +111,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, z: Tensor) -> None:
-        """Seed the codebook with spread-out vectors of the first batch, as k-means++ does.
+        """Start the codebook at spread-out vectors of the first batch, as k-means++ does.
 
-        Codes that start far from every vector are never chosen and never move.
+        A code that starts far from every vector would never be chosen and never move.
         """
         flat = z.permute(0, 2, 3, 1).flatten(0, 2)
         chosen = flat[torch.randint(len(flat), (1,), device=flat.device)]
@@ -143,7 +129,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
-        """Move the codebook after the vectors that chose it; bring dead codes back to life."""
+        """Move the codebook towards the vectors that chose it, and revive dead codes."""
         flat = z.permute(0, 2, 3, 1).flatten(0, 2)
         chosen = F.one_hot(codes.flatten(), len(self.codebook)).to(flat.dtype)
         counts, sums = chosen.sum(0), chosen.T @ flat
@@ -162,7 +148,7 @@ class VectorQuantizer(nn.Module):
             fresh = flat[torch.randint(len(flat), (int(dead.sum()),), device=flat.device)]
             self.codebook.data[dead] = fresh
             count = self.counts.mean()
-            self.counts[dead] = count  # time to prove itself
+            self.counts[dead] = count  # reset the usage, or the code would be dead again at once
             if self.decay is not None:
                 self.sums[dead] = fresh * count
 
@@ -172,8 +158,8 @@ class VQVAE(nn.Module):
 
     The whole is eq. 1 of chapter 11 (dual-vqvae).
 
-    The layers are those of the example that paper B adapts: two strided convolutions, two residual blocks,
-    and the same way back.
+    The layers are those of the implementation that paper B adapts: two strided convolutions and two residual
+    blocks, and their mirror image in the decoder.
 
     Parameters
     ----------
@@ -198,6 +184,7 @@ class VQVAE(nn.Module):
 
     def __init__(
         self,
+        *,
         classes: int = 4,
         image_channels: int = 3,
         coding: str = "grey",
@@ -262,7 +249,7 @@ class VQVAE(nn.Module):
 
         Returns
         -------
-        output : (N, C, H, W) float
+        reconstruction : (N, C, H, W) float
         quantised : Quantised
         """
         quantised = self.quantizer(self.encoder(self._standardised(x)))
@@ -281,9 +268,9 @@ class VQVAE(nn.Module):
             )
         return self._restored(self.decoder(self.quantizer.lookup(codes)))
 
-    def channel_errors(self, x: Tensor, output: Tensor) -> Tensor:
+    def channel_errors(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """Mean squared error of each channel (C,), in units of its variance over the training set."""
-        error = (x.float() - output.float()).square().mean((0, 2, 3))
+        error = (x.float() - reconstruction.float()).square().mean((0, 2, 3))
         return error / self.scale.square()
 
     def _standardised(self, x: Tensor) -> Tensor:
@@ -295,11 +282,6 @@ class VQVAE(nn.Module):
 
     def _restored(self, x: Tensor) -> Tensor:
         return x * self.scale[:, None, None] + self.mean[:, None, None]
-
-    @classmethod
-    def from_weights(cls, name_or_path: str | PathLike[str]) -> VQVAE:
-        """A trained network by the name of shipped weights or the path of a file."""
-        return weights.load(name_or_path, cls)[0]
 
 
 class Residual(nn.Module):
@@ -316,30 +298,7 @@ class Residual(nn.Module):
 
 
 @dataclass(frozen=True)
-class CodeUse:
-    """How a codebook is used over some images."""
-
-    share: np.ndarray  # (K,) float, share of positions that chose each code
-    perplexity: float  # exp of the entropy: K if all are used alike, 1 if one does everything
-
-    @property
-    def dead(self) -> int:
-        """Codes that nothing chose."""
-        return int((self.share == 0).sum())
-
-
-def code_use(codes: np.ndarray, k: int) -> CodeUse:
-    """Use of a codebook of `k` codes in code maps of any shape, values 0..k-1."""
-    codes = np.asarray(codes)
-    if codes.size == 0 or codes.min() < 0 or codes.max() >= k:
-        raise ValueError(f"codes must be values in 0..{k - 1} and not empty")
-    share = np.bincount(codes.ravel(), minlength=k) / codes.size
-    used = share[share > 0]
-    return CodeUse(share, float(np.exp(-(used * np.log(used)).sum())))
-
-
-@dataclass(frozen=True)
-class VQVAEConfig:
+class VQVAEConfig(FitConfig):
     """Everything that determines a trained VQ-VAE. The defaults take minutes on two CPU cores."""
 
     coding: str = "grey"  # of the mask: 'grey' or 'one-hot'
@@ -354,23 +313,21 @@ class VQVAEConfig:
     image_weight: float = 0.75  # share of the image in the loss; the mask has the rest
     crop: int = 128  # pixels
     batch: int = 8
-    steps: int = 1700
-    lr: float = 1e-3
     symmetries: bool = True  # turn and flip the crops
-    checkpoint_every: int = 500
-    seed: int = 0
+    steps: int = 1700
+    clip: float | None = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.image_weight < 1:
             raise ValueError(f"image_weight must lie in (0, 1), got {self.image_weight}")
         if self.crop < 16 or self.crop % DOWNSAMPLING:
             raise ValueError(f"crop must be a multiple of {DOWNSAMPLING}, at least 16, got {self.crop}")
-        for name in ("batch", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
 
 
-# Table 4 of paper B; learning rate, decay and layers are those of the example it adapts.
+# Table 4 of paper B; learning rate, decay and layers are those of the implementation that it adapts.
 PAPER = VQVAEConfig(hidden=128, crop=256, batch=8, steps=50_000, lr=3e-4, revive=False, symmetries=False)
 
 
@@ -391,13 +348,13 @@ def train_vqvae(
     Parameters
     ----------
     channels : sequence of (C, H, W) float32
-        As made by `microlab.generate.pairs.pack`; sides may differ, none smaller than a crop.
+        From `microlab.generate.pairs.pack`; sides may differ, none smaller than a crop.
     config : VQVAEConfig, optional
     classes : int
         Classes of the masks.
     folder : path, optional
         Receives the checkpoint, ``history.csv`` and ``samples/step_000500.png``: the first image and its
-        mask, and below them their reconstruction, as in paper B's figure 7. A killed run goes on from there.
+        mask, and below them their reconstruction, as in paper B's figure 7.
     device, progress, resume
         As in `microlab.training.fit.fit`.
     on_sample : callable, optional
@@ -413,44 +370,47 @@ def train_vqvae(
     Raises
     ------
     ValueError
-        If there is no image, one is smaller than a crop, has other channels or is not finite.
+        If there is no image, or one is smaller than a crop, has other channels or is not finite.
     """
     config = config or VQVAEConfig()
     model = VQVAE(
-        classes,
-        config.image_channels,
-        config.coding,
-        config.hidden,
-        config.residual,
-        config.dim,
-        config.codes,
-        config.beta,
-        config.decay,
-        config.revive,
-        config.seed,
+        classes=classes,
+        image_channels=config.image_channels,
+        coding=config.coding,
+        hidden=config.hidden,
+        residual=config.residual,
+        dim=config.dim,
+        codes=config.codes,
+        beta=config.beta,
+        decay=config.decay,
+        revive=config.revive,
+        seed=config.seed,
     )
     images = _checked(channels, model.channels, config.crop)
-    model.mean.copy_(torch.from_numpy(_over_pixels(images, np.mean)))
-    spread = _over_pixels(images, np.var) + _variance_of_means(images)
+    means = np.array([image.mean((1, 2), dtype=np.float64) for image in images])
+    variances = np.array([image.var((1, 2), dtype=np.float64) for image in images])
+    model.mean.copy_(torch.from_numpy(means.mean(0)))
+    variance = variances.mean(0) + means.var(0)
     # A class that never occurs has no variance; one pixel in ten thousand keeps its scale finite.
-    model.scale.copy_(torch.from_numpy(np.sqrt(np.maximum(spread, 1e-4))))
-    show = images[0][:, : images[0].shape[1] // 4 * 4, : images[0].shape[2] // 4 * 4]
+    model.scale.copy_(torch.from_numpy(np.sqrt(np.maximum(variance, 1e-4))))
+    original = _whole_codes(images[0])
 
-    def sample(network: torch.nn.Module, step: int) -> None:
+    def sample(network: nn.Module, step: int) -> None:
         if step % sample_every and step != config.steps:
             return
-        after = reconstruct(network, show)
+        reconstruction = reconstruct(network, original)
         if folder is not None:
-            (Path(folder) / "samples").mkdir(exist_ok=True, parents=True)
-            write_image(Path(folder) / "samples" / f"step_{step:06d}.png", _picture(model, show, after))
+            above, below = (_image_beside_mask(model, one) for one in (original, reconstruction))
+            picture = np.concatenate([above, below]).clip(0, 1)
+            write_image(Path(folder) / "samples" / f"step_{step:06d}.png", picture)
         if on_sample is not None:
-            on_sample(step, show, after)
+            on_sample(step, original, reconstruction)
 
     history = fit(
         model,
         _crops(images, config),
-        lambda network, batch: loss(network, batch, config.image_weight),
-        FitConfig.of(config, clip=1.0),
+        lambda network, batch: vqvae_loss(network, batch, config.image_weight),
+        config,
         folder=folder,
         device=device,
         progress=progress,
@@ -460,11 +420,11 @@ def train_vqvae(
     return model, history
 
 
-def loss(network: torch.nn.Module, x: torch.Tensor, image_weight: float) -> dict[str, torch.Tensor]:
+def vqvae_loss(network: nn.Module, x: Tensor, image_weight: float) -> dict[str, Tensor]:
     """Reconstruction error plus commitment loss of a batch (N, C, H, W), with the parts to log."""
-    output, quantised = network(x)
+    reconstruction, quantised = network(x)
     model = network.module if hasattr(network, "module") else network  # DistributedDataParallel wraps it
-    errors = model.channel_errors(x, output)
+    errors = model.channel_errors(x, reconstruction)
     image, mask = errors[: model.image_channels].mean(), errors[model.image_channels :].mean()
     share = torch.bincount(quantised.codes.flatten(), minlength=model.codes) / quantised.codes.numel()
     return {
@@ -477,21 +437,10 @@ def loss(network: torch.nn.Module, x: torch.Tensor, image_weight: float) -> dict
 
 
 @torch.inference_mode()
-def reconstruct(model: VQVAE, channels: np.ndarray, *, device: str | None = None) -> np.ndarray:
-    """What a VQ-VAE keeps of one image stacked with its mask.
-
-    Parameters
-    ----------
-    model : VQVAE
-    channels : (C, H, W) float32, H and W multiples of 4
-
-    Returns
-    -------
-    (C, H, W) float32
-    """
-    place = next(model.parameters()).device if device is None else torch.device(device)
-    model = model.to(place).eval()
-    return model(torch.as_tensor(channels, device=place)[None])[0][0].float().cpu().numpy()
+def reconstruct(model: VQVAE, channels: np.ndarray) -> np.ndarray:
+    """An image stacked with its mask (C, H, W) float32 after encoding and decoding; H, W multiples of 4."""
+    x = torch.as_tensor(channels, device=model.scale.device)[None]
+    return model.eval()(x)[0][0].float().cpu().numpy()
 
 
 @torch.inference_mode()
@@ -504,8 +453,8 @@ def encode_all(model: VQVAE, channels: Sequence[np.ndarray], *, symmetries: bool
     channels : sequence of (C, H, W) float32
         Sides are cut to a multiple of 4.
     symmetries : bool
-        Encode each image in its eight orientations. A code map cannot be turned itself: the encoder was not
-        built to turn with its input.
+        Encode each image in its eight orientations. Turning its code map is not the same: the encoder is not
+        equivariant.
 
     Returns
     -------
@@ -515,8 +464,8 @@ def encode_all(model: VQVAE, channels: Sequence[np.ndarray], *, symmetries: bool
     model.eval()
     maps = []
     for image in channels:
-        height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in image.shape[-2:])
-        for turned in orientations(image[:, :height, :width]) if symmetries else [image[:, :height, :width]]:
+        image = _whole_codes(image)
+        for turned in orientations(image) if symmetries else [image]:
             x = torch.as_tensor(np.ascontiguousarray(turned), device=place)
             maps.append(model.encode(x[None])[0].cpu().numpy())
     return maps
@@ -532,14 +481,37 @@ def reconstruction_report(model: VQVAE, channels: Sequence[np.ndarray]) -> dict[
         perfect, 1 is no better than the mean grey); ``use``: CodeUse.
     """
     errors = []
-    for image in channels:
-        height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in image.shape[-2:])
-        x = image[:, :height, :width]
-        after = reconstruct(model, x)
-        before, after = (torch.as_tensor(a, device=model.scale.device)[None] for a in (x, after))
-        errors.append(model.channel_errors(before, after).cpu().numpy())
+    for image in map(_whole_codes, channels):
+        x, reconstruction = (
+            torch.as_tensor(array, device=model.scale.device)[None]
+            for array in (image, reconstruct(model, image))
+        )
+        errors.append(model.channel_errors(x, reconstruction).cpu().numpy())
     codes = np.concatenate([codes.ravel() for codes in encode_all(model, channels)])
     return {"error": np.mean(errors, axis=0), "use": code_use(codes, model.codes)}
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """How a codebook is used over some images."""
+
+    share: np.ndarray  # (K,) float, share of positions that chose each code
+    perplexity: float  # exp of the entropy: K if all are used alike, 1 if only one is used
+
+    @property
+    def dead(self) -> int:
+        """Codes that nothing chose."""
+        return int((self.share == 0).sum())
+
+
+def code_use(codes: np.ndarray, k: int) -> CodeUse:
+    """Use of a codebook of `k` codes in code maps of any shape, values 0..k-1."""
+    codes = np.asarray(codes)
+    if codes.size == 0 or codes.min() < 0 or codes.max() >= k:
+        raise ValueError(f"codes must be values in 0..{k - 1} and not empty")
+    share = np.bincount(codes.ravel(), minlength=k) / codes.size
+    used = share[share > 0]
+    return CodeUse(share, float(np.exp(-(used * np.log(used)).sum())))
 
 
 def _crops(images: list[np.ndarray], config: VQVAEConfig) -> Callable[[int], np.ndarray]:
@@ -565,21 +537,13 @@ def _checked(channels: Sequence[np.ndarray], count: int, crop: int) -> list[np.n
     return images
 
 
-def _over_pixels(images: list[np.ndarray], measure: Callable) -> np.ndarray:
-    return np.mean([measure(image, axis=(1, 2), dtype=np.float64) for image in images], axis=0)
+def _whole_codes(image: np.ndarray) -> np.ndarray:
+    """An image (..., H, W) with its sides cut to multiples of 4."""
+    height, width = (side // DOWNSAMPLING * DOWNSAMPLING for side in image.shape[-2:])
+    return image[..., :height, :width]
 
 
-def _variance_of_means(images: list[np.ndarray]) -> np.ndarray:
-    return np.var([image.mean(axis=(1, 2), dtype=np.float64) for image in images], axis=0)
-
-
-def _picture(model: VQVAE, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Original above reconstruction, image beside mask, grey."""
-
-    def row(channels: np.ndarray) -> np.ndarray:
-        image = channels[: model.image_channels].mean(0)
-        mask = channels[model.image_channels :]
-        grey = mask[0] if len(mask) == 1 else mask.argmax(0) / (model.classes - 1)
-        return np.concatenate([image, grey], axis=1)
-
-    return np.concatenate([row(before), row(after)]).clip(0, 1)
+def _image_beside_mask(model: VQVAE, channels: np.ndarray) -> np.ndarray:
+    image, mask = channels[: model.image_channels].mean(0), channels[model.image_channels :]
+    grey = mask[0] if len(mask) == 1 else mask.argmax(0) / (model.classes - 1)
+    return np.concatenate([image, grey], axis=1)

@@ -25,7 +25,8 @@ import pandas as pd
 
 from microlab.book.experiments import synthetic_share
 from microlab.book.experiments.synthetic_share import BASES, MEASURES, PAPER_FIGURES, SIZES, Grid, PhaseData
-from microlab.data.pairs import Pair, read_pairs, write_pairs
+from microlab.data.micrograph import Micrograph
+from microlab.data.pairs import read_pairs, write_pairs
 from microlab.generate.diffusion import DiffusionConfig, MaskDiffusion, paint, train_diffusion
 from microlab.generate.pair_model import PairModel
 from microlab.pipelines import train_pair_model
@@ -46,14 +47,14 @@ GENERATORS = {  # source -> (recipe, base whose real pairs train it)
     "virtual-diffusion": ("diffusion", "many mixed"),  # drawn shapes, painted by the diffusion model
     "shipped": ("shipped", ""),  # the weights in the package; their card says what they were trained on
 }
-POOL = 2.0  # pairs dreamed for each that the largest share needs, so that the seeds differ in what they draw
+POOL = 2.0  # pairs sampled for each that the largest share needs, so that the seeds differ in what they draw
 GAIN = "gain in Missing Class IoU"
 
 
 def pool(
     folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
-) -> list[Pair]:
-    """The pairs of a source: read if they are there, else dreamed by a generator that is trained first."""
+) -> list[Micrograph]:
+    """The pairs of a source: read if they are there, else sampled from a generator that is trained first."""
     place = folder / "pools" / source
     if not (place / "manifest.json").exists():
         if source not in GENERATORS:
@@ -77,10 +78,10 @@ def pool(
 
 def new_pairs(
     folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
-) -> tuple[list[Pair], dict[str, object]]:
+) -> tuple[list[Micrograph], dict[str, object]]:
     """New pairs of a source, and where they come from."""
     if source.startswith("virtual"):
-        pairs = [Pair(s.image, s.classes, s.name) for s in steel_fields(number, (SIDE, SIDE), seed=1)]
+        pairs = steel_fields(number, (SIDE, SIDE), seed=1)
         about: dict[str, object] = {"generator": "drawn by rules, virtual microscope"}
     if source == "virtual":
         return pairs, about
@@ -90,14 +91,14 @@ def new_pairs(
         pairs = pairs[: math.ceil(number / POOL)]  # painting is dear: the seeds may share them
         base = GENERATORS[source][1]
         model = painter(folder, base, data, grid, options)
-        masks = np.stack([pair.mask for pair in pairs])
+        masks = np.stack([pair.classes for pair in pairs])
         images = paint(model, masks, seed=0, device=options.device, progress=True)
         about |= {"painted by": f"diffusion, {options.painter_steps} steps", "trained on": base}
         about |= {"few": grid.few, "size": _generator_size(options)}
         return [replace(pair, image=image) for pair, image in zip(pairs, images, strict=True)], about
-    dreamer, about = generator(folder, source, data, grid, options)
-    fractions = rare(dreamer, number) if source.endswith("-rare") else None
-    pairs = dreamer.dream(
+    model, about = generator(folder, source, data, grid, options)
+    fractions = rare(model, number) if source.endswith("-rare") else None
+    pairs = model.sample(
         number, shape=(SIDE, SIDE), fractions=fractions, device=options.device, progress=True
     )
     return pairs, about
@@ -108,7 +109,7 @@ def painter(
 ) -> MaskDiffusion:
     """The diffusion model that paints over masks, trained on the real pairs of a base if it is not there."""
     model, _ = train_diffusion(
-        [(pair.image, pair.mask) for pair in synthetic_share.real_pairs(data, grid, base, "train")],
+        synthetic_share.real_pairs(data, grid, base, "train"),
         DiffusionConfig(steps=options.painter_steps),
         classes=len(data.classes),
         folder=folder / "generators" / f"diffusion_{base.replace(' ', '-')}_{grid.few}",
@@ -123,8 +124,8 @@ def generator(
     """The model of a source, trained if it is not there yet, and what it learnt from."""
     recipe, base = GENERATORS[source]
     if recipe == "shipped":
-        dreamer = PairModel.from_weights(options.target)
-        return dreamer, {"generator": "shipped weights", "trained on": dreamer.card["data"]}
+        model = PairModel.from_weights(options.target)
+        return model, {"generator": "shipped weights", "trained on": model.card["data"]}
     size = _generator_size(options)
     config = train_pair_model.profile_config(size)
     if recipe == "paper":
@@ -136,26 +137,26 @@ def generator(
                 vqvae=replace(small.vqvae, revive=False, symmetries=False),
                 prior=replace(small.prior, kind="plain"),
             )
-    dreamer = train_pair_model.train_pairs(
+    model = train_pair_model.train_pair_model(
         synthetic_share.real_pairs(data, grid, base, "train"),
         folder / "generators" / f"{recipe}_{base.replace(' ', '-')}_{size}_{grid.few}",
         config,
         classes=len(data.classes),
-        names=list(data.classes),
+        class_names=list(data.classes),
         held_out=synthetic_share.real_pairs(data, grid, base, "validation"),
         data=f"{base} patches of {options.target}",
         device=options.device,
     )
-    return dreamer, {"generator": recipe, "trained on": base, "few": grid.few, "size": size}
+    return model, {"generator": recipe, "trained on": base, "few": grid.few, "size": size}
 
 
 def _generator_size(options: argparse.Namespace) -> str:
     return "laptop" if options.size == "evening" else options.size  # the generators need no night
 
 
-def rare(dreamer: PairModel, number: int) -> np.ndarray:
+def rare(model: PairModel, number: int) -> np.ndarray:
     """Class fractions of training images, drawn in proportion to their share of the rarest class."""
-    rows = np.array(dreamer.card["fractions"])
+    rows = np.array(model.card["fractions"])
     share = rows[:, rows.mean(0).argmin()]
     return rows[np.random.default_rng(0).choice(len(rows), number, p=share / share.sum())]
 
@@ -165,7 +166,7 @@ def record(
     data: PhaseData,
     grid: Grid,
     options: argparse.Namespace,
-    pools: dict[str, list[Pair]],
+    pools: dict[str, list[Micrograph]],
     place: Path,
 ) -> dict:
     """The study as `microlab.book.records` and the results page take it."""

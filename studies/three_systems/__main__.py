@@ -4,7 +4,7 @@
     python -m studies.three_systems FOLDER --image steel  the second material
     python -m studies.three_systems FOLDER --record       also stores it: `three_systems_perovskite`
 
-FOLDER keeps the dreamed pairs and every score of what is trained here: killed and called again, it goes on.
+FOLDER keeps the sampled pairs and every score of what is trained here: killed and called again, it goes on.
 Shipped weights and what needs no training are scored anew every time, in seconds. Wants the data set
 (downloaded by checksum, or found in MICROLAB_DATA); the smoke size also runs on a virtual stand-in.
 """
@@ -31,12 +31,12 @@ from studies import common
 from studies.three_systems import compare
 from studies.three_systems.compare import (
     BOTH,
-    DREAMED,
     EDGES,
     NOTHING,
     ORACLE,
     REAL,
     RIDGE,
+    SAMPLED,
     SHIPPED,
     TEM,
     Row,
@@ -66,7 +66,7 @@ WITHOUT_TRAINING = {
     NOTHING: "one grain, no boundary",
 }
 NOTE = (
-    "What is trained here is timed by the processor time of its training, dreams included; figures from "
+    "What is trained here is timed by the processor time of its training, sampling included; figures from "
     "cards are minutes on the wall of the hardware that they name. The seconds of an image are processor "
     "time from pixels to grains, with the estimate of the magnification where a system makes one (A and "
     "C). Megabytes are those of the weights that segment, at 16 bits. Labelled pixels are pixels of the "
@@ -152,7 +152,7 @@ def scores(
         trained[name][GAIN] = gain(table, name)
     stored = {} if target.virtual else stored_rows(target.name)
     systems = {SHIPPED: found.pop(SHIPPED), **{n: r for n, r in stored.items() if n.startswith("A")}}
-    systems |= {name: trained[name] for name in (BOTH, DREAMED) if name in trained}
+    systems |= {name: trained[name] for name in (BOTH, SAMPLED) if name in trained}
     systems |= {TEM: found.pop(TEM)} if TEM in found else {}
     controls = {name: row for name, row in trained.items() if name not in systems}
     return {**systems, **controls, **{n: r for n, r in stored.items() if n not in systems}, **found}
@@ -183,9 +183,10 @@ def record(
         **compare.TRAINED,
         **WITHOUT_TRAINING,
     }
-    study, dream = size.study, size.dream
-    dreaming = [json.loads(p.read_text())["about"] for p in folder.glob("dreamer_*/dreams/manifest.json")]
-    twice = sum(made["minutes"] for made in dreaming) if {BOTH, DREAMED} <= set(table["name"]) else 0
+    study, vqvae, prior = size.study, size.pair_model.vqvae, size.pair_model.prior
+    manifests = folder.glob("pair_model_*/pairs/manifest.json")
+    minutes = [json.loads(path.read_text())["about"]["minutes"] for path in manifests]
+    twice = sum(minutes) if {BOTH, SAMPLED} <= set(table["name"]) else 0
     missing = "" if TEM in made else "System C's weights were not there, so its row is missing. "
     return {
         "title": f"Three systems on one image: {target.name}, {options.size} size",
@@ -204,9 +205,9 @@ def record(
             "images": study.images,
             "patches": f"{study.patches} of {study.patch} px after zooming",
             "zoom, estimated": round(zoom, 3),
-            "VQ-VAE": f"{dream.vqvae.steps} steps, crop {dream.vqvae.crop}",
-            "PixelCNN": f"width {dream.prior.channels}, {dream.prior.steps} steps, crop {dream.prior.crop}",
-            "dreamed pairs": size.dreamed,
+            "VQ-VAE": f"{vqvae.steps} steps, crop {vqvae.crop}",
+            "PixelCNN": f"width {prior.channels}, {prior.steps} steps, crop {prior.crop}",
+            "sampled pairs": size.sampled,
         },
         "seed": sorted(int(seed) for seed in table["seed"].unique()),
         "rows": common.every_row(table),

@@ -1,7 +1,7 @@
 """The three systems on one micrograph, with the same scores, and what each of them costs (chapter 14).
 
     A  simulations under a virtual microscope -> U-Net            no label
-    B  four labelled patches -> VQ-VAE + PixelCNN -> dreamed pairs -> U-Net
+    B  four labelled patches -> VQ-VAE + PixelCNN -> sampled pairs -> U-Net
     C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and never this kind of image
 
 Beside them stand what needs no training, the same U-Net on the four patches alone, and the trivial
@@ -29,7 +29,7 @@ from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel, scores
 from microlab.measure.scores import trivial_prediction
 from microlab.pipelines.samples import Target
-from microlab.pipelines.train_pair_model import OURS, DreamConfig, profile_config, train_pairs
+from microlab.pipelines.train_pair_model import OURS, PairModelConfig, profile_config, train_pair_model
 from microlab.pipelines.training_pairs import augmented_pairs, labelled_pairs, labelled_patches
 from microlab.segment import edge_segmenter, edges, segmenter
 from microlab.segment.classical import ridge
@@ -39,15 +39,16 @@ from microlab.segment.refine import NotConverged
 from microlab.training import devices
 
 Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
-CLASSES = ("grain", "boundary")  # of the dreamed masks
+CLASSES = ("grain", "boundary")  # of the sampled masks
 
-REAL, BOTH, DREAMED = "four labelled patches", "B: patches and dreams", "B: dreams alone"
+# Names as in the stored record: the dreams are the sampled pairs.
+REAL, BOTH, SAMPLED = "four labelled patches", "B: patches and dreams", "B: dreams alone"
 ORACLE = "oracle, same U-Net"
 TRAINED = {  # name -> what its U-Net saw, in the order of the table
-    BOTH: "half of the U-Net's pairs are views of the four labelled patches, half were dreamed by a VQ-VAE "
+    BOTH: "half of the U-Net's pairs are views of the four labelled patches, half were sampled from a VQ-VAE "
     "and a PixelCNN; three of the four patches train these, one measures when to stop",
-    DREAMED: "the same U-Net on dreamed pairs only",
-    REAL: "the same U-Net on views of the four patches only, which shows what the dreams add",
+    SAMPLED: "the same U-Net on sampled pairs only",
+    REAL: "the same U-Net on views of the four patches only, which shows what sampled pairs add",
     ORACLE: "the same U-Net on the expert's mask of the whole training half",
 }
 SHIPPED, TEM = "A: labour-free weights", "C: TEM route, zero-shot"
@@ -59,8 +60,8 @@ class Size:
     """Settings of everything that is trained here."""
 
     study: Study  # the U-Net and its patches, as in chapter 07
-    dream: DreamConfig  # the models that dream
-    dreamed: int  # pairs dreamed; each is augmented until there are ``study.images``
+    pair_model: PairModelConfig
+    sampled: int  # pairs; each is augmented until there are ``study.images``
 
 
 _SMALL = profile_config("smoke")
@@ -72,9 +73,9 @@ SIZES = {
             vqvae=replace(_SMALL.vqvae, crop=32, batch=2, steps=4),
             prior=replace(_SMALL.prior, crop=8, batch=2, steps=4),
         ),
-        dreamed=2,
+        sampled=2,
     ),
-    # The U-Net is chapter 07's at laptop size. The models of the dreams see patches of 128 px, 32 codes wide.
+    # The U-Net is chapter 07's at laptop size. The pair model sees patches of 128 px, 32 codes wide.
     "laptop": Size(
         Study(images=96, width=12, crop=96, batch=6, steps=240),
         replace(
@@ -84,9 +85,9 @@ SIZES = {
                 OURS.prior, channels=32, layers=6, crop=24, batch=8, steps=400, checkpoint_every=50
             ),
         ),
-        dreamed=48,
+        sampled=48,
     ),
-    "paper": Size(Study(), replace(OURS, prior=replace(OURS.prior, crop=24)), dreamed=240),
+    "paper": Size(Study(), replace(OURS, prior=replace(OURS.prior, crop=24)), sampled=240),
 }
 
 
@@ -115,7 +116,7 @@ def run(
 ) -> pd.DataFrame:
     """Train and score system B and its controls, seed by seed.
 
-    A result is written when it is there, and dreamed pairs too: after a kill, make the same call again. A
+    A result is written when it is there, and sampled pairs too: after a kill, make the same call again. A
     training that was cut off begins anew, so that its cost is that of the whole.
 
     Parameters
@@ -125,7 +126,7 @@ def run(
     folder : path
     size : Size
     seeds : sequence of int
-        Of the patches, the initial weights, the crops and the dreams.
+        Of the patches, the initial weights, the crops and the sampled pairs.
     names : sequence of str
         Keys of `TRAINED`.
 
@@ -143,8 +144,8 @@ def run(
     for name in names:
         if name not in TRAINED:
             raise ValueError(f"names must be of {', '.join(TRAINED)}, got {name!r}")
-    settings = {"target": target.name, "zoom": round(zoom, 4), "dreamed": size.dreamed, **asdict(size.study)}
-    run = RunFolder(folder, settings | {"dream": asdict(size.dream)})
+    settings = {"target": target.name, "zoom": round(zoom, 4), "sampled": size.sampled, **asdict(size.study)}
+    run = RunFolder(folder, settings | {"pair model": asdict(size.pair_model)})
     cells = [(seed, name) for seed in seeds for name in TRAINED if name in names]
     rows = []
     for seed, name in tqdm(cells, desc=f"three systems, {target.name}", disable=not progress):
@@ -182,7 +183,7 @@ def untrained(target: Target, route: TEMRoute | None = None, *, device: str | No
     return rows
 
 
-def dream_patches(
+def sample_patches(
     patches: Sequence[Micrograph],
     folder: str | Path,
     size: Size,
@@ -190,35 +191,35 @@ def dream_patches(
     *,
     device: str | None = None,
 ) -> tuple[list[Micrograph], float]:
-    """Train a VQ-VAE and a prior on a few patches, and dream pairs of the same side.
+    """Train a pair model on a few patches, and sample pairs of the same side.
 
-    `folder` receives the weights, and the dreamed pairs as a data set (`generate.pair_files.write_pairs`).
+    `folder` receives the weights, and the sampled pairs as a data set (`microlab.data.pairs.write_pairs`).
 
     Returns
     -------
     pairs : list of Micrograph
         With their boundary.
     minutes : float
-        Of training and dreaming, by `clock`.
+        Of training and sampling, by `clock`.
     """
-    place = Path(folder) / "dreams"
+    place = Path(folder) / "pairs"
     if not (place / MANIFEST).exists():
         now, start = clock(device), clock(device)()
-        dreamer = train_pairs(
-            [(patch.image, patch.boundary.astype(np.uint8)) for patch in patches],
+        model = train_pair_model(
+            [replace(patch, classes=patch.boundary.astype(np.uint8)) for patch in patches],
             folder,
-            replace(size.dream, seed=seed),
+            replace(size.pair_model, seed=seed),
             classes=len(CLASSES),
-            names=CLASSES,
+            class_names=CLASSES,
             device=device,
             progress=False,
             resume=False,  # of a training that goes on only the rest would be timed
         )
-        made = dreamer.dream(size.dreamed, shape=patches[0].shape, seed=seed, device=device)
+        pairs = model.sample(size.sampled, shape=patches[0].shape, seed=seed, device=device)
         about = {"minutes": (now() - start) / 60, "seed": seed}
-        write_pairs(place, made, classes=len(CLASSES), about=about)
+        write_pairs(place, pairs, classes=len(CLASSES), about=about)
     about = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["about"]
-    pairs = [Micrograph(pair.image, boundary=pair.mask == 1) for pair in read_pairs(place)]
+    pairs = [Micrograph(pair.image, boundary=pair.classes == 1) for pair in read_pairs(place)]
     return pairs, float(about["minutes"])
 
 
@@ -274,11 +275,11 @@ def _pairs(
         few = study.patches if name == REAL else None
         return labelled_pairs(target, zoom, n, patches=few, side=study.patch, seed=seed), 0.0
     patches = labelled_patches(target, zoom, study.patches, side=study.patch, seed=seed)
-    dreams, minutes = dream_patches(patches, folder / f"dreamer_{seed}", size, seed, device=device)
-    if name == DREAMED:
-        return augmented_pairs(dreams, n, seed=[seed, 72]), minutes
+    sampled, minutes = sample_patches(patches, folder / f"pair_model_{seed}", size, seed, device=device)
+    if name == SAMPLED:
+        return augmented_pairs(sampled, n, seed=[seed, 72]), minutes
     real = labelled_pairs(target, zoom, n - n // 2, patches=study.patches, side=study.patch, seed=seed)
-    return real + augmented_pairs(dreams, n // 2, seed=[seed, 72]), minutes
+    return real + augmented_pairs(sampled, n // 2, seed=[seed, 72]), minutes
 
 
 def _row(

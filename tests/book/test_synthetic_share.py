@@ -34,21 +34,21 @@ from microlab.book.experiments.synthetic_share import (
     training_pairs,
 )
 from microlab.data.micrograph import Micrograph
-from microlab.data.pairs import Pair, write_pairs
+from microlab.data.pairs import write_pairs
 from microlab.pipelines.samples import LabelledFields
 from microlab.segment import constituents
-from microlab.segment.constituents import PhaseConfig
+from microlab.segment.constituents import ConstituentConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def blobs(seed: int, field: str, side: int = 32) -> Pair:
+def blobs(seed: int, field: str, side: int = 32) -> Micrograph:
     """Three classes in vertical bands at random places, each with its grey."""
     rng = np.random.default_rng(seed)
     edges = np.sort(rng.integers(4, side - 4, 2))
     mask = np.tile(np.digitize(np.arange(side), edges), (side, 1)).astype(np.uint8)
     image = (mask / 2 + rng.normal(0, 0.1, mask.shape)).clip(0, 1).astype(np.float32)
-    return Pair(image, mask, f"{field}_y0_x{seed}")
+    return Micrograph(image, name=f"{field}_y0_x{seed}", classes=mask)
 
 
 def tiny_data() -> PhaseData:
@@ -61,8 +61,8 @@ def tiny_data() -> PhaseData:
     )
 
 
-def tiny_pool() -> list[Pair]:
-    return [blobs(100 + k, "dream") for k in range(30)]
+def tiny_pool() -> list[Micrograph]:
+    return [blobs(100 + k, "pool") for k in range(30)]
 
 
 TINY = Grid(
@@ -73,7 +73,7 @@ TINY = Grid(
     few=3,
     few_validation=2,
     poor=PoorMask(wrong=0.5, wrong_area=1.0),
-    training=PhaseConfig(
+    training=ConstituentConfig(
         classes=3,
         width=4,
         depth=1,
@@ -94,7 +94,7 @@ def data() -> PhaseData:
 
 
 @pytest.fixture(scope="module")
-def pool() -> list[Pair]:
+def pool() -> list[Micrograph]:
     return tiny_pool()
 
 
@@ -127,7 +127,7 @@ def test_a_base_without_synthetic_data_is_trained_once_for_all_sources():
         ({"shares": (-50,)}, "must hold numbers >= 0"),
         ({"seeds": ()}, "must hold numbers >= 0"),
         ({"few": 0}, "few and few_validation must be at least 1"),
-        ({"training": PhaseConfig(augment="photometric")}, "photometric already"),
+        ({"training": ConstituentConfig(augment="photometric")}, "photometric already"),
     ],
 )
 def test_a_grid_that_means_nothing_is_refused(wrong, message):
@@ -153,14 +153,14 @@ def test_poor_masks_are_where_they_should_be_and_nowhere_else(data, base, train,
     for part, wanted in (("train", train), ("validation", validation)):
         made = real_pairs(data, TINY, base, part)
         expert = getattr(data, part)
-        found = ["g" if np.array_equal(m.mask, e.mask) else "p" for m, e in zip(made, expert)]
+        found = ["g" if np.array_equal(m.classes, e.classes) else "p" for m, e in zip(made, expert)]
         assert "".join(found) == wanted
         assert all(np.array_equal(m.image, e.image) for m, e in zip(made, expert))
 
 
 def test_a_patch_has_the_same_poor_mask_in_every_base(data):
     few, many = (real_pairs(data, TINY, base, "train") for base in ("few poor", "many poor"))
-    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(few, many))
+    assert all(np.array_equal(a.classes, b.classes) for a, b in zip(few, many))
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_killed_while_it_trains_it_goes_on_and_equals_an_unbroken_run(data, pool
     written = (broken / "scores" / f"{first.name}.json").stat().st_mtime_ns
 
     steps = []
-    loss = constituents.phase_loss
-    monkeypatch.setattr(constituents, "phase_loss", lambda *a, **k: (steps.append(1), loss(*a, **k))[1])
+    loss = constituents.focal_dice_loss
+    monkeypatch.setattr(constituents, "focal_dice_loss", lambda *a, **k: (steps.append(1), loss(*a, **k))[1])
     resumed = run(long(TINY), data, {"vqvae": pool}, broken, **QUIET)
     assert (broken / "scores" / f"{first.name}.json").stat().st_mtime_ns == written  # not trained again
     assert 25 <= len(steps) <= 50 - 5  # the killed one went on from a checkpoint, the third was made whole
@@ -282,9 +282,8 @@ def test_scores_are_of_the_test_images_and_poor_masks_never_score(finished, data
     from microlab.data.weights import fill
 
     fill(model, folder / "models" / cell.name / "model.safetensors")
-    right = [
-        (constituents.predict_phases(model.eval(), p.image, device="cpu") == p.mask).mean() for p in data.test
-    ]
+    predict = constituents.predict_constituents
+    right = [(predict(model.eval(), p.image, device="cpu") == p.classes).mean() for p in data.test]
     assert row.accuracy == pytest.approx(np.mean(right), abs=1e-9)
 
 
@@ -295,8 +294,8 @@ def test_the_trivial_scores_are_those_of_a_network_that_knows_one_class(data):
                 [constituents.torch.full_like(image[:, 0], c == common) for c in range(3)], 1
             )
 
-    common = np.bincount(np.concatenate([p.mask.ravel() for p in data.train])).argmax()
-    wanted = constituents.evaluate_phases(Constant(), [(p.image, p.mask) for p in data.test], 3, device="cpu")
+    common = np.bincount(np.concatenate([p.classes.ravel() for p in data.train])).argmax()
+    wanted = constituents.evaluate_constituents(Constant(), data.test, 3, device="cpu")
     found = synthetic_share.trivial(data)
     assert found == pytest.approx({name: wanted[name] for name in found}, nan_ok=True)
     assert set(wanted) - set(found) == {"majority_accuracy"}
@@ -305,10 +304,10 @@ def test_the_trivial_scores_are_those_of_a_network_that_knows_one_class(data):
 def test_more_seeds_shares_and_sources_extend_a_study(finished, data, pool, monkeypatch):
     folder, _ = finished
     trained = []
-    original = constituents.train_phases
+    original = constituents.train_constituents
     monkeypatch.setattr(
         synthetic_share,
-        "train_phases",
+        "train_constituents",
         lambda *a, **k: (trained.append(k["folder"].name), original(*a, **k))[1],
     )
     grid = replace(TINY, bases=("few good",), shares=(0, 50, 100), sources=("vqvae", "few"))

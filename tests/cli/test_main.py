@@ -25,7 +25,7 @@ from microlab.data import images
 from microlab.pipelines import samples
 from microlab.segment.registry import REGISTRY, Method
 
-COMMANDS = ["segment", "demo", "measure", "simulate", "train", "adapt", "dream", "train-pairs"]
+COMMANDS = ["segment", "demo", "measure", "simulate", "train", "adapt", "sample-pairs", "train-pairs"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Claims about `microlab train-pairs` and `microlab dream`: what they write, say and refuse."""
+"""Claims about `microlab train-pairs` and `microlab sample-pairs`: what they write, say and refuse."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from toy_phases import TINY, toy_pairs
+from toy_pairs import TINY, toy_pairs
 from typer.testing import CliRunner
 
 from microlab.cli.main import main
 from microlab.data.images import write_image
 from microlab.data.pairs import read_pairs
-from microlab.generate.vqvae import channel_count
+from microlab.generate.pairs import channel_count
 from microlab.pipelines import train_pair_model
 
 
@@ -41,7 +41,7 @@ def one_line(result, message: str) -> None:
 def labelled(folder: Path, n: int = 5) -> tuple[Path, Path]:
     for pair in toy_pairs(n):
         write_image(folder / "images" / f"{pair.name}.png", pair.image)
-        Image.fromarray(pair.mask).save(_made(folder / "masks") / f"{pair.name}.png")
+        Image.fromarray(pair.classes).save(_made(folder / "masks") / f"{pair.name}.png")
     return folder / "images", folder / "masks"
 
 
@@ -54,7 +54,7 @@ def _made(folder: Path) -> Path:
 def small():
     """The profiles, made tiny."""
 
-    def tiny(profile: str, coding: str, seed: int) -> train_pair_model.DreamConfig:
+    def tiny(profile: str, coding: str, seed: int) -> train_pair_model.PairModelConfig:
         channel_count(2, 1, coding)
         vqvae = replace(TINY.vqvae, steps=30, coding=coding, checkpoint_every=10)
         return replace(TINY, vqvae=vqvae, prior=replace(TINY.prior, steps=40), seed=seed)
@@ -75,12 +75,12 @@ def trained(tmp_path_factory, small):
 def test_train_pairs_says_what_it_learnt_from_and_how_well(trained):
     folder, result = trained
     lines = result.stdout.splitlines()
-    assert lines[0] == "images and masks: 4 to learn from, 1 held out to measure"
+    assert lines[0] == "images and masks: 4 to train on, 1 held out to measure"
     assert lines[1].startswith("held-out images: error of image")
     assert any(line.startswith("held-out images: bits per code: ") for line in lines)
     assert (
         lines[-1]
-        == f"weights: {folder / 'run'}; next: microlab dream -n 16 -o PAIRS --weights {folder / 'run'}"
+        == f"weights: {folder / 'run'}; next: microlab sample-pairs -n 16 -o PAIRS --weights {folder / 'run'}"
     )
     assert {f.name for f in (folder / "run").glob("*.safetensors")} == {
         "pairs-vqvae.safetensors",
@@ -100,10 +100,10 @@ def test_train_pairs_called_again_changes_nothing(trained):
     one_line(run("train-pairs", folder / "images", folder / "masks", *other), "other settings (seed 0 -> 1)")
 
 
-def test_dream_writes_pairs_that_other_programs_open_and_a_manifest_that_is_true(trained, tmp_path):
+def test_sample_pairs_writes_pairs_that_other_programs_open_and_a_manifest_that_is_true(trained, tmp_path):
     out = tmp_path / "pairs"
     options = ["--size", "32x48", "--fractions", "0.7,0.3", "--seed", 3, "--device", "cpu"]
-    result = run("dream", "-n", 3, "-o", out, "--weights", trained[0] / "run", *options)
+    result = run("sample-pairs", "-n", 3, "-o", out, "--weights", trained[0] / "run", *options)
     assert result.exit_code == 0
     manifest = json.loads((out / "manifest.json").read_text())
     assert len(manifest["pairs"]) == 3
@@ -118,12 +118,12 @@ def test_dream_writes_pairs_that_other_programs_open_and_a_manifest_that_is_true
             assert hashlib.sha256((out / file).read_bytes()).hexdigest() == digest
         np.testing.assert_allclose(row["class_fractions"], [(mask == c).mean() for c in (0, 1)])
     about = manifest["about"]
-    assert about["fractions_asked"] == [[0.7, 0.3]] * 3
+    assert about["requested_fractions"] == [[0.7, 0.3]] * 3
     assert (about["seed"], about["temperature"], about["min_area"]) == (3, 1.0, [6, 6])
     lines = result.stdout.splitlines()
     assert lines[0] == f"3 pairs of 32 x 48 px in {out}; look at masks_colour"
     assert lines[-1] == f"manifest: {out / 'manifest.json'}"
-    mean = np.mean([pair.mask.mean() for pair in read_pairs(out)])
+    mean = np.mean([pair.classes.mean() for pair in read_pairs(out)])
     assert lines[3].split() == ["class", "1", "0.300", f"{mean:.3f}"]
 
 
@@ -131,7 +131,9 @@ def test_same_seed_same_files(trained, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         options = ["--size", 32, "--seed", seed, "--device", "cpu", "--temperature", 0.9]
         assert (
-            run("dream", "-n", 2, "-o", tmp_path / name, "--weights", trained[0] / "run", *options).exit_code
+            run(
+                "sample-pairs", "-n", 2, "-o", tmp_path / name, "--weights", trained[0] / "run", *options
+            ).exit_code
             == 0
         )
     a, b, c = ((tmp_path / n / "manifest.json").read_text() for n in "abc")
@@ -141,28 +143,28 @@ def test_same_seed_same_files(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_dream_goes_on_after_a_kill_and_leaves_other_folders_alone(trained, tmp_path):
+def test_sample_pairs_goes_on_after_a_kill_and_leaves_other_folders_alone(trained, tmp_path):
     call = ["--weights", trained[0] / "run", "--size", 32, "--device", "cpu", "-n", 1]
     out = tmp_path / "out"
-    assert run("dream", "-o", out, *call).exit_code == 0
-    one_line(run("dream", "-o", out, *call), "already holds manifest.json")
+    assert run("sample-pairs", "-o", out, *call).exit_code == 0
+    one_line(run("sample-pairs", "-o", out, *call), "already holds manifest.json")
     (out / "manifest.json").unlink()  # as a kill before the end leaves it
-    assert run("dream", "-o", out, *call).exit_code == 0
-    one_line(run("dream", "-o", trained[0], *call), "already holds images/field0.png")
+    assert run("sample-pairs", "-o", out, *call).exit_code == 0
+    one_line(run("sample-pairs", "-o", trained[0], *call), "already holds images/field0.png")
     assert not (trained[0] / "manifest.json").exists()
     (tmp_path / "file").write_text("x")
-    one_line(run("dream", "-o", tmp_path / "file", *call), "a file stands where a folder is needed")
+    one_line(run("sample-pairs", "-o", tmp_path / "file", *call), "a file stands where a folder is needed")
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["dream"],
-        ["dream", "-o", "out", "-n", "0"],
-        ["dream", "-o", "out", "--size", "256x"],
-        ["dream", "-o", "out", "--size", "big"],
-        ["dream", "-o", "out", "--fractions", "0.5;0.5"],
-        ["dream", "-o", "out", "--seed", "-1"],
+        ["sample-pairs"],
+        ["sample-pairs", "-o", "out", "-n", "0"],
+        ["sample-pairs", "-o", "out", "--size", "256x"],
+        ["sample-pairs", "-o", "out", "--size", "big"],
+        ["sample-pairs", "-o", "out", "--fractions", "0.5;0.5"],
+        ["sample-pairs", "-o", "out", "--seed", "-1"],
         ["train-pairs", "images", "-o", "out"],
         ["train-pairs", "images", "masks"],
         ["train-pairs", "images", "masks", "-o", "out", "--classes", "1"],
@@ -183,8 +185,8 @@ def test_a_wrong_call_exits_with_2(wrong):
         (["--device", "nonsense"], "nonsense"),
     ],
 )
-def test_a_dream_that_cannot_be_is_one_line(trained, tmp_path, options, message):
-    one_line(run("dream", "-o", tmp_path / "out", "--weights", trained[0] / "run", *options), message)
+def test_an_impossible_request_is_one_line(trained, tmp_path, options, message):
+    one_line(run("sample-pairs", "-o", tmp_path / "out", "--weights", trained[0] / "run", *options), message)
     assert not list(tmp_path.rglob("*.tif"))
 
 
@@ -223,15 +225,15 @@ def _colours(images: Path, masks: Path) -> str:
 def _too_small(images: Path, masks: Path) -> str:
     for folder in (images, masks):
         Image.open(folder / "field1.png").crop((0, 0, 64, 24)).save(folder / "field1.png")
-    return "field1: is 24 x 64 px, and these settings learn from crops of 32 px"
+    return "field1: is 24 x 64 px, and these settings train on crops of 32 px"
 
 
 @pytest.mark.parametrize(
-    "spoil", [_no_folder, _one_image, _no_partner, _sizes_differ, _ids_out_of_range, _colours, _too_small]
+    "damage", [_no_folder, _one_image, _no_partner, _sizes_differ, _ids_out_of_range, _colours, _too_small]
 )
-def test_labelled_images_that_do_not_fit_are_one_line(small, tmp_path, spoil):
+def test_labelled_images_that_do_not_fit_are_one_line(small, tmp_path, damage):
     images, masks = labelled(tmp_path, 3)
-    message = spoil(images, masks)
+    message = damage(images, masks)
     one_line(run("train-pairs", images, masks, "-o", tmp_path / "run", "--device", "cpu"), message)
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""The noising process and the sampler against their formulas, and what a small trained painter must obey."""
+"""The noising process and the sampler against their formulas, and what holds for a small trained network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from microlab.data import weights
+from microlab.data.micrograph import Micrograph
 from microlab.generate import diffusion
 from microlab.generate.diffusion import (
     DiffusionConfig,
@@ -28,14 +29,14 @@ TOY = DiffusionConfig(
 )
 
 
-def toy(n: int = 3, side: int = 48, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+def toy(n: int = 3, side: int = 48, seed: int = 0) -> list[Micrograph]:
     """Stripes of two classes, each of one grey with white noise on it."""
     rng = np.random.default_rng(seed)
     pairs = []
     for _ in range(n):
         mask = (np.sin(np.arange(side) / 4 + rng.uniform(0, 6)) > 0).astype(np.uint8)[None].repeat(side, 0)
         image = np.array(GREYS)[mask] + GRAIN * rng.standard_normal(mask.shape)
-        pairs.append((image.clip(0, 1).astype(np.float32), mask))
+        pairs.append(Micrograph(image.clip(0, 1).astype(np.float32), classes=mask))
     return pairs
 
 
@@ -48,7 +49,7 @@ def trained() -> MaskDiffusion:
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
-def test_noisy_pictures_have_the_mean_and_variance_of_the_cosine_schedule(t):
+def test_noisy_images_have_the_mean_and_variance_of_the_cosine_schedule(t):
     n, value = 40_000, 1.5
     noise = torch.randn(n, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     x, _ = diffuse(torch.full((n, 1, 1, 1), value), torch.full((n,), t), noise)
@@ -120,7 +121,7 @@ def test_shares_keep_the_variance():
 
 
 def test_an_untrained_network_predicts_nothing():
-    model = MaskDiffusion(2, width=8, depth=2)
+    model = MaskDiffusion(classes=2, width=8, depth=2)
     x = torch.randn(16, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     loss = velocity_loss(model, x, torch.zeros(16, 32, 32, dtype=torch.long))
     assert loss.item() == pytest.approx(1, abs=0.1)  # the variance of v
@@ -147,15 +148,15 @@ def test_same_seed_same_picture_whatever_the_batch(trained):
     assert np.abs(first[0] - first[1]).mean() > 0.01
 
 
-def test_a_look_sets_brightness_and_contrast(trained):
-    masks = toy(1)[0][1][None]
-    pictures = [paint(trained, masks, looks=[look], device="cpu") for look in [(0.5, 0.15), (0.4, 0.1)]]
+def test_statistics_set_brightness_and_contrast(trained):
+    masks = toy(1)[0].classes[None]
+    pictures = [paint(trained, masks, statistics=[row], device="cpu") for row in [(0.5, 0.15), (0.4, 0.1)]]
     # Twice the same picture but for rounding and the limits of grey.
     np.testing.assert_allclose((pictures[0] - 0.5) / 0.15, (pictures[1] - 0.4) / 0.1, atol=0.1)
 
 
 def test_ancestral_sampling_paints_the_same_classes(trained):
-    mask = toy(1, seed=9)[0][1][None]
+    mask = toy(1, seed=9)[0].classes[None]
     picture = paint(trained, mask, steps=50, eta=1.0, device="cpu")
     for label, grey in enumerate(GREYS):
         assert abs(picture[mask == label].mean() - grey) < 0.05
@@ -175,7 +176,7 @@ def test_weights_paint_as_the_model_they_came_from(trained, tmp_path):
     card |= {"architecture": "MaskDiffusion", "parameters": trained.architecture}
     path = weights.save(tmp_path / "toy.safetensors", trained, card)
     mask = np.zeros((1, 16, 16), np.uint8)
-    loaded = MaskDiffusion.from_weights(path)
+    loaded = weights.load(path, MaskDiffusion)[0]
     assert (paint(loaded, mask, steps=3, device="cpu") == paint(trained, mask, steps=3, device="cpu")).all()
 
 
@@ -211,24 +212,24 @@ def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     [
         (np.full((1, 8, 8), 2, np.uint8), r"0\.\.1"),
         (np.full((1, 8, 8), -1), r"0\.\.1"),
-        (np.zeros((1, 8, 8), np.float32), "integers"),
+        (np.zeros((1, 8, 8), np.float32), "whole numbers"),
         (np.zeros((8, 8), np.uint8), r"\(n, H, W\)"),
         (np.zeros((0, 8, 8), np.uint8), "empty"),
     ],
 )
 def test_bad_masks_are_refused(masks, message):
     with pytest.raises(ValueError, match=message):
-        paint(MaskDiffusion(2, width=8, depth=1), masks, device="cpu")
+        paint(MaskDiffusion(classes=2, width=8, depth=1), masks, device="cpu")
 
 
 def test_bad_settings_are_refused():
-    model, mask = MaskDiffusion(2, width=8, depth=1), np.zeros((1, 8, 8), np.uint8)
+    model, mask = MaskDiffusion(classes=2, width=8, depth=1), np.zeros((1, 8, 8), np.uint8)
     for options, message in [
         ({"steps": 0}, "steps"),
         ({"eta": 2}, "eta"),
         ({"batch": 0}, "batch"),
-        ({"looks": [(0.5, 0.0)]}, "looks"),
-        ({"looks": [(0.5, 0.1)] * 2}, "looks"),
+        ({"statistics": [(0.5, 0.0)]}, "statistics"),
+        ({"statistics": [(0.5, 0.1)] * 2}, "statistics"),
     ]:
         with pytest.raises(ValueError, match=message):
             paint(model, mask, device="cpu", **options)
@@ -253,7 +254,7 @@ def test_bad_settings_are_refused():
 )
 def test_bad_pairs_are_refused(pair, message):
     with pytest.raises(ValueError, match=message):
-        train_diffusion([pair], classes=2, progress=False)
+        train_diffusion([Micrograph(pair[0], classes=pair[1])], classes=2, progress=False)
 
 
 def test_no_pairs_are_refused():

@@ -90,13 +90,13 @@ def reachable(
 
 @pytest.mark.parametrize(("first", "kernel", "layers"), [(7, 3, 4), (3, 3, 5), (5, 5, 2)])
 def test_the_plain_network_sees_what_paths_through_masked_convolutions_reach(first, kernel, layers):
-    model = PixelCNN(4, 16, layers, kernel, first)
+    model = PixelCNN(codes=4, channels=16, layers=layers, kernel=kernel, first_kernel=first)
     shape, at = (model.reach + 2, 2 * model.reach + 1), (model.reach, model.reach)
     np.testing.assert_array_equal(receptive_field(model) > 0, reachable(first, kernel, layers, shape, at))
 
 
 def test_the_blind_spot_of_the_plain_network_is_a_triangle_above_to_the_right():
-    model = PixelCNN(4, 16, layers=6, kernel=3, first_kernel=7)
+    model = PixelCNN(codes=4, channels=16, layers=6, kernel=3, first_kernel=7)
     at = reach = 3 + 6
     up, right = at - np.arange(reach + 2)[:, None], np.arange(2 * reach + 1) - at
     # Kernels of side 3 gain one column to the right with each row up; the first one, of side 7, gave three.
@@ -108,7 +108,7 @@ def test_the_blind_spot_of_the_plain_network_is_a_triangle_above_to_the_right():
 
 @pytest.mark.parametrize(("first", "kernel", "layers"), [(7, 3, 4), (3, 3, 5), (5, 5, 2)])
 def test_the_gated_network_sees_every_earlier_code_within_reach(first, kernel, layers):
-    model = GatedPixelCNN(4, 8, layers, kernel, first)
+    model = GatedPixelCNN(codes=4, channels=8, layers=layers, kernel=kernel, first_kernel=first)
     assert model.reach == first // 2 + layers * (kernel // 2)
     assert not blind_spot(model).any()
     # also where the map goes on beyond its reach, and then nothing further
@@ -289,7 +289,7 @@ def test_weights_come_back_with_their_card(kind, tmp_path):
     card |= {"architecture": type(model).__name__, "parameters": model.architecture}
     path = weights.save(tmp_path / "prior.safetensors", model, card)
     codes, condition = torch.from_numpy(random_codes(2, 6, 5)), torch.rand(2, 2)
-    again = NETWORKS[kind].from_weights(path)
+    again = weights.load(path, NETWORKS[kind])[0]
     assert torch.equal(again(codes, condition), model.eval()(codes, condition))
 
 

@@ -162,11 +162,11 @@ def test_the_paper_s_network_turns_256_pixels_into_64_codes_and_back():
 
 def test_one_hot_masks_take_a_channel_per_class():
     assert channel_count(5, 3, "one-hot") == 8
-    assert VQVAE(5, 1, "one-hot", **SMALL).channels == 6
+    assert VQVAE(classes=5, image_channels=1, coding="one-hot", **SMALL).channels == 6
 
 
 def test_reconstruction_is_the_decoded_codes():
-    model = VQVAE(2, 1, **SMALL).eval()
+    model = VQVAE(classes=2, image_channels=1, **SMALL).eval()
     x = torch.rand(2, 2, 16, 24)
     with torch.inference_mode():
         torch.testing.assert_close(model(x)[0], model.decode(model.encode(x)))
@@ -174,14 +174,16 @@ def test_reconstruction_is_the_decoded_codes():
 
 def test_same_seed_builds_the_same_network_and_leaves_torch_s_numbers_alone():
     state = torch.random.get_rng_state()
-    first, second, other = (VQVAE(2, 1, seed=seed, **SMALL).state_dict() for seed in (1, 1, 2))
+    first, second, other = (
+        VQVAE(classes=2, image_channels=1, seed=seed, **SMALL).state_dict() for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["encoder.0.weight"], other["encoder.0.weight"])
 
 
 def test_errors_are_in_units_of_the_variance():
-    model = VQVAE(2, 1, **SMALL)
+    model = VQVAE(classes=2, image_channels=1, **SMALL)
     x = torch.from_numpy(np.stack(two_phases()))
     model.scale.copy_(x.std((0, 2, 3), correction=0))
     mean = x.mean((0, 2, 3), keepdim=True).expand_as(x)
@@ -191,12 +193,12 @@ def test_errors_are_in_units_of_the_variance():
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 2, 18, 16), (2, 16, 16)])
 def test_images_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match="expected"):
-        VQVAE(2, 1, **SMALL).encode(torch.zeros(shape))
+        VQVAE(classes=2, image_channels=1, **SMALL).encode(torch.zeros(shape))
 
 
 def test_codes_outside_the_codebook_are_refused():
     with pytest.raises(ValueError, match=r"0\.\.9"):
-        VQVAE(2, 1, **SMALL).decode(torch.full((1, 4, 4), 10))
+        VQVAE(classes=2, image_channels=1, **SMALL).decode(torch.full((1, 4, 4), 10))
 
 
 # ---- training --------------------------------------------------------------------------------------------
@@ -287,6 +289,6 @@ def test_perplexity_counts_codes_that_are_used_alike():
 
 
 def test_encoding_cuts_to_whole_codes_and_offers_all_orientations():
-    model = VQVAE(2, 1, **SMALL)
+    model = VQVAE(classes=2, image_channels=1, **SMALL)
     maps = encode_all(model, [np.random.default_rng(0).random((2, 18, 24), np.float32)], symmetries=True)
     assert [m.shape for m in maps] == [(4, 6), (6, 4)] * 4

@@ -1,4 +1,4 @@
-"""Claims about training on a few labelled images, and about dreaming pairs with the result."""
+"""Claims about training on a few labelled images, and about sampling pairs with the result."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy_phases import TINY, toy_pairs, two_phase
+from toy_pairs import TINY, toy_pairs, two_classes
 
 from microlab.data import weights
-from microlab.data.pairs import Pair
+from microlab.data.micrograph import Micrograph
 from microlab.generate import pixelcnn, vqvae
 from microlab.generate.masks import least_areas, object_areas
 from microlab.generate.pair_model import PairModel
 from microlab.generate.vqvae import encode_all
-from microlab.pipelines import train_pair_model
-from microlab.pipelines.train_pair_model import OURS, PAPER, DreamConfig, profile_config, train_pairs
+from microlab.pipelines.train_pair_model import (
+    OURS,
+    PAPER,
+    PairModelConfig,
+    _class_blocks,
+    _crops_with_fractions,
+    _hold_out,
+    profile_config,
+    train_pair_model,
+)
 
 SHORT = replace(
     TINY,
@@ -31,12 +39,14 @@ QUIET = {"classes": 2, "device": "cpu", "progress": False}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
-    train_pairs(toy_pairs(), folder, TINY, names=["dark", "bright"], name="toy", licence="MIT", **QUIET)
+    train_pair_model(
+        toy_pairs(), folder, TINY, class_names=["dark", "bright"], name="toy", licence="MIT", **QUIET
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
-def dreamer(folder) -> PairModel:
+def model(folder) -> PairModel:
     return PairModel.from_weights(folder)
 
 
@@ -44,13 +54,17 @@ def dreamer(folder) -> PairModel:
 def whole(tmp_path_factory):
     """A short training that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    train_pairs(toy_pairs(4), folder, SHORT, **QUIET)
+    train_pair_model(toy_pairs(4), folder, SHORT, **QUIET)
     return folder
 
 
-def share(pairs: list[Pair]) -> float:
+def pair(image: np.ndarray, classes: np.ndarray, name: str) -> Micrograph:
+    return Micrograph(image, name=name, classes=classes)
+
+
+def share(pairs: list[Micrograph]) -> float:
     """Of class 1."""
-    return float(np.mean([pair.mask.mean() for pair in pairs]))
+    return float(np.mean([pair.classes.mean() for pair in pairs]))
 
 
 def files_of(folder) -> dict[str, str]:
@@ -63,14 +77,14 @@ def test_both_models_are_written_with_cards_that_say_how_good_they_are(folder):
         card = weights.card(folder / f"toy-{part}.safetensors")
         assert card["architecture"] == architecture
         assert card["licence"] == "MIT"
-        assert card["data"] == "labelled images: 6 to learn from, 2 held out to measure"
+        assert card["data"] == "labelled images: 6 to train on, 2 held out to measure"
         assert card["classes"] == ["dark", "bright"]
     assert len(card["fractions"]) == 6
     np.testing.assert_allclose(np.sum(card["fractions"], axis=1), 1, atol=2e-5)
     assert card["min_area"] == [6, 6]
 
 
-def test_on_held_out_images_both_models_beat_those_that_know_nothing(folder):
+def test_on_held_out_images_both_networks_beat_trivial_baselines(folder):
     scores = weights.card(folder / "toy-vqvae.safetensors")["scores"]
     errors = {name: value for name, value in scores.items() if "error of" in name}
     assert [name.split("error of ")[1].split(",")[0] for name in errors] == ["image", "dark", "bright"]
@@ -81,42 +95,42 @@ def test_on_held_out_images_both_models_beat_those_that_know_nothing(folder):
     assert bits["held-out images: bits per code"] < alone - 0.3
 
 
-def test_the_fractions_asked_for_move_the_fractions_got(dreamer):
+def test_the_fractions_asked_for_move_the_fractions_got(model):
     asked = (0.1, 0.4, 0.7)
-    got = [share(dreamer.dream(16, shape=(64, 64), fractions=(1 - f, f), device="cpu")) for f in asked]
+    got = [share(model.sample(16, shape=(64, 64), fractions=(1 - f, f), device="cpu")) for f in asked]
     np.testing.assert_allclose(got, asked, atol=0.12)  # fields of 64 px vary
-    mixed = dreamer.dream(2, shape=(64, 64), fractions=[(0.95, 0.05), (0.2, 0.8)], device="cpu")
-    assert mixed[1].mask.mean() > mixed[0].mask.mean() + 0.3
+    mixed = model.sample(2, shape=(64, 64), fractions=[(0.95, 0.05), (0.2, 0.8)], device="cpu")
+    assert mixed[1].classes.mean() > mixed[0].classes.mean() + 0.3
 
 
-def test_without_a_request_the_composition_is_that_of_training_images(dreamer):
-    asked = dreamer.draw_fractions(32, seed=1)
-    rows = {tuple(row) for row in dreamer.card["fractions"]}
+def test_without_a_request_the_composition_is_that_of_training_images(model):
+    asked = model.draw_fractions(32, seed=1)
+    rows = {tuple(row) for row in model.card["fractions"]}
     assert {tuple(row) for row in asked.tolist()} <= rows
-    pairs = dreamer.dream(32, shape=(64, 64), seed=1, device="cpu")
+    pairs = model.sample(32, shape=(64, 64), seed=1, device="cpu")
     assert share(pairs) == pytest.approx(asked[:, 1].mean(), abs=0.1)
 
 
-def test_image_and_mask_of_a_dreamed_pair_belong_together(dreamer):
-    for pair in dreamer.dream(4, shape=(64, 48), fractions=(0.5, 0.5), device="cpu"):
-        assert pair.image.shape == pair.mask.shape == (64, 48)
-        assert pair.image[pair.mask == 1].mean() > pair.image[pair.mask == 0].mean() + 0.3
-        for areas in object_areas(pair.mask, 2):
+def test_image_and_mask_of_a_sampled_pair_belong_together(model):
+    for pair in model.sample(4, shape=(64, 48), fractions=(0.5, 0.5), device="cpu"):
+        assert pair.image.shape == pair.classes.shape == (64, 48)
+        assert pair.image[pair.classes == 1].mean() > pair.image[pair.classes == 0].mean() + 0.3
+        for areas in object_areas(pair.classes, 2):
             assert areas.min() >= 6  # min_area
 
 
-def test_same_seed_same_pairs(dreamer):
-    first, again, other = (dreamer.dream(3, shape=(32, 32), seed=seed, device="cpu") for seed in (5, 5, 6))
+def test_same_seed_same_pairs(model):
+    first, again, other = (model.sample(3, shape=(32, 32), seed=seed, device="cpu") for seed in (5, 5, 6))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.mask, b.mask)
-    assert any((a.mask != b.mask).any() for a, b in zip(first, other, strict=True))
-    rng = dreamer.dream(3, shape=(32, 32), seed=np.random.default_rng(5), device="cpu")
-    rng_again = dreamer.dream(3, shape=(32, 32), seed=np.random.default_rng(5), device="cpu")
+        np.testing.assert_array_equal(a.classes, b.classes)
+    assert any((a.classes != b.classes).any() for a, b in zip(first, other, strict=True))
+    rng = model.sample(3, shape=(32, 32), seed=np.random.default_rng(5), device="cpu")
+    rng_again = model.sample(3, shape=(32, 32), seed=np.random.default_rng(5), device="cpu")
     np.testing.assert_array_equal(rng[2].image, rng_again[2].image)
 
 
-@pytest.mark.parametrize(("module", "function"), [(vqvae, "loss"), (pixelcnn, "bits_per_code")])
+@pytest.mark.parametrize(("module", "function"), [(vqvae, "vqvae_loss"), (pixelcnn, "bits_per_code")])
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypatch, module, function):
     pairs = toy_pairs(4)
     real, calls = getattr(module, function), []
@@ -129,10 +143,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypa
 
     monkeypatch.setattr(module, function, killed)
     with pytest.raises(KeyboardInterrupt):
-        train_pairs(pairs, tmp_path / "killed", SHORT, **QUIET)
+        train_pair_model(pairs, tmp_path / "killed", SHORT, **QUIET)
     assert not files_of(tmp_path / "killed")
     monkeypatch.setattr(module, function, real)
-    train_pairs(pairs, tmp_path / "killed", SHORT, **QUIET)
+    train_pair_model(pairs, tmp_path / "killed", SHORT, **QUIET)
     assert files_of(tmp_path / "killed") == files_of(whole)
 
 
@@ -141,16 +155,16 @@ def test_a_folder_keeps_to_its_settings_and_images(tmp_path, whole):
     shutil.copytree(whole, tmp_path / "run")
     before = files_of(tmp_path / "run")
     with pytest.raises(ValueError, match=r"seed 0 -> 1.*another folder"):
-        train_pairs(pairs, tmp_path / "run", replace(SHORT, seed=1), **QUIET)
+        train_pair_model(pairs, tmp_path / "run", replace(SHORT, seed=1), **QUIET)
     with pytest.raises(ValueError, match=r"images .*another folder"):
-        train_pairs(toy_pairs(5), tmp_path / "run", SHORT, **QUIET)
+        train_pair_model(toy_pairs(5), tmp_path / "run", SHORT, **QUIET)
     assert files_of(tmp_path / "run") == before
-    train_pairs(pairs, tmp_path / "run", replace(SHORT, seed=1), resume=False, **QUIET)
+    train_pair_model(pairs, tmp_path / "run", replace(SHORT, seed=1), resume=False, **QUIET)
     assert files_of(tmp_path / "run") != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="holds something else"):
-        train_pairs(pairs, tmp_path / "mine", SHORT, **QUIET)
+        train_pair_model(pairs, tmp_path / "mine", SHORT, **QUIET)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
@@ -161,14 +175,14 @@ def test_the_papers_route_needs_no_fractions_and_takes_none(tmp_path):
         prior=replace(SHORT.prior, kind="plain"),
         conditioned=False,
     )
-    dreamer = train_pairs(toy_pairs(4), tmp_path, config, **QUIET)
-    assert dreamer.card["architecture"] == "PixelCNN"
-    assert dreamer.draw_fractions(2) is None
-    pair = dreamer.dream(1, shape=(32, 32), device="cpu")[0]
+    model = train_pair_model(toy_pairs(4), tmp_path, config, **QUIET)
+    assert model.card["architecture"] == "PixelCNN"
+    assert model.draw_fractions(2) is None
+    pair = model.sample(1, shape=(32, 32), device="cpu")[0]
     assert pair.image.ndim == 2  # grey repeated becomes grey again
-    assert set(np.unique(pair.mask)) <= {0, 1}
+    assert set(np.unique(pair.classes)) <= {0, 1}
     with pytest.raises(ValueError, match="without class fractions"):
-        dreamer.dream(1, shape=(32, 32), fractions=(0.5, 0.5), device="cpu")
+        model.sample(1, shape=(32, 32), fractions=(0.5, 0.5), device="cpu")
 
 
 class BlocksOfOne(torch.nn.Module):
@@ -183,10 +197,10 @@ class BlocksOfOne(torch.nn.Module):
 
 
 def test_the_fractions_of_a_crop_are_those_of_its_own_pixels():
-    pairs = [two_phase(0.3, 0, 52), two_phase(0.6, 1, 64)]
-    codes = encode_all(BlocksOfOne(), [np.stack([p.image, p.mask]) for p in pairs], symmetries=True)
-    blocks = [b for p in pairs for b in train_pair_model._class_blocks(p.mask, 2, True)]
-    crops, fractions = train_pair_model._crops_with_fractions(codes, blocks, TINY.prior)
+    pairs = [two_classes(0.3, 0, 52), two_classes(0.6, 1, 64)]
+    codes = encode_all(BlocksOfOne(), [np.stack([p.image, p.classes]) for p in pairs], symmetries=True)
+    blocks = [b for p in pairs for b in _class_blocks(p.classes, 2, True)]
+    crops, fractions = _crops_with_fractions(codes, blocks, TINY.prior)
     assert fractions.shape == (TINY.prior.steps * TINY.prior.batch, 2)
     np.testing.assert_allclose(fractions[:, 1], [crop.mean() / 16 for crop in crops], atol=1e-5)
     assert fractions[:, 1].std() > 0.1  # a field teaches many compositions
@@ -195,42 +209,46 @@ def test_the_fractions_of_a_crop_are_those_of_its_own_pixels():
 
 
 def test_objects_below_the_smallest_real_ones_are_cleaned_away_by_default(tmp_path):
-    dreamer = train_pairs(toy_pairs(4), tmp_path, replace(SHORT, min_area=None), **QUIET)
-    masks = [p.mask for p in train_pair_model._hold_out(toy_pairs(4), 0.25, 0)[0]]
-    assert dreamer.card["min_area"] == list(least_areas(masks, 2))
+    model = train_pair_model(toy_pairs(4), tmp_path, replace(SHORT, min_area=None), **QUIET)
+    masks = [p.classes for p in _hold_out(toy_pairs(4), 0.25, 0)[0]]
+    assert model.card["min_area"] == list(least_areas(masks, 2))
 
 
 def test_the_held_out_images_leave_every_class_to_learn_from():
     pairs = toy_pairs(6)
-    rare = Pair(pairs[0].image, np.where(pairs[0].mask == 1, 2, 0).astype(np.uint8), "rare")
+    rare = pair(pairs[0].image, np.where(pairs[0].classes == 1, 2, 0).astype(np.uint8), "rare")
     for seed in range(6):
-        train, unseen = train_pair_model._hold_out([*pairs, rare], 0.4, seed)
+        train, unseen = _hold_out([*pairs, rare], 0.4, seed)
         assert (len(train), len(unseen)) == (4, 3)
         assert "rare" in {p.name for p in train}
-    one = Pair(rare.image, np.ones_like(rare.mask), "one")
+    one = pair(rare.image, np.ones_like(rare.classes), "one")
     with pytest.warns(UserWarning, match="class 0, 2 occurs only in rare, .*not be learnt"):
-        train, unseen = train_pair_model._hold_out([rare, one], 0.2, 0)  # whatever it does, a class must go
+        train, unseen = _hold_out([rare, one], 0.2, 0)  # whatever it does, a class must go
     assert [p.name for p in train + unseen] == ["one", "rare"]
 
 
-GOOD = two_phase(0.4, 9)
+GOOD = two_classes(0.4, 9)
 
 
 @pytest.mark.parametrize(
     ("pairs", "options", "message"),
     [
         ([GOOD], {}, "at least 2 labelled images"),
-        ([GOOD, Pair(GOOD.image, GOOD.mask[:-4], "cut")], {}, r"cut: mask \(60, 64\) and image \(64, 64\)"),
-        ([GOOD, GOOD, Pair(GOOD.image, GOOD.mask * 2, "third")], {}, r"third: mask holds the values 0, 2"),
-        ([GOOD, Pair(GOOD.image * 255, GOOD.mask, "bytes")], {}, "bytes: image must hold finite values"),
-        ([GOOD, Pair(GOOD.image[:20], GOOD.mask[:20], "low")], {}, r"low: is 20 x 64 px.*crops of 32 px"),
-        ([GOOD, GOOD], {"names": ["one"]}, "names must be those of 2 classes, got 1"),
+        (
+            [GOOD, pair(GOOD.image, GOOD.classes[:-4], "cut")],
+            {},
+            r"cut: mask \(60, 64\) and image \(64, 64\)",
+        ),
+        ([GOOD, GOOD, pair(GOOD.image, GOOD.classes * 2, "third")], {}, r"third: mask holds the values 0, 2"),
+        ([GOOD, pair(GOOD.image * 255, GOOD.classes, "bytes")], {}, "bytes: image must hold finite values"),
+        ([GOOD, pair(GOOD.image[:20], GOOD.classes[:20], "low")], {}, r"low: is 20 x 64 px.*crops of 32 px"),
+        ([GOOD, GOOD], {"class_names": ["one"]}, "class_names must be those of 2 classes, got 1"),
         ([GOOD, GOOD], {"device": "nonsense"}, "nonsense"),
     ],
 )
 def test_images_that_do_not_fit_are_named(tmp_path, pairs, options, message):
     with pytest.raises(ValueError, match=message):
-        train_pairs(pairs, tmp_path / "run", SHORT, **QUIET | options)
+        train_pair_model(pairs, tmp_path / "run", SHORT, **QUIET | options)
     assert not (tmp_path / "run").exists()
 
 
@@ -246,13 +264,13 @@ def test_images_that_do_not_fit_are_named(tmp_path, pairs, options, message):
         ({"n": 0}, "n must be at least 1"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_refused(dreamer, wrong, message):
+def test_a_request_that_cannot_be_met_is_refused(model, wrong, message):
     with pytest.raises(ValueError, match=message):
-        dreamer.dream(**{"n": 1, "shape": (32, 32), "device": "cpu", **wrong})
+        model.sample(**{"n": 1, "shape": (32, 32), "device": "cpu", **wrong})
 
 
 def test_models_that_were_not_trained_together_are_refused(tmp_path, folder):
-    train_pairs(toy_pairs(4), tmp_path / "other", SHORT, name="toy", **QUIET)
+    train_pair_model(toy_pairs(4), tmp_path / "other", SHORT, name="toy", **QUIET)
     for suffix in ("safetensors", "json"):
         (tmp_path / "other" / f"toy-prior.{suffix}").write_bytes(
             (folder / f"toy-prior.{suffix}").read_bytes()
@@ -280,7 +298,7 @@ def test_profiles_differ_in_size_and_the_papers_settings_are_the_papers():
     assert (PAPER.min_area, PAPER.prior.crop, PAPER.conditioned) == (200, 64, False)
     for wrong in ({"held_out": 0.0}, {"temperature": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            DreamConfig(**wrong)
+            PairModelConfig(**wrong)
     with pytest.raises(ValueError, match="profile must be one of"):
         profile_config("huge")
     with pytest.raises(ValueError, match="coding"):

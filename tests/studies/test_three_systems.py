@@ -22,7 +22,7 @@ from microlab.pipelines.training_pairs import labelled_pairs, labelled_patches
 from microlab.segment.edge_segmenter import load_route
 from microlab.segment.segmenter import load_network
 from studies.three_systems import compare
-from studies.three_systems.compare import BOTH, DREAMED, NOTHING, ORACLE, REAL, SIZES, TEM, TRAINED
+from studies.three_systems.compare import BOTH, NOTHING, ORACLE, REAL, SAMPLED, SIZES, TEM, TRAINED
 
 SMOKE = replace(SIZES["smoke"], study=replace(SIZES["smoke"].study, patch=32, images=6))
 QUIET = {"device": "cpu", "progress": False}
@@ -55,8 +55,8 @@ def test_every_trained_row_carries_scores_and_costs(finished) -> None:
     assert rows["accuracy"].between(0, 1).all()
     assert (rows["minutes"] > 0).all()
     assert (rows["seconds"] > 0).all()
-    # The models that dream count among the costs of the rows that need them, and of no other.
-    assert rows.loc[[BOTH, DREAMED], "minutes"].min() > rows.loc[[REAL, ORACLE], "minutes"].max()
+    # The pair models count among the costs of the rows that need them, and of no other.
+    assert rows.loc[[BOTH, SAMPLED], "minutes"].min() > rows.loc[[REAL, ORACLE], "minutes"].max()
     assert rows["megabytes"].nunique() == 1  # the same U-Net everywhere
 
 
@@ -65,17 +65,17 @@ def test_a_finished_row_is_read_and_other_settings_are_refused(finished, target,
     monkeypatch.setattr(compare, "train_unet", lambda *a, **k: pytest.fail("trained again"))
     again = compare.run(target, 1.0, folder, SMOKE, seeds=(0,), **QUIET)
     assert again.equals(table)
-    with pytest.raises(ValueError, match=r"other settings \(dreamed 2 -> 3\)"):
-        compare.run(target, 1.0, folder, replace(SMOKE, dreamed=3), seeds=(0,), **QUIET)
+    with pytest.raises(ValueError, match=r"other settings \(sampled 2 -> 3\)"):
+        compare.run(target, 1.0, folder, replace(SMOKE, sampled=3), seeds=(0,), **QUIET)
 
 
-def test_dreams_are_read_back_with_the_minutes_they_took(finished, target) -> None:
+def test_sampled_pairs_are_read_back_with_the_minutes_they_took(finished, target) -> None:
     folder, _ = finished
     patches = labelled_patches(target, 1.0, 4, side=32, seed=0)
-    pairs, minutes = compare.dream_patches(patches, folder / "dreamer_0", SMOKE, 0, device="cpu")
-    about = json.loads((folder / "dreamer_0" / "dreams" / "manifest.json").read_text())["about"]
+    pairs, minutes = compare.sample_patches(patches, folder / "pair_model_0", SMOKE, 0, device="cpu")
+    about = json.loads((folder / "pair_model_0" / "pairs" / "manifest.json").read_text())["about"]
     assert minutes == about["minutes"] > 0
-    assert [pair.shape for pair in pairs] == [(32, 32)] * SMOKE.dreamed
+    assert [pair.shape for pair in pairs] == [(32, 32)] * SMOKE.sampled
     assert all(pair.boundary.dtype == bool for pair in pairs)
 
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 11, dreamed pairs."""
+"""Checks of chapter 11, sampled pairs."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ real patches or of test fields; the interval says nothing about those.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -28,13 +27,13 @@ from tqdm.auto import tqdm
 from microlab.book.experiments.label_noise import PoorMask, poor_mask
 from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
-from microlab.data.pairs import Pair
+from microlab.data.pairs import checksum
 from microlab.data.parallel import imap_unordered
 from microlab.data.run_folder import RunFolder
 from microlab.measure import pixel
 from microlab.measure.two_sample import percentile_interval
 from microlab.pipelines.samples import LabelledFields, corner_patches, few_many
-from microlab.segment.constituents import PhaseConfig, evaluate_phases, train_phases
+from microlab.segment.constituents import ConstituentConfig, evaluate_constituents, train_constituents
 from microlab.training import devices
 
 SHARES = (0, 50, 75, 100, 150, 200, 250, 300)  # % of the number of real pairs
@@ -90,7 +89,7 @@ class Grid:
     few_validation: int = 5
     poor: PoorMask = field(default_factory=PoorMask)
     poor_seed: int = 0
-    training: PhaseConfig = field(default_factory=PhaseConfig)  # its seed gives way to the cell's
+    training: ConstituentConfig = field(default_factory=ConstituentConfig)  # its seed gives way to the cell's
 
     def __post_init__(self) -> None:
         for base in self.bases:
@@ -127,9 +126,9 @@ class PhaseData:
 
     name: str
     classes: tuple[str, ...]  # names, in the order of their ids
-    train: Sequence[Pair]  # the first ones are the few
-    validation: Sequence[Pair]  # likewise
-    test: Sequence[Pair]  # of fields that no other patch is from
+    train: Sequence[Micrograph]  # the first ones are the few
+    validation: Sequence[Micrograph]  # likewise
+    test: Sequence[Micrograph]  # of fields that no other patch is from
     virtual: bool = False
 
     def __post_init__(self) -> None:
@@ -142,7 +141,7 @@ class PhaseData:
             raise ValueError(f"test holds patches of {', '.join(sorted(shared))}, which training has seen")
 
 
-def field_of(pair: Pair) -> str:
+def field_of(pair: Micrograph) -> str:
     """The field of view that a patch was cut from, by its name as `corner_patches` gives it."""
     return re.sub(r"_y\d+_x\d+$", "", pair.name)
 
@@ -171,13 +170,9 @@ def phase_data(
     for part, short in (("train", "train"), ("validation", "val")):
         few = {patch.name for patch in sets[f"few_{short}"]}
         rest = [patch for patch in sets[f"many_{short}"] if patch.name not in few]
-        parts[part] = _pairs([*sets[f"few_{short}"], *rest])
-    test = _pairs(corner_patches(target.test, side, test_per_field))
+        parts[part] = [*sets[f"few_{short}"], *rest]
+    test = corner_patches(target.test, side, test_per_field)
     return PhaseData(target.name, target.classes, **parts, test=test, virtual=target.virtual)
-
-
-def _pairs(patches: Sequence[Micrograph]) -> list[Pair]:
-    return [Pair(patch.image, patch.classes, patch.name) for patch in patches]
 
 
 # Smoke: does everything run? Laptop: minutes on two cores. Paper: one GPU, hours.
@@ -186,28 +181,28 @@ SMOKE = Grid(
     seeds=(0, 1),
     few=4,
     few_validation=2,
-    training=PhaseConfig(width=4, depth=2, crop=64, batch=4, steps=20, validate_every=10, lr=3e-3),
+    training=ConstituentConfig(width=4, depth=2, crop=64, batch=4, steps=20, validate_every=10, lr=3e-3),
 )
 LAPTOP = Grid(
     shares=(0, 100, 300),
     seeds=(0, 1),
-    training=PhaseConfig(width=8, depth=3, crop=128, batch=4, steps=400, validate_every=50, lr=3e-3),
+    training=ConstituentConfig(width=8, depth=3, crop=128, batch=4, steps=400, validate_every=50, lr=3e-3),
 )
 # An hour or two on two cores: five seeds of a network that is wide enough to learn the rarest class.
 OVERNIGHT = Grid(
     shares=(0, 100, 300),
-    training=PhaseConfig(
+    training=ConstituentConfig(
         width=16, depth=4, crop=96, batch=8, steps=500, validate_every=50, lr=2e-3, plateau=3, ema=0.98
     ),
 )
 PAPER = Grid(
     bases=tuple(BASES),
-    training=PhaseConfig(width=32, depth=4, crop=256, batch=4, steps=2400, validate_every=24),
+    training=ConstituentConfig(width=32, depth=4, crop=256, batch=4, steps=2400, validate_every=24),
 )
 SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "evening": OVERNIGHT, "paper": PAPER}
 
 
-def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Pair]:
+def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Micrograph]:
     """The real pairs of a base, with the masks that it has.
 
     Parameters
@@ -225,14 +220,14 @@ def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Pair]:
         return []
     good = {"good": len(pairs), "poor": 0, "mixed": few}[kind.masks]
     stream = ("train", "validation").index(part)
-    return [
-        pair
-        if k < good
-        else replace(
-            pair, mask=poor_mask(pair.mask, grid.poor, np.random.default_rng([grid.poor_seed, stream, k]))
-        )
-        for k, pair in enumerate(pairs if kind.many else pairs[:few])
+    if not kind.many:
+        pairs = pairs[:few]
+    seeds = ([grid.poor_seed, stream, k] for k in range(good, len(pairs)))
+    poor = [
+        replace(pair, classes=poor_mask(pair.classes, grid.poor, np.random.default_rng(seed)))
+        for pair, seed in zip(pairs[good:], seeds, strict=True)
     ]
+    return pairs[:good] + poor
 
 
 def synthetic_number(data: PhaseData, grid: Grid, base: str, share: float) -> int:
@@ -240,7 +235,7 @@ def synthetic_number(data: PhaseData, grid: Grid, base: str, share: float) -> in
     return round(share / 100 * (len(data.train) if BASES[base].many else grid.few))
 
 
-def check_pool(data: PhaseData, pool: Sequence[Pair], grid: Grid, cell: Cell) -> None:
+def check_pool(data: PhaseData, pool: Sequence[Micrograph], grid: Grid, cell: Cell) -> None:
     """Raise a ValueError if the few or a pool are fewer than a cell needs."""
     for part, few in (("train", grid.few), ("validation", grid.few_validation)):
         if len(getattr(data, part)) < few:
@@ -252,7 +247,7 @@ def check_pool(data: PhaseData, pool: Sequence[Pair], grid: Grid, cell: Cell) ->
         )
 
 
-def training_pairs(data: PhaseData, pool: Sequence[Pair], grid: Grid, cell: Cell) -> list[Pair]:
+def training_pairs(data: PhaseData, pool: Sequence[Micrograph], grid: Grid, cell: Cell) -> list[Micrograph]:
     """What a model is trained on: the real pairs, then the synthetic ones.
 
     The synthetic ones are drawn from the pool without repetition, by the cell's seed. A larger share holds
@@ -462,7 +457,7 @@ def _of(scores: pd.DataFrame, base: str, share: int, source: str, augmented: boo
 def run(
     grid: Grid,
     data: PhaseData,
-    pools: Mapping[str, Sequence[Pair]],
+    pools: Mapping[str, Sequence[Micrograph]],
     folder: str | Path,
     *,
     jobs: int = -1,
@@ -479,7 +474,7 @@ def run(
     ----------
     grid : Grid
     data : PhaseData
-    pools : mapping of name to sequence of Pair
+    pools : mapping of name to sequence of Micrograph
         Synthetic pairs for each of ``grid.sources``, at least as many as the largest share needs. More make
         the seeds differ in what they draw.
     folder : path
@@ -497,7 +492,7 @@ def run(
     DataFrame
         A row per model, in the order of ``grid.cells()``: base, share, source, seed, augmented, real and
         synthetic (numbers of training pairs), steps, best_step, seconds (of the call that finished it), and
-        the scores of `microlab.segment.constituents.evaluate_phases` on the test images.
+        the scores of `microlab.segment.constituents.evaluate_constituents` on the test images.
 
     Raises
     ------
@@ -525,8 +520,8 @@ def run(
 
 def trivial(data: PhaseData) -> dict[str, float]:
     """Scores of answering everywhere the class that is commonest in training, named as in `run`."""
-    commonest = np.bincount(np.concatenate([pair.mask.ravel() for pair in data.train])).argmax()
-    truths = [pair.mask for pair in data.test]
+    commonest = np.bincount(np.concatenate([pair.classes.ravel() for pair in data.train])).argmax()
+    truths = [pair.classes for pair in data.test]
     answers = [np.full_like(truth, commonest) for truth in truths]
     scores = {}
     for prefix, single in (("", True), ("pooled_", False)):
@@ -569,15 +564,15 @@ def _train_cell(folder: Path, grid: Grid, cell: Cell, device: str) -> str:
     if cell.augmented:
         augment = "photometric" if augment == "none" else f"{augment}+photometric"
     place = folder / "models" / cell.name
-    model, history = train_phases(
-        _arrays(pairs),
-        _arrays(real_pairs(data, grid, cell.base, "validation")),
+    model, history = train_constituents(
+        pairs,
+        real_pairs(data, grid, cell.base, "validation"),
         replace(grid.training, seed=cell.seed, augment=augment),
         folder=place,
         device=device,
         progress=False,
     )
-    scores = evaluate_phases(model, _arrays(data.test), grid.training.classes, device=device)
+    scores = evaluate_constituents(model, data.test, grid.training.classes, device=device)
     synthetic = synthetic_number(data, grid, cell.base, cell.share)
     row = {
         **asdict(cell),
@@ -598,52 +593,39 @@ def _score_file(folder: Path, cell: Cell) -> Path:
     return folder / "scores" / f"{cell.name}.json"
 
 
-def _arrays(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(pair.image, pair.mask) for pair in pairs]
-
-
 # ---- inputs on disk, where every worker finds them ---------------------------------------------------------
 
 
-def _open(folder: Path, grid: Grid, data: PhaseData, pools: Mapping[str, Sequence[Pair]]) -> None:
+def _open(folder: Path, grid: Grid, data: PhaseData, pools: Mapping[str, Sequence[Micrograph]]) -> None:
     """Write the inputs and settings, or refuse to mix results of different ones."""
     settings = {**asdict(grid.training), "few": grid.few, "few_validation": grid.few_validation}
     del settings["seed"]  # the cells have their own
     settings |= {f"poor {name}": value for name, value in asdict(grid.poor).items()}
     settings |= {"poor_seed": grid.poor_seed, "data": data.name, "names of classes": list(data.classes)}
     sets = {part: getattr(data, part) for part in ("train", "validation", "test")}
-    settings |= {f"{part} images": _digest(pairs) for part, pairs in sets.items()}
+    settings |= {f"{part} images": checksum(pairs) for part, pairs in sets.items()}
     run = RunFolder(folder, settings)
     for source, pool in pools.items():
-        run.require(f"pool_{source}.json", {"pairs": len(pool), "images": _digest(pool)})
+        run.require(f"pool_{source}.json", {"pairs": len(pool), "images": checksum(pool)})
     for name, pairs in (sets | {f"pool_{source}": pool for source, pool in pools.items()}).items():
         path = folder / "inputs" / f"{name}.npz"
         if not path.exists():
             arrays = {f"image_{k}": pair.image for k, pair in enumerate(pairs)}
-            arrays |= {f"mask_{k}": pair.mask for k, pair in enumerate(pairs)}
+            arrays |= {f"mask_{k}": pair.classes for k, pair in enumerate(pairs)}
             with atomic(path) as partial:
                 np.savez(partial, names=np.array([pair.name for pair in pairs]), **arrays)
 
 
-def _read(folder: Path, source: str) -> tuple[PhaseData, list[Pair]]:
+def _read(folder: Path, source: str) -> tuple[PhaseData, list[Micrograph]]:
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     parts = {part: _read_pairs(folder, part) for part in ("train", "validation", "test")}
     data = PhaseData(settings["data"], tuple(settings["names of classes"]), **parts)
     return data, _read_pairs(folder, f"pool_{source}") if source else []
 
 
-def _read_pairs(folder: Path, name: str) -> list[Pair]:
+def _read_pairs(folder: Path, name: str) -> list[Micrograph]:
     with np.load(folder / "inputs" / f"{name}.npz", allow_pickle=False) as file:
         return [
-            Pair(file[f"image_{k}"], file[f"mask_{k}"], str(label)) for k, label in enumerate(file["names"])
+            Micrograph(file[f"image_{k}"], name=str(name), classes=file[f"mask_{k}"])
+            for k, name in enumerate(file["names"])
         ]
-
-
-def _digest(pairs: Sequence[Pair]) -> str:
-    """Checksum of all images and masks, in their order."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        for array in (pair.image, pair.mask):
-            digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("kind", ["plain", "gated"])
 
 def network(kind: str, codes: int = 5, channels: int = 8, layers: int = 3, **settings) -> Autoregressive:
     """Untrained, in float64, with weights large enough that the codes before a code matter."""
-    model = NETWORKS[kind](codes, channels, layers, **settings).double()
+    model = NETWORKS[kind](codes=codes, channels=channels, layers=layers, **settings).double()
     for parameter in model.parameters():
         parameter.data *= 2
     return model
@@ -57,7 +57,7 @@ def test_at_64_by_64_every_code_is_the_one_that_the_whole_network_would_draw(kin
 @both
 def test_cached_sampling_needs_a_hundredth_of_the_arithmetic_at_64_by_64(kind):
     # Counted, not timed: the same on every machine. benchmarks/pixelcnn_sampling.py measures the time.
-    model = NETWORKS[kind](10, channels=16, layers=2)
+    model = NETWORKS[kind](codes=10, channels=16, layers=2)
     with FlopCounterMode(display=False) as cached:
         codes = torch.from_numpy(sample(model, 1, (64, 64)))
     with FlopCounterMode(display=False) as one_pass, torch.no_grad():

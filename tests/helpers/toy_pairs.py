@@ -1,16 +1,16 @@
-"""Two-phase toys that a tiny VQ-VAE and a tiny prior learn within seconds, shared by tests."""
+"""Labelled images of two classes that a tiny VQ-VAE and a tiny prior learn within seconds."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from microlab.data.pairs import Pair
+from microlab.data.micrograph import Micrograph
 from microlab.generate.pixelcnn import PriorConfig
 from microlab.generate.vqvae import VQVAEConfig
-from microlab.pipelines.train_pair_model import DreamConfig
+from microlab.pipelines.train_pair_model import PairModelConfig
 
-TINY = DreamConfig(
+TINY = PairModelConfig(
     vqvae=VQVAEConfig(
         coding="one-hot",
         image_channels=1,
@@ -31,15 +31,15 @@ TINY = DreamConfig(
 )
 
 
-def two_phase(fraction: float, seed: int, side: int = 64) -> Pair:
+def two_classes(fraction: float, seed: int, side: int = 64) -> Micrograph:
     """Bright blobs of class 1 that hold `fraction` of the pixels, with noise."""
     rng = np.random.default_rng(seed)
     field = gaussian_filter(rng.standard_normal((side, side)), 4, mode="wrap")
     mask = (field > np.quantile(field, 1 - fraction)).astype(np.uint8)
     image = 0.2 + 0.6 * mask + 0.05 * rng.standard_normal((side, side))
-    return Pair(image.clip(0, 1).astype(np.float32), mask, f"field{seed}")
+    return Micrograph(image.clip(0, 1).astype(np.float32), name=f"field{seed}", classes=mask)
 
 
-def toy_pairs(n: int = 8) -> list[Pair]:
+def toy_pairs(n: int = 8) -> list[Micrograph]:
     """Fields with 10 to 70 % of class 1."""
-    return [two_phase(fraction, k) for k, fraction in enumerate(np.linspace(0.1, 0.7, n))]
+    return [two_classes(fraction, k) for k, fraction in enumerate(np.linspace(0.1, 0.7, n))]
