@@ -59,7 +59,7 @@ class PairModel:
         ----------
         name : str or path
             Name of shipped weights without its ending (``uhcs`` for ``uhcs-vqvae`` and ``uhcs-prior``), or a
-            folder that `train_pairs` wrote, or FOLDER/NAME in it.
+            folder that `train_pair_model` wrote, or FOLDER/NAME in it.
 
         Raises
         ------

@@ -41,7 +41,7 @@ def fidelity(
     images: Sequence[np.ndarray],
     distances: Sequence[np.ndarray] | None = None,
 ) -> dict[str, float]:
-    """Whether images still show the boundaries of the structures that they were made of.
+    """How well images keep the boundaries of the structures that they were made of.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def fidelity(
     for image, distance in zip(images, distances):
         truth = distance <= 1.0
         offsets.append(np.abs(alignment.boundary_displacement(truth, image).offset))
-        found = ridge(image) >= 0.5
-        match = alignment.agreement(truth, found) if found.any() else None
+        lines = ridge(image) >= 0.5
+        match = alignment.agreement(truth, lines) if lines.any() else None
         shares.append((match.lost, match.invented) if match else (1.0, 0.0))
         with suppress(ValueError):  # a translator may have lost the lines
             widths.append(alignment.half_width(image, distance))
@@ -143,8 +143,10 @@ def train_style(
         sample_every=250,
     )
     unseen = structures[-held_out:]
-    made = [translate(model.F, y, seed=k) for k, y in enumerate(flat_images(unseen, seed=config.seed + 1))]
-    scores = fidelity(unseen, made)
+    translations = [
+        translate(model.F, y, seed=k) for k, y in enumerate(flat_images(unseen, seed=config.seed + 1))
+    ]
+    scores = fidelity(unseen, translations)
     card = model_card(
         model.F,
         history,
