@@ -136,7 +136,8 @@ def shannon_entropy(image: ArrayLike) -> float:
     -------
     float in [0, 8]; 0 for an image of one grey level.
     """
-    return float(stats.entropy(intensity_histogram(np.asarray(image)), base=2))
+    shares = intensity_histogram(np.asarray(image))
+    return float(stats.entropy(shares, base=2))
 
 
 def entropies(patches: ArrayLike) -> NDArray[np.float64]:

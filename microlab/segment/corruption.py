@@ -1,4 +1,4 @@
-"""Boundary maps damaged on purpose, for a network that learns to mend them.
+"""Boundary maps damaged on purpose, for a network that learns to restore them.
 
     damaged = (boundary without gaps) or (what a dilation adds in places) or (stray segments)
 

@@ -1,4 +1,4 @@
-"""The networks that turn fused edges into boundary maps and mend those maps.
+"""The networks that turn fused edges into boundary maps and refine those maps.
 
     Net1: edges -> map,    Net2: map, edges -> better map
 

@@ -1,9 +1,8 @@
-"""Train Net1, Net2 and the Bernoulli diffusion on images with known boundaries.
+"""Train Net1 and Net2 on images with known boundaries.
 
     Net1: edges -> boundary        Net2: damaged boundary, edges -> boundary
-    Bernoulli: noised boundary, edges, time -> boundary
 
-All three see the same random crops in the eight orientations. Net2 is a denoiser: it sees the true boundary
+Both see the same random crops in the eight orientations. Net2 is a denoiser: it sees the true boundary
 damaged at several strengths, which take the part of diffusion steps, or what Net1 made of the image.
 """
 
@@ -19,7 +18,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from microlab.segment.bernoulli import BernoulliNet, bernoulli_loss
 from microlab.segment.corruption import Damage, corrupt
 from microlab.segment.refine import EdgeNet, RefineNet, check_channels, check_map
 from microlab.segment.unet import boundary_loss
@@ -71,13 +69,6 @@ class SecondConfig(FirstConfig):
             raise ValueError(f"applications must be at least 1, got {self.applications}")
 
 
-@dataclass(frozen=True)
-class BernoulliConfig(FirstConfig):
-    """Settings of :func:`train_bernoulli`."""
-
-    diffusion_steps: int = 20
-
-
 def train_first(
     pairs: Sequence[Pair],
     config: FirstConfig | None = None,
@@ -111,16 +102,11 @@ def train_first(
         If there is no pair, or one is too small, differs in size or is out of range.
     """
     config = config or FirstConfig()
-    pairs = _checked(pairs, config.crop)
+    pairs = checked_pairs(pairs, config.crop)
     network = copy.deepcopy(model) if model is not None else EdgeNet(len(pairs[0][0]), seed=config.seed)
-
-    def batches(step: int) -> Pair:
-        samples = [(channels, target) for channels, target, _ in _crops(pairs, None, config, step)]
-        return _stacked(samples)
-
     history = fit(
         network,
-        batches,
+        crop_batches(pairs, config),
         lambda net, batch: boundary_loss(net(batch[0]), batch[1]),
         FitConfig.of(config, clip=1.0),
         **options,
@@ -136,7 +122,7 @@ def train_second(
     model: nn.Module | None = None,
     **options: Any,
 ) -> tuple[nn.Module, History]:
-    """Train Net2 to mend boundary maps.
+    """Train Net2 to refine boundary maps.
 
     Parameters
     ----------
@@ -161,23 +147,23 @@ def train_second(
         As :func:`train_first`, and if the guesses do not fit the pairs.
     """
     config = config or SecondConfig()
-    batches = mending_batches(pairs, config, guesses)
+    batches = refinement_batches(pairs, config, guesses)
     channels = len(pairs[0][0])
     network = copy.deepcopy(model) if model is not None else RefineNet(1 + channels, seed=config.seed)
     history = fit(
         network,
         batches,
-        lambda net, batch: mending_loss(net, *batch, config.applications),
+        lambda net, batch: refinement_loss(net, *batch, config.applications),
         FitConfig.of(config, clip=1.0),
         **options,
     )
     return network, history
 
 
-def mending_batches(
+def refinement_batches(
     pairs: Sequence[Pair], config: SecondConfig, guesses: Sequence[np.ndarray] | None = None
 ) -> Callable[[int], Pair]:
-    """What a network that mends maps is trained on: the batch of each step, for `microlab.training.fit.fit`.
+    """Training data of a network that refines maps: the batch of each step, for `microlab.training.fit.fit`.
 
     Parameters
     ----------
@@ -194,7 +180,7 @@ def mending_batches(
     ValueError
         As :func:`train_second`.
     """
-    pairs = _checked(pairs, config.crop)
+    pairs = checked_pairs(pairs, config.crop)
     if guesses is not None:
         if len(guesses) != len(pairs):
             raise ValueError(f"guesses must hold one map for each pair: {len(guesses)} for {len(pairs)}")
@@ -216,7 +202,7 @@ def mending_batches(
     return batches
 
 
-def mending_loss(network: nn.Module, x: Tensor, target: Tensor, applications: int) -> Tensor:
+def refinement_loss(network: nn.Module, x: Tensor, target: Tensor, applications: int) -> Tensor:
     """Mean :func:`~microlab.segment.unet.boundary_loss` over applications in a row.
 
     Each application starts from the result of the one before, which counts as given: no gradient flows back
@@ -240,42 +226,17 @@ def mending_loss(network: nn.Module, x: Tensor, target: Tensor, applications: in
     return torch.stack(losses).mean()
 
 
-def train_bernoulli(
-    pairs: Sequence[Pair], config: BernoulliConfig | None = None, **options: Any
-) -> tuple[BernoulliNet, History]:
-    """Train the Bernoulli diffusion on the same crops.
-
-    Parameters
-    ----------
-    pairs, **options
-        As :func:`train_first`.
-    config : BernoulliConfig, optional
-
-    Returns
-    -------
-    model : BernoulliNet
-    history : History
-
-    Raises
-    ------
-    ValueError
-        As :func:`train_first`.
-    """
-    config = config or BernoulliConfig()
-    pairs = _checked(pairs, config.crop)
-    model = BernoulliNet(len(pairs[0][0]), config.diffusion_steps, seed=config.seed)
-    kept = model.kept
+def crop_batches(pairs: list[Pair], config: FirstConfig) -> Callable[[int], Pair]:
+    """Random crops for `fit`: channels (N, C, crop, crop) and boundary (N, 1, crop, crop), float32."""
 
     def batches(step: int) -> Pair:
-        return _stacked([(channels, target) for channels, target, _ in _crops(pairs, None, config, step)])
+        return _stacked([(channels, boundary) for channels, boundary, _ in _crops(pairs, None, config, step)])
 
-    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return bernoulli_loss(network, kept, batch[1], batch[0])
-
-    return model, fit(model, batches, loss, FitConfig.of(config, clip=1.0), **options)
+    return batches
 
 
-def _checked(pairs: Sequence[Pair], crop: int) -> list[Pair]:
+def checked_pairs(pairs: Sequence[Pair], crop: int) -> list[Pair]:
+    """The pairs, or a ValueError if there is none, one is too small, differs in size or is out of range."""
     if len(pairs) == 0:
         raise ValueError("pairs must hold at least one (channels, boundary), got none")
     checked = []

@@ -41,7 +41,7 @@ SMOKE = TEMStudy(
     recipe=EdgeTrainingConfig(
         pictures=12, first=FirstConfig(steps=30, lr=3e-3), second=SecondConfig(steps=20, lr=3e-3, guessed=0.0)
     ),
-    mender_steps=20,
+    refiner_steps=20,
     pictures=8,
     first=FirstConfig(steps=20, batch=2, lr=3e-3),
     second=SecondConfig(steps=15, batch=2, lr=3e-3, guessed=0.0),
@@ -60,7 +60,7 @@ PAPER = replace(
     recipe=EdgeTrainingConfig(
         first=FirstConfig(steps=50_000, batch=16), second=replace(LAPTOP.recipe.second, steps=10_000)
     ),
-    mender_steps=10_000,
+    refiner_steps=10_000,
     pictures=1000,
     first=FirstConfig(steps=6000, batch=16),
     second=replace(LAPTOP.second, steps=3000, batch=16),
@@ -77,8 +77,8 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     """The six tables on synthetic pictures."""
     kinds = [cell for cell in study.cells() if not options.kinds or cell[0] in options.kinds]
     scores = run(study, folder, cells=kinds, jobs=options.jobs, device=options.device)
-    if any(not score_file(folder, "mender", "Net2", seed).exists() for seed in study.seeds):
-        raise SystemExit("The tables need Net2 of every seed: call again without --kinds, or with mender.")
+    if any(not score_file(folder, "refiner", "Net2", seed).exists() for seed in study.seeds):
+        raise SystemExit("The tables need Net2 of every seed: call again without --kinds, or with refiner.")
     made = {
         "nothing": lambda: trivial_scores(study),
         "classical": lambda: (
@@ -123,7 +123,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     )
     stress_rows, failure = tem_tables.noise(tables["stress"])
     iteration_rows, relation = tem_tables.iterations(tables["iterations"])
-    menders = tem_tables.folder_seconds(scores, "mender")
+    refiners = tem_tables.folder_seconds(scores, "refiner")
     ablations = tem_tables.folder_seconds(scores, "ablation")
     seeds = f"mean and standard deviation over {len(study.seeds)} seeds of the training"
     records = [
@@ -131,8 +131,8 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             "methods",
             "TEM: Net1, Net2 and its rivals",
             tem_tables.methods(scores, classical),
-            menders,
-            what=f"one Net1, the rest mends its maps; {seeds}.",
+            refiners,
+            what=f"one Net1, the rest refine its maps; {seeds}.",
             paper=tem_tables.PAPER,
             bar={
                 "accuracy": ">= 0.975",
@@ -140,7 +140,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
                 "count error": "<= 0.05",
             },
             note=(
-                "All menders see the same guesses and the same damage for the same number of steps. "
+                "All refiners see the same guesses and the same damage for the same number of steps. "
                 "Precision and recall of strong and weak boundaries (contrast under 0.1) are those of lines "
                 "thinned to one pixel, within 2 px. The paper's finish: threshold 0.2, closing, filling."
             ),
@@ -298,7 +298,7 @@ def ship(study: TEMStudy, folder: Path) -> None:
     }
     history = pd.read_csv(folder / "first" / "history.csv")
     minutes = history["seconds"].max() / 60 + float(mine["minutes"])
-    second = replace(study.recipe.second, steps=study.mender_steps, seed=int(best))
+    second = replace(study.recipe.second, steps=study.refiner_steps, seed=int(best))
     recipe = replace(study.recipe, second=second)
     paths = train_edge_segmenter.save_networks(None, route, recipe, held_out, minutes)
     print("shipped:", ", ".join(path.name for path in paths))
@@ -334,7 +334,7 @@ def command(options: argparse.Namespace) -> str:
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="laptop")
-    parser.add_argument("--kinds", nargs="*", choices=("mender", "ablation"), help="only these trainings")
+    parser.add_argument("--kinds", nargs="*", choices=("refiner", "ablation"), help="only these trainings")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes every core")
     parser.add_argument("--tile-steps", type=int, default=400, help="of each training on membrane tiles")
     parser.add_argument("--device")

@@ -206,13 +206,13 @@ def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.Data
     Returns
     -------
     DataFrame
-        Columns pictures, mender (Net2, or one more Net1 in its place), seed and the mean scores; the same
+        Columns pictures, refiner (Net2, or one more Net1 in its place), seed and the mean scores; the same
         grains in each, as far as the concepts allow.
     """
     tasks = [(study, str(folder), name) for name in easier()]
     found = pd.concat(imap_unordered(_easier, tasks, jobs))
     order = {name: k for k, name in enumerate(easier())}
-    by = ["mender", "pictures", "seed"]
+    by = ["refiner", "pictures", "seed"]
     return found.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
 
 
@@ -259,11 +259,11 @@ def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
 def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
     pictures, rows = held_out_pictures(study, study.stressed, easier()[name]), []
     background = float(np.mean([1 - pair.boundary.mean() for pair in pictures]))
-    for mender in ("Net2", "one more Net1"):
+    for refiner in ("Net2", "one more Net1"):
         for seed in study.seeds:
-            route = route_of(study, folder, seed, mender)
+            route = route_of(study, folder, seed, refiner)
             answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
-            about = {"pictures": name, "mender": mender, "seed": seed}
+            about = {"pictures": name, "refiner": refiner, "seed": seed}
             scores = score_answers(pictures, answers).mean().to_dict()
             rows.append({**about, **scores, "accuracy of all background": background})
     return pd.DataFrame(rows)

@@ -1,10 +1,10 @@
-"""Other ways to mend a boundary map, of the size of Net2, to set beside it (chapter 14).
+"""Baselines for boundary refinement, matched to Net2 in their number of parameters.
 
-    conditional GAN:  mending loss + weight (D(map, edges) - 1)^2,    D: true map or mended one?
+    conditional GAN:  refinement loss + weight (D(map, edges) - 1)^2,    D: true map or refined one?
 
 Paper C compares its refinement with nothing. In Net2's place stand here a conditional generative adversarial
 network (Isola et al., CVPR 2017, arXiv:1611.07004) and a plain U-Net of equal size; one more Net1 needs no
-code of its own, and the rival that is a diffusion model is in microlab.segment.bernoulli.
+code of its own, and the rival that is a diffusion model is in microlab.book.experiments.bernoulli.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from microlab.book.experiments.weak_boundaries import count_weights
 from microlab.generate.cyclegan import discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator
 from microlab.segment.refine import RefineNet
-from microlab.segment.refine_training import Pair, SecondConfig, mending_batches, mending_loss
+from microlab.segment.refine_training import Pair, SecondConfig, refinement_batches, refinement_loss
 from microlab.segment.unet import UNet
 from microlab.training.fit import FitConfig, History, fit
 
 
 class ConditionalGAN(nn.Module):
-    """A mending network and a discriminator that tells its maps from true ones, given the same edges.
+    """A refinement network and a discriminator that tells its maps from true ones, given the same edges.
 
     Calling it gives the losses of one step; as in microlab.generate.cyclegan both sides share the step.
 
     Parameters
     ----------
-    mender : Module
+    refiner : Module
         As :class:`~microlab.segment.refine.RefineNet`: (N, 1 + C, H, W) to logits.
     channels : int >= 1
         C, channels of the image.
     width : int >= 1
         Of the discriminator, which judges patches of 34 x 34 pixels.
     weight : float >= 0
-        Of the adversarial loss; with 0 the mender's gradient is that of Net2's own training.
+        Of the adversarial loss; with 0 the refiner's gradient is that of Net2's own training.
     applications : int >= 1
-        As in :func:`~microlab.segment.refine_training.mending_loss`.
+        As in :func:`~microlab.segment.refine_training.refinement_loss`.
     seed : int
         Of the discriminator's first weights.
 
@@ -56,7 +56,7 @@ class ConditionalGAN(nn.Module):
 
     def __init__(
         self,
-        mender: nn.Module,
+        refiner: nn.Module,
         channels: int,
         *,
         width: int = 16,
@@ -68,7 +68,7 @@ class ConditionalGAN(nn.Module):
         if not weight >= 0:
             raise ValueError(f"weight must not be negative, got {weight}")
         self.weight, self.applications = weight, applications
-        self.mender = mender
+        self.refiner = refiner
         self.discriminator = Discriminator(1 + channels, width, layers=2, seed=seed)
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -82,17 +82,17 @@ class ConditionalGAN(nn.Module):
         Returns
         -------
         dict
-            ``loss`` to lower, and its parts: mending, adversarial, discriminator.
+            ``loss`` to lower, and its parts: refinement, adversarial, discriminator.
         """
         channels = x[:, 1:]
-        made = torch.cat([torch.sigmoid(self.mender(x).float()), channels], dim=1)
+        made = torch.cat([torch.sigmoid(self.refiner(x).float()), channels], dim=1)
         real = torch.cat([target, channels], dim=1)
         with frozen(self.discriminator):
             adversarial = lsgan_loss(self.discriminator(made), 1.0)
-        mending = mending_loss(self.mender, x, target, self.applications)
+        refinement = refinement_loss(self.refiner, x, target, self.applications)
         discriminator = discriminator_loss(self.discriminator, real, made)
-        total = mending + self.weight * adversarial + discriminator
-        parts = {"mending": mending, "adversarial": adversarial, "discriminator": discriminator}
+        total = refinement + self.weight * adversarial + discriminator
+        parts = {"refinement": refinement, "adversarial": adversarial, "discriminator": discriminator}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
 
 
@@ -120,7 +120,7 @@ def train_gan(
     history : History
     """
     config = config or SecondConfig()
-    batches = mending_batches(pairs, config, guesses)
+    batches = refinement_batches(pairs, config, guesses)
     channels = len(pairs[0][0])
     gan = ConditionalGAN(
         RefineNet(1 + channels, seed=config.seed),
@@ -130,7 +130,7 @@ def train_gan(
         seed=config.seed + 1,
     )
     history = fit(gan, batches, lambda model, batch: model(*batch), FitConfig.of(config, clip=1.0), **options)
-    return gan.mender.eval(), history
+    return gan.refiner.eval(), history
 
 
 def unet_of_size(weights: int, in_channels: int = 1, depth: int = 4, seed: int = 0) -> UNet:

@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from microlab.book.experiments import weak_boundaries
+from microlab.book.experiments import bernoulli, weak_boundaries
+from microlab.book.experiments.bernoulli import BernoulliConfig, train_bernoulli
 from microlab.book.experiments.weak_boundaries import score_answers
 from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
@@ -31,16 +32,13 @@ from microlab.data.run_folder import RunFolder
 from microlab.data.weights import fill
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs, train_networks
 from microlab.render.tem import TEMConfig, TEMPicture, tem_pictures
-from microlab.segment import bernoulli
 from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import EdgeNet, NotConverged, RefineNet, first_guess, refine
 from microlab.segment.refine_training import (
-    BernoulliConfig,
     FirstConfig,
     Pair,
     SecondConfig,
-    train_bernoulli,
     train_second,
 )
 from studies.tem import rivals
@@ -79,7 +77,7 @@ CONCEPT_VARIANTS = {
     },
 }
 VARIANTS = DETECTOR_VARIANTS | CONCEPT_VARIANTS
-MENDERS = (
+REFINERS = (
     "Net2",
     "Net2 taught by Net1's mistakes",
     "one more Net1",
@@ -94,7 +92,7 @@ class TEMStudy:
     """Settings of the whole study."""
 
     recipe: EdgeTrainingConfig = field(default_factory=EdgeTrainingConfig)
-    mender_steps: int = 800  # of Net2 and each of its rivals
+    refiner_steps: int = 800  # of Net2 and each of its rivals
     pictures: int = 160  # that train an ablation
     first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
     second: SecondConfig = field(
@@ -119,9 +117,9 @@ class TEMStudy:
 
     def cells(self) -> list[tuple[str, str, int]]:
         """(kind, name, seed) of every training after Net1's: Net2 first."""
-        menders = [("mender", name, seed) for name in MENDERS for seed in self.seeds]
+        refiners = [("refiner", name, seed) for name in REFINERS for seed in self.seeds]
         ablations = [("ablation", name, seed) for seed in self.seeds for name in VARIANTS]
-        return menders + ablations
+        return refiners + ablations
 
 
 def held_out_pictures(
@@ -237,7 +235,7 @@ def route_first(
         return _trained_first(study, folder), unknown, list(file["guesses"])
 
 
-def train_mender(
+def train_refiner(
     name: str,
     study: TEMStudy,
     pairs: list[Pair],
@@ -245,8 +243,8 @@ def train_mender(
     seed: int,
     **options: Any,
 ) -> torch.nn.Module:
-    """Train one of `MENDERS`: on damaged boundaries, or half of the time on Net1's guesses."""
-    config = replace(study.recipe.second, steps=study.mender_steps, seed=seed)
+    """Train one of `REFINERS`: on damaged boundaries, or half of the time on Net1's guesses."""
+    config = replace(study.recipe.second, steps=study.refiner_steps, seed=seed)
     if name == "Net2 taught by Net1's mistakes":
         config = replace(config, guessed=0.5)
     channels = len(pairs[0][0])
@@ -264,10 +262,10 @@ def train_mender(
     return train_second(pairs, config, guesses=guesses, model=model, **options)[0]
 
 
-def mend(
+def refined_maps(
     network: torch.nn.Module, first: np.ndarray, channels: np.ndarray, study: TEMStudy, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, int]]:
-    """Maps that a mender makes of a first guess: name of the stage -> (map, number of iterations)."""
+    """Maps that a refiner makes of a first guess: name of the stage -> (map, number of iterations)."""
     if isinstance(network, bernoulli.BernoulliNet):
         options = {"draws": study.draws, "steps": study.draw_steps, "seed": seed}
         return {
@@ -289,7 +287,7 @@ def _run_cell(study: TEMStudy, folder: Path, kind: str, name: str, seed: int, de
     torch.set_num_threads(1)  # the workers share the cores among themselves
     try:
         start = time.perf_counter()
-        train = _mender_cell if kind == "mender" else _ablation_cell
+        train = _refiner_cell if kind == "refiner" else _ablation_cell
         rows = train(study, folder, name, seed, device)
     finally:
         torch.set_num_threads(threads)
@@ -298,12 +296,12 @@ def _run_cell(study: TEMStudy, folder: Path, kind: str, name: str, seed: int, de
         partial.write_text(json.dumps([about | row for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
-def _mender_cell(
+def _refiner_cell(
     study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
 ) -> list[dict[str, Any]]:
     net1, pairs, guesses = route_first(study, folder)
-    place = folder / "menders" / f"{_file(name)}_{seed}"
-    network = train_mender(name, study, pairs, guesses, seed, folder=place, device=device, progress=False)
+    place = folder / "refiners" / f"{_file(name)}_{seed}"
+    network = train_refiner(name, study, pairs, guesses, seed, folder=place, device=device, progress=False)
     pictures = held_out_pictures(study)
     return _scored(study, net1, network, study.recipe.inputs, pictures, tuple(FINISHES))
 
@@ -328,18 +326,18 @@ def _ablation_cell(
 def _scored(
     study: TEMStudy,
     net1: EdgeNet,
-    mender: torch.nn.Module,
+    refiner: torch.nn.Module,
     inputs: tuple[str, ...],
     pictures: list[TEMPicture],
     finishes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
-    """Scores of Net1 and of what the mender makes of its maps, with each way to finish."""
+    """Scores of Net1 and of what the refiner makes of its maps, with each way to finish."""
     answers: dict[tuple[str, str], list] = {}
     iterations: dict[str, list[int]] = {}
     for k, pair in enumerate(pictures):
         channels = channels_of(pair.image, inputs)
         first = first_guess(net1, channels)
-        maps = {"Net1": (first, 0)} | mend(mender, first, channels, study, seed=k)
+        maps = {"Net1": (first, 0)} | refined_maps(refiner, first, channels, study, seed=k)
         for stage, (probability, count) in maps.items():
             iterations.setdefault(stage, []).append(count)
             for finish in finishes:
@@ -352,18 +350,18 @@ def _scored(
             "finish": finish,
             "iterations": float(np.mean(iterations[stage])),
             "most iterations": int(np.max(iterations[stage])),
-            "weights": sizes.get(stage, weak_boundaries.count_weights(mender)),
+            "weights": sizes.get(stage, weak_boundaries.count_weights(refiner)),
             **score_answers(pictures, found).mean().to_dict(),
         }
         for (stage, finish), found in answers.items()
     ]
 
 
-def route_of(study: TEMStudy, folder: str | Path, seed: int, mender: str = MENDERS[0]) -> TEMRoute:
+def route_of(study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFINERS[0]) -> TEMRoute:
     """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
     folder, inputs = Path(folder), study.recipe.inputs
-    network = {"Net2": RefineNet, "one more Net1": EdgeNet}[mender](1 + len(inputs), seed=seed)
-    fill(network, folder / "menders" / f"{_file(mender)}_{seed}" / "model.safetensors")
+    network = {"Net2": RefineNet, "one more Net1": EdgeNet}[refiner](1 + len(inputs), seed=seed)
+    fill(network, folder / "refiners" / f"{_file(refiner)}_{seed}" / "model.safetensors")
     card = {"inputs": list(inputs), "finish": FINISHES[FINISH], "max_iterations": study.max_iterations}
     return TEMRoute(_trained_first(study, folder), network.eval(), card)
 

@@ -37,13 +37,13 @@ def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
     classical : DataFrame
         `studies.tem.limits.without_training`.
     """
-    menders = scores[scores["kind"] == "mender"]
+    refiners = scores[scores["kind"] == "refiner"]
     rows: Rows = {}
-    net1 = menders[menders["stage"] == "Net1"].drop_duplicates("finish")  # one Net1 for all
+    net1 = refiners[refiners["stage"] == "Net1"].drop_duplicates("finish")  # one Net1 for all
     for finish in FINISHES:
         rows[f"Net1, {finish}"] = _row(net1[net1["finish"] == finish])
-    for name in dict.fromkeys(menders["name"]):
-        mine = menders[(menders["name"] == name) & (menders["stage"] != "Net1")]
+    for name in dict.fromkeys(refiners["name"]):
+        mine = refiners[(refiners["name"] == name) & (refiners["stage"] != "Net1")]
         finishes = FINISHES if name == "Net2" else (FINISH,)
         for stage in dict.fromkeys(mine["stage"]):
             for finish in finishes:
@@ -66,10 +66,10 @@ def ablation(scores: pd.DataFrame, variants: Sequence[str], whole: str) -> Rows:
         table = mine[mine["name"] == name]
         if table.empty:
             continue
-        mended = common.spread(table[table["stage"] == ITERATED], AFTER)
+        refined = common.spread(table[table["stage"] == ITERATED], AFTER)
         rows[whole if name == BASE else name] = {
             **common.spread(table[table["stage"] == "Net1"], MEASURES),
-            **{f"{measure}, after Net2": value for measure, value in mended.items()},
+            **{f"{measure}, after Net2": value for measure, value in refined.items()},
         }
     return rows
 
@@ -155,8 +155,8 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
 def what_limits(easier: pd.DataFrame) -> Rows:
     """Scores on pictures without what hides boundaries (`studies.tem.limits.easier_scores`)."""
     return {
-        f"{pictures}; {mender}": common.spread(part, (*MEASURES, "accuracy of all background"))
-        for (mender, pictures), part in easier.groupby(["mender", "pictures"], sort=False)
+        f"{pictures}; {refiner}": common.spread(part, (*MEASURES, "accuracy of all background"))
+        for (refiner, pictures), part in easier.groupby(["refiner", "pictures"], sort=False)
     }
 
 
@@ -211,7 +211,7 @@ def record(
         "settings": {
             "pictures": recipe.pictures,
             "Net1 steps": recipe.first.steps,
-            "mender steps": study.mender_steps,
+            "refiner steps": study.refiner_steps,
             "ablations": f"{study.pictures} pictures, {study.first.steps} and {study.second.steps} steps",
             "test pictures": study.test,
             "tolerance": 0.003,

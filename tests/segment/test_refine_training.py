@@ -7,17 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from microlab.book.experiments.bernoulli import BernoulliConfig, draw, train_bernoulli
 from microlab.segment import refine_training
-from microlab.segment.bernoulli import draw
 from microlab.segment.corruption import Damage
 from microlab.segment.refine import EdgeNet, RefineNet, first_guess, refine
 from microlab.segment.refine_training import (
-    BernoulliConfig,
     FirstConfig,
     SecondConfig,
-    mending_batches,
-    mending_loss,
-    train_bernoulli,
+    refinement_batches,
+    refinement_loss,
     train_first,
     train_second,
 )
@@ -153,10 +151,10 @@ def test_guesses_take_their_share_of_the_samples(spy):
 
 def test_the_batch_of_a_step_is_the_same_whatever_was_asked_for_before():
     pairs, config = [noisy(k) for k in range(2)], SecondConfig(**SHORT)
-    batches = mending_batches(pairs, config)
+    batches = refinement_batches(pairs, config)
     third = batches(3)
     batches(0)
-    for x, again, fresh in zip(third, batches(3), mending_batches(pairs, config)(3), strict=True):
+    for x, again, fresh in zip(third, batches(3), refinement_batches(pairs, config)(3), strict=True):
         np.testing.assert_array_equal(x, again)
         np.testing.assert_array_equal(x, fresh)
     assert not np.array_equal(third[0], batches(4)[0])
@@ -166,11 +164,11 @@ def test_the_batch_of_a_step_is_the_same_whatever_was_asked_for_before():
     assert set(np.unique(target)) == {0.0, 1.0}
 
 
-def test_net2_is_trained_on_the_mending_batches_and_nothing_else(spy):
+def test_net2_is_trained_on_the_refinement_batches_and_nothing_else(spy):
     pairs, guesses = [noisy(k) for k in range(2)], [np.full((64, 64), 0.25, np.float32)] * 2
     config = SecondConfig(steps=3, applications=1, **SHORT)
     train_second(pairs, config, guesses=guesses, model=spy, **QUIET)
-    batches = mending_batches(pairs, config, guesses)
+    batches = refinement_batches(pairs, config, guesses)
     for step, seen in enumerate(Spy.inputs):
         np.testing.assert_array_equal(seen.numpy(), batches(step)[0])
     assert len(Spy.inputs) == 3
@@ -183,7 +181,7 @@ def test_every_application_starts_from_the_one_before_and_is_judged():
 
     x, target = torch.full((1, 2, 4, 4), 0.8), torch.ones(1, 1, 4, 4)
     by_hand = [boundary_loss(torch.logit(torch.full((1, 1, 4, 4), p)), target) for p in (0.4, 0.2, 0.1)]
-    torch.testing.assert_close(mending_loss(Half(), x, target, 3), torch.stack(by_hand).mean())
+    torch.testing.assert_close(refinement_loss(Half(), x, target, 3), torch.stack(by_hand).mean())
 
 
 def test_the_network_to_start_from_stays_as_it_is():
@@ -205,10 +203,10 @@ def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
         calls.append(1)
         if len(calls) > 4:  # after the checkpoint at step 3
             raise KeyboardInterrupt
-        return mending_loss(*arguments)
+        return refinement_loss(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(refine_training, "mending_loss", dying)
+        patch.setattr(refine_training, "refinement_loss", dying)
         with pytest.raises(KeyboardInterrupt):
             train_second([blind(0)], config, folder=tmp_path, **QUIET)
     resumed, _ = train_second([blind(0)], config, folder=tmp_path, **QUIET)

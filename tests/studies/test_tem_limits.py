@@ -44,7 +44,7 @@ def small_study(tmp_path_factory):
     """Small pictures, and networks made by hand in place of trained ones."""
     made = load_route(save_route(tmp_path_factory.mktemp("route")))
 
-    def route_of(study, folder, seed, mender="Net2"):
+    def route_of(study, folder, seed, refiner="Net2"):
         card = {"inputs": made.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
         return TEMRoute(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
 
@@ -222,7 +222,7 @@ def made_up_scores(seeds: int = 2) -> pd.DataFrame:
     """Scores of every cell of a study; a single seed has no precision of weak boundaries anywhere."""
     rng, rows = np.random.default_rng(0), []
     for kind, name, seed in TEMStudy(seeds=tuple(range(seeds))).cells():
-        finishes = FINISHES if kind == "mender" else (FINISH,)
+        finishes = FINISHES if kind == "refiner" else (FINISH,)
         bernoulli = name == "Bernoulli diffusion"
         made = ("from the guess", "from coin tosses") if bernoulli else ("once", "until it stands still")
         for stage in ("Net1", *made):
@@ -279,7 +279,7 @@ def test_the_table_of_methods_is_a_record(seeds):
     assert made["trivial"] == NOTHING
     row = made["scores"][f"Net1, conditional GAN once, {FINISH}"]
     mine = scores[(scores["name"] == "conditional GAN") & (scores["stage"] == "once")]
-    mine = mine[(mine["kind"] == "mender") & (mine["finish"] == FINISH)]["accuracy"]
+    mine = mine[(mine["kind"] == "refiner") & (mine["finish"] == FINISH)]["accuracy"]
     if seeds == 1:
         assert row["accuracy"] == pytest.approx(mine.item(), abs=1e-4)
         assert "precision, weak" not in row
@@ -301,7 +301,7 @@ def test_the_tables_of_ablations_are_records_that_begin_with_the_whole(names):
     for stage, column in (("Net1", ""), (tables.ITERATED, ", after Net2")):
         mean = mine[mine["stage"] == stage]["boundary F1, 2 px"].mean()
         assert made["scores"][names[1]][f"boundary F1, 2 px{column}"][0] == pytest.approx(mean, abs=1e-4)
-    assert tables.ablation(scores[scores["kind"] == "mender"], names, "all concepts") == {}
+    assert tables.ablation(scores[scores["kind"] == "refiner"], names, "all concepts") == {}
 
 
 def test_the_table_of_noise_is_a_record_that_says_where_the_route_fails():
@@ -346,17 +346,17 @@ def test_the_tables_of_limits_are_records():
     rows = [
         {
             "pictures": name,
-            "mender": mender,
+            "refiner": refiner,
             "seed": seed,
             **dict.fromkeys(MEASURES, 0.5),
             "accuracy of all background": 0.95,
         }
-        for mender in ("Net2", "one more Net1")
+        for refiner in ("Net2", "one more Net1")
         for name in easier()
         for seed in (0, 1)
     ]
     made = checked(tables.what_limits(pd.DataFrame(rows)))
-    names = [f"{name}; {mender}" for mender in ("Net2", "one more Net1") for name in easier()]
+    names = [f"{name}; {refiner}" for refiner in ("Net2", "one more Net1") for name in easier()]
     assert list(made["scores"])[:-1] == names
     assert made["scores"]["no overlap; Net2"]["accuracy of all background"] == [0.95, 0.0]
 
@@ -406,5 +406,5 @@ def test_a_table_is_made_once_and_read_back(tmp_path):
 
 def test_the_time_of_a_kind_is_that_of_its_cells():
     scores = made_up_scores(2)
-    assert tables.folder_seconds(scores, "mender") == 60 * 0.5 * 2 * len(tem_study.MENDERS)
+    assert tables.folder_seconds(scores, "refiner") == 60 * 0.5 * 2 * len(tem_study.REFINERS)
     assert tables.folder_seconds(scores, "ablation") == 60 * 0.5 * 2 * len(tem_study.VARIANTS)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from microlab.book.experiments.weak_boundaries import count_weights
 from microlab.generate.cyclegan import discriminator_loss
 from microlab.segment.refine import RefineNet, refine
-from microlab.segment.refine_training import SecondConfig, mending_loss
+from microlab.segment.refine_training import SecondConfig, refinement_loss
 from microlab.segment.unet import UNet
 from studies.tem.rivals import ConditionalGAN, train_gan, unet_of_size
 
@@ -45,22 +45,22 @@ def gradients(network: nn.Module) -> Tensor:
 
 
 def after(weight: float, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Gradients of mender and discriminator after one step's loss."""
+    """Gradients of refiner and discriminator after one step's loss."""
     model = gan(weight)
     model(*batch)["loss"].backward()
-    return gradients(model.mender), gradients(model.discriminator)
+    return gradients(model.refiner), gradients(model.discriminator)
 
 
-def test_without_the_adversarial_loss_the_mender_has_the_gradient_of_mending(batch):
-    mender = gan(0).mender
-    mending_loss(mender, *batch, applications=2).backward()
-    torch.testing.assert_close(after(0, batch)[0], gradients(mender))
+def test_without_the_adversarial_loss_the_refiner_has_the_gradient_of_refinement(batch):
+    refiner = gan(0).refiner
+    refinement_loss(refiner, *batch, applications=2).backward()
+    torch.testing.assert_close(after(0, batch)[0], gradients(refiner))
 
 
 def test_the_discriminator_feels_its_own_loss_and_not_the_adversarial_one(batch):
     model = gan(0)
     x, target = batch
-    made = torch.cat([torch.sigmoid(model.mender(x)), x[:, 1:]], 1)
+    made = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
     discriminator_loss(model.discriminator, torch.cat([target, x[:, 1:]], 1), made).backward()
     expected = gradients(model.discriminator)
     assert expected.abs().sum() > 0
@@ -68,23 +68,23 @@ def test_the_discriminator_feels_its_own_loss_and_not_the_adversarial_one(batch)
         torch.testing.assert_close(after(weight, batch)[1], expected)
 
 
-def test_the_mender_feels_the_adversarial_loss_by_its_weight_and_not_the_discriminator_s(batch):
+def test_the_refiner_feels_the_adversarial_loss_by_its_weight_and_not_the_discriminator_s(batch):
     model = gan(1)
     x, _ = batch
-    made = torch.cat([torch.sigmoid(model.mender(x)), x[:, 1:]], 1)
+    made = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
     ((model.discriminator(made) - 1) ** 2).mean().backward()
-    adversarial = gradients(model.mender)
+    adversarial = gradients(model.refiner)
     assert adversarial.abs().sum() > 0
-    mending = after(0, batch)[0]
+    refinement = after(0, batch)[0]
     for weight in (0.5, 2.0):
-        expected = mending + weight * adversarial
+        expected = refinement + weight * adversarial
         torch.testing.assert_close(after(weight, batch)[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts_and_weights_can_learn_afterwards(batch):
     model = gan(0.25)
     losses = model(*batch)
-    total = losses["mending"] + 0.25 * losses["adversarial"] + losses["discriminator"]
+    total = losses["refinement"] + 0.25 * losses["adversarial"] + losses["discriminator"]
     torch.testing.assert_close(losses["loss"].detach(), total)
     assert all(p.requires_grad for p in model.parameters())
 
@@ -95,13 +95,13 @@ def test_a_negative_weight_is_refused(weight):
         gan(weight)
 
 
-def test_the_trained_generator_mends_alone_and_the_same_seed_gives_it_again():
+def test_the_trained_generator_refines_alone_and_the_same_seed_gives_it_again():
     pairs, config = [lines(k) for k in range(2)], SecondConfig(**SHORT)
     guesses = [np.full((48, 48), 0.25, np.float32)] * 2
     trained, history = train_gan(pairs, config, guesses=guesses, **QUIET)
     assert isinstance(trained, RefineNet)
     assert not trained.training
-    assert {"loss", "mending", "adversarial", "discriminator"} <= set(history.table().columns)
+    assert {"loss", "refinement", "adversarial", "discriminator"} <= set(history.table().columns)
     start = RefineNet(2, seed=config.seed)
     assert not torch.equal(next(start.parameters()), next(trained.parameters()))
     again, _ = train_gan(pairs, config, guesses=guesses, **QUIET)

@@ -16,11 +16,11 @@ import run_records
 import torch
 
 from microlab.book import records
+from microlab.book.experiments.bernoulli import BernoulliNet
 from microlab.book.experiments.weak_boundaries import MEASURES, count_weights, score_answers
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs
 from microlab.render.tem import CONCEPTS, TEMConfig
 from microlab.segment import refine, refine_training
-from microlab.segment.bernoulli import BernoulliNet
 from microlab.segment.edge_segmenter import grains_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import EdgeNet, RefineNet
@@ -29,7 +29,7 @@ from microlab.segment.unet import UNet
 from studies.tem import limits, rivals
 from studies.tem import study as tem_study
 from studies.tem.limits import NOTHING, run_maps
-from studies.tem.study import MENDERS, VARIANTS, TEMStudy
+from studies.tem.study import REFINERS, VARIANTS, TEMStudy
 
 SMALL = {"shape": (48, 64), "grain_area": (200.0, 400.0)}
 SHORT = {"crop": 32, "batch": 2, "steps": 2, "warmup": 1, "precision": "float32"}
@@ -42,7 +42,7 @@ STUDY = TEMStudy(
         first=FirstConfig(**SHORT),
         second=SecondConfig(**SHORT, guessed=0.0),
     ),
-    mender_steps=2,
+    refiner_steps=2,
     pictures=2,
     first=FirstConfig(**SHORT),
     second=SecondConfig(**SHORT, guessed=0.0),
@@ -53,7 +53,7 @@ STUDY = TEMStudy(
     draw_steps=2,
     max_iterations=2,
 )
-CELLS = [("mender", "Net2", 0), ("mender", "one more Net1", 0), ("ablation", "Sobel alone", 0)]
+CELLS = [("refiner", "Net2", 0), ("refiner", "one more Net1", 0), ("ablation", "Sobel alone", 0)]
 QUIET = {"jobs": 1, "device": "cpu", "progress": False}
 
 
@@ -98,9 +98,9 @@ def killed_and_finished(tmp_path_factory):
 
 def test_a_killed_study_goes_on_with_what_is_missing(killed_and_finished):
     folder, _, begun, written = killed_and_finished
-    assert list(written) == ["mender_Net2_0.json"]
+    assert list(written) == ["refiner_Net2_0.json"]
     assert begun == CELLS[1:]
-    assert (folder / "scores" / "mender_Net2_0.json").read_text() == written["mender_Net2_0.json"]
+    assert (folder / "scores" / "refiner_Net2_0.json").read_text() == written["refiner_Net2_0.json"]
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
     tem_study.run(STUDY, folder, cells=CELLS, **QUIET)
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}  # nothing is left to do
@@ -118,7 +118,7 @@ def test_every_stage_is_scored_with_every_finish(killed_and_finished):
     assert set(MEASURES) <= set(table.columns)
     assert table["accuracy"].between(0, 1).all()
     assert (table["minutes"] > 0).all()
-    net1 = table[(table["stage"] == "Net1") & (table["kind"] == "mender")]
+    net1 = table[(table["stage"] == "Net1") & (table["kind"] == "refiner")]
     assert len(net1[list(MEASURES)].drop_duplicates()) == len(tem_study.FINISHES)  # one Net1 for all
     assert set(net1["weights"]) == {count_weights(EdgeNet(2))}
     still = table[table["stage"] == "until it stands still"]
@@ -146,7 +146,7 @@ def test_other_settings_are_refused_but_more_seeds_are_welcome(killed_and_finish
     assert len(tem_study.run(more, folder, cells=[], **QUIET)) == len(table)
     assert set(STUDY.cells()) < set(more.cells())
     for other in (
-        replace(STUDY, mender_steps=3),
+        replace(STUDY, refiner_steps=3),
         replace(STUDY, max_iterations=3),
         replace(STUDY, recipe=replace(STUDY.recipe, seed=1)),
         replace(STUDY, second=replace(STUDY.second, soften=0.5)),
@@ -220,7 +220,7 @@ def test_every_detector_and_every_concept_is_taken_out_once():
         assert len(without) == len(alone) == 1
 
 
-# ---- menders ---------------------------------------------------------------------------------------------
+# ---- refiners ---------------------------------------------------------------------------------------------
 
 KINDS = {"one more Net1": EdgeNet, "plain U-Net": UNet, "Bernoulli diffusion": BernoulliNet}
 
@@ -231,13 +231,13 @@ def material():
     return pairs, [np.full(target.shape, 0.25, np.float32) for _, target in pairs]
 
 
-@pytest.mark.parametrize("name", MENDERS)
-def test_every_mender_trains_and_makes_maps_within_the_cap(name, material):
+@pytest.mark.parametrize("name", REFINERS)
+def test_every_refiner_trains_and_makes_maps_within_the_cap(name, material):
     pairs, guesses = material
-    network = tem_study.train_mender(name, STUDY, pairs, guesses, 1, device="cpu", progress=False)
+    network = tem_study.train_refiner(name, STUDY, pairs, guesses, 1, device="cpu", progress=False)
     assert type(network) is KINDS.get(name, RefineNet)
     channels, target = pairs[0]
-    stages = tem_study.mend(network.eval(), guesses[0], channels, STUDY)
+    stages = tem_study.refined_maps(network.eval(), guesses[0], channels, STUDY)
     steps = STUDY.draw_steps if name == "Bernoulli diffusion" else STUDY.max_iterations
     assert len(stages) == 2
     for probability, count in stages.values():
@@ -246,19 +246,19 @@ def test_every_mender_trains_and_makes_maps_within_the_cap(name, material):
         assert 1 <= count <= steps
 
 
-def test_menders_of_equal_size_are_of_equal_size():
+def test_refiners_of_equal_size_are_of_equal_size():
     net2 = count_weights(RefineNet(3))
     assert abs(count_weights(rivals.unet_of_size(net2, 3)) / net2 - 1) < 0.2
 
 
-def test_only_the_mender_that_says_so_learns_from_net1_s_mistakes(material, monkeypatch):
+def test_only_the_refiner_that_says_so_learns_from_net1_s_mistakes(material, monkeypatch):
     seen = {}
     for trainer in ("train_second", "train_bernoulli"):
         monkeypatch.setattr(tem_study, trainer, lambda pairs, config, **options: (config, None))
     monkeypatch.setattr(rivals, "train_gan", lambda pairs, config, **options: (config, None))
-    for name in MENDERS:
-        seen[name] = tem_study.train_mender(name, STUDY, *material, 7)
-    assert {config.steps for config in seen.values()} == {STUDY.mender_steps}
+    for name in REFINERS:
+        seen[name] = tem_study.train_refiner(name, STUDY, *material, 7)
+    assert {config.steps for config in seen.values()} == {STUDY.refiner_steps}
     assert {config.seed for config in seen.values()} == {7}
     assert {(config.crop, config.batch, config.lr) for config in seen.values()} == {
         (STUDY.recipe.second.crop, STUDY.recipe.second.batch, STUDY.recipe.second.lr)
@@ -274,7 +274,7 @@ def test_only_the_mender_that_says_so_learns_from_net1_s_mistakes(material, monk
 
 @pytest.fixture
 def options() -> argparse.Namespace:
-    return argparse.Namespace(kinds=["mender"], jobs=1, device="cpu", size="smoke")
+    return argparse.Namespace(kinds=["refiner"], jobs=1, device="cpu", size="smoke")
 
 
 @pytest.fixture

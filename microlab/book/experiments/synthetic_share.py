@@ -393,7 +393,8 @@ def gain(
     low = high = np.nan
     bootstrap = (np.nan, np.nan)
     if n > 1:
-        half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(differences))
+        deviation, quantile = differences.std(ddof=1), stats.t.ppf((1 + level) / 2, n - 1)
+        half = float(quantile * deviation / np.sqrt(n))
         low, high = mean - half, mean + half
         drawn = np.random.default_rng(seed).choice(differences, (resamples, n)).mean(1)
         bootstrap = tuple(percentile_interval(drawn, level).tolist())

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,9 @@ from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.segment.refine import EncoderDecoder, check_channels, check_map
+from microlab.segment.refine_training import FirstConfig, Pair, checked_pairs, crop_batches
 from microlab.training.devices import pick_device
+from microlab.training.fit import FitConfig, History, fit
 
 
 def kept_shares(steps: int) -> Tensor:
@@ -282,3 +286,42 @@ def draw(
             maps[k] = ancestral(denoise, x, times, model.kept, uniform)[0, 0].cpu().numpy()
     model.train(training)
     return maps
+
+
+@dataclass(frozen=True)
+class BernoulliConfig(FirstConfig):
+    """Settings of :func:`train_bernoulli`."""
+
+    diffusion_steps: int = 20
+
+
+def train_bernoulli(
+    pairs: Sequence[Pair], config: BernoulliConfig | None = None, **options: Any
+) -> tuple[BernoulliNet, History]:
+    """Train the Bernoulli diffusion on the crops that Net1 and Net2 see.
+
+    Parameters
+    ----------
+    pairs, **options
+        As `microlab.segment.refine_training.train_first`.
+    config : BernoulliConfig, optional
+
+    Returns
+    -------
+    model : BernoulliNet
+    history : History
+
+    Raises
+    ------
+    ValueError
+        As `microlab.segment.refine_training.train_first`.
+    """
+    config = config or BernoulliConfig()
+    pairs = checked_pairs(pairs, config.crop)
+    model = BernoulliNet(len(pairs[0][0]), config.diffusion_steps, seed=config.seed)
+    kept = model.kept
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return bernoulli_loss(network, kept, batch[1], batch[0])
+
+    return model, fit(model, crop_batches(pairs, config), loss, FitConfig.of(config, clip=1.0), **options)

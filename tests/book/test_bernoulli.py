@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from microlab.data import weights
-from microlab.segment.bernoulli import (
+from microlab.book.experiments.bernoulli import (
     BernoulliNet,
     ancestral,
     bernoulli_loss,
@@ -20,6 +19,7 @@ from microlab.segment.bernoulli import (
     noised_mean,
     posterior_mean,
 )
+from microlab.data import weights
 from microlab.segment.refine import RefineNet
 
 STEPS = 8
