@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +10,7 @@ import pytest
 from dark_lines import save_network
 from scipy import ndimage
 
+from microlab.book import records
 from microlab.book.experiments.growth import (
     Frame,
     Measured,
@@ -195,8 +194,7 @@ def test_settings_that_make_no_sequence_are_refused(change):
 
 
 def test_the_stored_slopes_meet_the_bar():
-    path = Path(__file__).resolve().parents[2] / "book" / "results" / "growth.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = records.load("growth")
     limit = float(record["bar"]["largest deviation of k"].removeprefix("<= "))
     assert limit == 0.1
     for road in ("ours", "virtual SEM"):

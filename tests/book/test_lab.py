@@ -51,8 +51,8 @@ def address(tmp_path, monkeypatch):
         shutil.copy(notebook, folder)
     cells = nbformat.read(folder / "03_grain_growth.ipynb", as_version=4).cells
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    (simulator,) = (source for source in sources if "viz_growth.simulator(" in source)
-    imports = next(source for source in sources if "import viz" in source or "viz_growth\n" in source)
+    (simulator,) = (source for source in sources if "\nsimulator(" in f"\n{source}")
+    imports = next(source for source in sources if "import simulator" in source)
     walk = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(text) for text in (imports, simulator, WIDGET, REPORT, WRONG)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
