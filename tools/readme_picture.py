@@ -19,7 +19,7 @@ from PIL import Image
 from microlab import plotting
 from microlab.measure.labels import boundaries
 from microlab.render import sem
-from microlab.segment import segmenter
+from microlab.segment.registry import segment_image
 from microlab.simulate import phasefield, voronoi
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "road.png"
@@ -32,7 +32,7 @@ def main() -> None:
     seeds = voronoi.regular_seeds(45, (SIDE, SIDE), 0.4, seed=3)
     grains = phasefield.grow(voronoi.tessellate(seeds, (SIDE, SIDE)), 300).grain_map() + 1  # 0 is background
     image = sem.render(grains, sem.Microscope(), seed=3)
-    found = segmenter.segment_image(image)
+    found = segment_image(image)
 
     figure, axes = plt.subplots(1, 4, figsize=(10, 2.75))
     shape = plotting.colour_grains(grains)

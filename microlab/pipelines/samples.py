@@ -18,8 +18,8 @@ from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import components
 from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
 from microlab.render.steel import steel_fields
-from microlab.segment.instances import watershed_grains
-from microlab.segment.segmenter import Segmentation, closed_boundary
+from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.segmenter import Segmentation
 
 REAL_SAMPLES = {
     "perovskite": "A real micrograph: perovskite film, SEM, test half. The truth is an expert's mask.",

@@ -21,7 +21,7 @@ from microlab.data.parallel import imap
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.labels import components
 from microlab.render.tem import TEMConfig, tem_picture
-from microlab.segment.edge_segmenter import TEMRoute, channels_of
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import first_guess
 from microlab.segment.refine_training import FirstConfig, Pair, SecondConfig, train_first, train_second
@@ -89,11 +89,11 @@ def train_networks(
     folder: str | Path | None = None,
     *,
     pairs: list[Pair] | None = None,
-    start: TEMRoute | None = None,
+    start: EdgeSegmenter | None = None,
     jobs: int = 1,
     device: str | None = None,
     progress: bool = True,
-) -> TEMRoute:
+) -> EdgeSegmenter:
     """Train Net1, then Net2 on Net1's maps of held-out pictures.
 
     Parameters
@@ -103,7 +103,7 @@ def train_networks(
         Keeps both trainings' checkpoints: killed and called again, they go on.
     pairs : list of Pair, optional
         The pictures, if they are there already (`edge_pairs`), or real ones with their boundaries.
-    start : TEMRoute, optional
+    start : EdgeSegmenter, optional
         Networks to train further; they stay as they are.
     jobs : int
         Processes that draw pictures.
@@ -112,7 +112,7 @@ def train_networks(
 
     Returns
     -------
-    TEMRoute
+    EdgeSegmenter
         With a card that says what the networks take.
 
     Raises
@@ -145,7 +145,7 @@ def train_networks(
         folder=folder and folder / "refine",
         **options,
     )
-    return TEMRoute(net1.eval(), net2.eval(), card)
+    return EdgeSegmenter(net1.eval(), net2.eval(), card)
 
 
 def grain_size(pairs: list[Pair]) -> float:
@@ -162,18 +162,18 @@ def grain_size(pairs: list[Pair]) -> float:
 
 def save_networks(
     folder: str | Path | None,
-    route: TEMRoute,
+    route: EdgeSegmenter,
     config: EdgeTrainingConfig,
     scores: dict[str, float],
     minutes: float,
 ) -> list[Path]:
-    """Write both networks with their cards, as `microlab.segment.edge_segmenter.load_route` reads them.
+    """Write both networks with their cards, as `EdgeSegmenter.load` reads them.
 
     Parameters
     ----------
     folder : path or None
         None for the weights that ship with the package.
-    route : TEMRoute
+    route : EdgeSegmenter
     config : EdgeTrainingConfig
     scores : dict
         Name of a measure, with the test set in it -> figure.

@@ -21,7 +21,7 @@ from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.scores import score
 from microlab.pipelines.training_pairs import render_pair, render_pairs
-from microlab.segment import segmenter
+from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
 from microlab.training.cards import model_card
@@ -255,8 +255,8 @@ def validate(
     rows = []
     for pair in pairs:
         field = predict(model, standardise(pair.image), device=device)
-        labels = segmenter.grains_of(field, {})
-        rows.append(score(pair.boundary, segmenter.closed_boundary(field, labels), labels))
+        labels = watershed_grains(field)
+        rows.append(score(pair.boundary, closed_boundary(field, labels), labels))
     return {
         name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0] if name != "grains"
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -112,7 +112,7 @@ class EdgeSegmenter(Segmenter):
         if size is not None and not 0 < size < np.inf:
             raise ValueError(f"card: grain_size_px must be a positive number of pixels, got {size}")
         method, settings = finish_settings(card["finish"])
-        card |= {"inputs": list(inputs), "finish": {"method": method, **settings}, "method": "tem"}
+        card |= {"inputs": list(inputs), "finish": {"method": method, **settings}}
         object.__setattr__(self, "card", card)
 
     @classmethod
@@ -368,50 +368,3 @@ def _zoomed(image: np.ndarray, zoom: float) -> np.ndarray:
             f"fewer than {least}; give a larger zoom or a larger field"
         )
     return resize_by(image, zoom)
-
-
-# ---- the old calls, until nobody uses them: EdgeSegmenter takes their place ------------------------------
-
-TEMRoute = EdgeSegmenter
-DEFAULT_WEIGHTS = "tem"
-load_route = EdgeSegmenter.load
-at_size = resize_to
-
-
-def _with(route, tolerance, max_iterations, device=None):
-    given = {"tolerance": tolerance, "max_iterations": max_iterations}
-    card = route.card | {key: value for key, value in given.items() if value is not None}
-    return replace(route, card=card, device=device or route.device)
-
-
-def grains_of(probability, card, zoom=1.0):
-    return finished(probability, card["finish"], zoom)
-
-
-def run_route(
-    image, route, *, zoom=None, tolerance=None, max_iterations=None, keep=True, device=None, progress=False
-):
-    route = _with(route, tolerance, max_iterations, device)
-    return route.segment(image, zoom=zoom, keep=keep, progress=progress)
-
-
-def segment_tem(
-    image, route, *, scale=None, tolerance=None, max_iterations=None, device=None, progress=False
-):
-    return segmentation_of(_with(route, tolerance, max_iterations, device).segment(image, zoom=scale))
-
-
-def segmentation_of(result):
-    if not result.labels.any():
-        raise ValueError(
-            "the networks call every pixel a boundary and leave no grain; check the image, or give a scale"
-        )
-    return result
-
-
-def route_uncertainty(image, route, zoom=1.0, *, views=8, tolerance=None, max_iterations=None, device=None):
-    return estimate_uncertainty(image, _with(route, tolerance, max_iterations, device), zoom, views=views)
-
-
-def estimate_zoom(image, route, *, device=None):
-    return route.estimate_zoom(image)

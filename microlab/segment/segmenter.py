@@ -9,7 +9,7 @@ methods that can be chosen by name are in `microlab.segment.registry`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -173,37 +173,3 @@ def checked_zoom(zoom: float) -> float:
 def pixels_of(image: Micrograph | np.ndarray) -> np.ndarray:
     """The array of a micrograph; an array as it is."""
     return image.image if isinstance(image, Micrograph) else image
-
-
-# ---- the old calls, until nobody uses them: load_segmenter and Segmenter take their place ----------------
-
-DEFAULT_WEIGHTS = "labour-free"
-Network = tuple[object, dict]
-
-
-def load_network(weights=DEFAULT_WEIGHTS):
-    from microlab.segment.unet import UNetSegmenter
-
-    if isinstance(weights, UNetSegmenter):
-        return weights
-    return UNetSegmenter(*weights) if isinstance(weights, tuple) else UNetSegmenter.load(weights)
-
-
-def _on(segmenter, device):
-    return replace(segmenter, device=device) if device else segmenter
-
-
-def segment_image(image, weights=DEFAULT_WEIGHTS, *, scale=None, device=None, progress=False):
-    return _on(load_network(weights), device).segment(image, zoom=scale, progress=progress)
-
-
-def estimate_zoom(image, model, card, *, device=None):
-    return _on(load_network((model, card)), device).estimate_zoom(image)
-
-
-def boundary_probability(image, model, zoom=1.0, *, device=None, progress=False):
-    return _on(load_network((model, {})), device).probability(image, zoom, progress=progress)
-
-
-def grains_of(probability, card):
-    return watershed_grains(probability, **card.get("watershed", {}))

@@ -166,12 +166,6 @@ class UNetSegmenter(Segmenter):
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
         return boundary_probability(image, self.model, zoom, device=self.device, progress=progress)
 
-    def __iter__(self) -> Iterator:  # until nobody unpacks (model, card) any more
-        return iter((self.model, self.card))
-
-    def __getitem__(self, k: int) -> object:
-        return (self.model, self.card)[k]
-
 
 def boundary_probability(
     image: np.ndarray,

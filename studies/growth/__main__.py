@@ -28,7 +28,7 @@ from microlab.book.experiments.growth import (
 )
 from microlab.data import weights
 from microlab.measure.growth import fit_exponent, hillert_rate
-from microlab.segment import segmenter
+from microlab.segment.registry import load_segmenter
 from studies import common
 
 SEEDS = (0, 1, 2)
@@ -56,13 +56,13 @@ def roads(seed: int) -> dict[str, tuple[Image, float | None]]:
 
 def run(folder: Path) -> pd.DataFrame:
     """One row for each seed and road; frames are kept in `folder`."""
-    rows, network = [], segmenter.load_network()
+    rows, network = [], load_segmenter()
     for seed in SEEDS:
         place = folder / f"seed{seed}"
         frames = list(grow(Settings(**SETTINGS, seed=seed), folder=place))
         for road, (image, scale) in roads(seed).items():
             name = road.replace(",", "").replace(" ", "-")
-            seen = observe(frames, image, weights=network, scale=scale, seed=seed, folder=place, name=name)
+            seen = observe(frames, image, network=network, scale=scale, seed=seed, folder=place, name=name)
             measured = measure(seen, seed=seed)
             table, law = measured.table, kinetics(measured, seed=seed)
             print(f"\nseed {seed}, {road}")

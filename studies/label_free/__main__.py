@@ -19,7 +19,8 @@ from microlab.data import weights
 from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
-from microlab.segment import segmenter
+from microlab.segment.registry import DEFAULT_METHOD, REGISTRY, load_segmenter
+from microlab.segment.segmenter import Segmentation
 from studies import common
 
 TRIVIAL = "trivial"
@@ -47,10 +48,10 @@ NOTES = {
 }
 
 
-def measure(sample: Micrograph) -> tuple[pd.DataFrame, segmenter.Segmentation, float]:
+def measure(sample: Micrograph) -> tuple[pd.DataFrame, Segmentation, float]:
     """Scores of all methods on one micrograph, the network's segmentation and its seconds."""
     start = time.perf_counter()
-    found = segmenter.segment_image(sample.image)
+    found = load_segmenter().segment(sample.image)
     seconds = time.perf_counter() - start
     return samples.compare(sample, found), found, seconds
 
@@ -69,7 +70,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
         "scores": rows,
         "trivial": TRIVIAL,
         "settings": {
-            "weights": segmenter.DEFAULT_WEIGHTS,
+            "weights": REGISTRY[DEFAULT_METHOD].weights,
             "sha256": card["sha256"][:12],
             "training steps": card.get("training", card.get("recipe"))["steps"],
             "training minutes": card["minutes"],
@@ -86,7 +87,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
 
 def note_on_card(name: str, scores: pd.Series) -> None:
     """Write the scores on a real test image onto the card of the shipped weights."""
-    path = weights.FOLDER / f"{segmenter.DEFAULT_WEIGHTS}.json"
+    path = weights.FOLDER / f"{REGISTRY[DEFAULT_METHOD].weights}.json"
     card = json.loads(path.read_text())
     measures = ["grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px", "count error", "adapted Rand error"]
     card["scores"] |= {f"{name}, mask not in training: {m}": round(float(scores[m]), 4) for m in measures}
@@ -97,7 +98,7 @@ def note_on_card(name: str, scores: pd.Series) -> None:
 def main() -> None:
     """Print, and store if asked."""
     options = common.parser(__doc__, folder=False).parse_args()
-    _, card = segmenter.load_network()
+    card = load_segmenter().card
     for sample in [*samples.real_samples(), samples.virtual_sample()]:
         scores, result, seconds = measure(sample)
         name = sample.name.split("_")[0].replace("virtual-polycrystal", "virtual")

@@ -30,7 +30,7 @@ from microlab.measure.scores import trivial_prediction
 from microlab.pipelines import train_edge_segmenter
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig
 from microlab.render.tem import tem_pictures
-from microlab.segment.edge_segmenter import TEMRoute, grains_of
+from microlab.segment.edge_segmenter import EdgeSegmenter
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies import common
 from studies.tem import limits, real
@@ -267,11 +267,11 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
     return found
 
 
-def sized(route: TEMRoute, study: TEMStudy) -> TEMRoute:
+def sized(route: EdgeSegmenter, study: TEMStudy) -> EdgeSegmenter:
     """The route with the grain size of its training on the card, to which real images are scaled."""
     pairs = train_edge_segmenter.edge_pairs(min(100, study.recipe.pictures), study.recipe.seed)
     size = round(train_edge_segmenter.grain_size(pairs), 2)
-    return TEMRoute(route.net1, route.net2, {**route.card, "grain_size_px": size})
+    return EdgeSegmenter(route.net1, route.net2, {**route.card, "grain_size_px": size})
 
 
 def ship(study: TEMStudy, folder: Path) -> None:
@@ -284,7 +284,7 @@ def ship(study: TEMStudy, folder: Path) -> None:
     errors = {}
     for seed in study.seeds:
         route = route_of(study, folder, seed)
-        answers = [grains_of(limits.run_maps(route, pair.image)[1].result, route.card) for pair in choice]
+        answers = [route.grains(limits.run_maps(route, pair.image)[1].result) for pair in choice]
         errors[seed] = score_answers(choice, answers)["adapted Rand error"].mean()
     best = min(errors, key=errors.get)
     print("adapted Rand error on pictures to choose by:", errors)

@@ -30,11 +30,10 @@ from microlab.measure.scores import trivial_prediction
 from microlab.render.tem import TEMConfig, TEMPicture
 from microlab.render.tem_grains import facets
 from microlab.segment.classical import BASELINES
-from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of, finished
 from microlab.segment.edges import edge_probability, fused_edges
-from microlab.segment.instances import watershed_grains
+from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.refine import NotConverged, Refinement, first_guess, refine
-from microlab.segment.segmenter import closed_boundary
 from studies.tem.study import TEMStudy, held_out_pictures, route_of
 
 UNTRAINED = "edges, no training"
@@ -154,7 +153,7 @@ def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand erro
     return float(result.statistic), float(result.pvalue)
 
 
-def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPicture]) -> pd.DataFrame:
+def recall_by_visibility(route: EdgeSegmenter, pictures: Sequence[TEMPicture]) -> pd.DataFrame:
     """How plainly every facet shows, and how much of it the route finds.
 
     Returns
@@ -165,7 +164,7 @@ def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPicture]) -> pd.
     """
     tables = []
     for pair in pictures:
-        boundary, _ = grains_of(run_maps(route, pair.image)[1].result, route.card)
+        boundary, _ = route.grains(run_maps(route, pair.image)[1].result)
         distance = distance_to(skeletonize(boundary))
         table, near = visibility(pair), facets(pair.labels)
         low, high = np.minimum(pair.labels, near.neighbour), np.maximum(pair.labels, near.neighbour)
@@ -174,7 +173,7 @@ def recall_by_visibility(route: TEMRoute, pictures: Sequence[TEMPicture]) -> pd.
     return pd.concat(tables, ignore_index=True)
 
 
-def run_maps(route: TEMRoute, image: np.ndarray) -> tuple[np.ndarray, Refinement]:
+def run_maps(route: EdgeSegmenter, image: np.ndarray) -> tuple[np.ndarray, Refinement]:
     """Net1's map of a picture and its refinement; a cap that is reached is not warned of."""
     channels = channels_of(image, route.card["inputs"])
     first = first_guess(route.net1, channels)
@@ -226,7 +225,7 @@ def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
     pictures = held_out_pictures(study, study.stressed, concepts)
     rows = []
     edges = [edge_probability(fused_edges(pair.image)) for pair in pictures]
-    answers = {UNTRAINED: [grains_of(p, {"finish": {"method": "watershed"}}) for p in edges]}
+    answers = {UNTRAINED: [finished(p, {"method": "watershed"}) for p in edges]}
     answers[NOTHING] = [trivial_prediction(pair.image.shape) for pair in pictures]
     for method, found in answers.items():
         rows.append({"method": method, "seed": -1, **score_answers(pictures, found).mean().to_dict()})
@@ -237,7 +236,7 @@ def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
         if seed == study.seeds[0]:
             stages["Net1"] = [first for first, _ in maps]
         for stage, found in stages.items():
-            scores = score_answers(pictures, [grains_of(p, route.card) for p in found]).mean().to_dict()
+            scores = score_answers(pictures, [route.grains(p) for p in found]).mean().to_dict()
             if stage != "Net1":
                 scores["iterations"] = float(np.mean([done.iterations for _, done in maps]))
             rows.append({"method": stage, "seed": seed, **scores})
@@ -252,7 +251,7 @@ def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
         for k, probability in enumerate(refinement.maps):
             about = {"seed": seed, "picture": picture, "iteration": k, "iterations": refinement.iterations}
             about["change"] = refinement.changes[k - 1] if k else np.nan
-            rows.append({**about, **score_answer(pair, *grains_of(probability, route.card))})
+            rows.append({**about, **score_answer(pair, *route.grains(probability))})
     return pd.DataFrame(rows)
 
 
@@ -262,7 +261,7 @@ def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
     for refiner in ("Net2", "one more Net1"):
         for seed in study.seeds:
             route = route_of(study, folder, seed, refiner)
-            answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
+            answers = [route.grains(run_maps(route, pair.image)[1].result) for pair in pictures]
             about = {"pictures": name, "refiner": refiner, "seed": seed}
             scores = score_answers(pictures, answers).mean().to_dict()
             rows.append({**about, **scores, "accuracy of all background": background})

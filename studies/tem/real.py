@@ -26,7 +26,7 @@ from microlab.data.run_folder import RunFolder
 from microlab.measure.scores import score, trivial_prediction
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, train_networks
 from microlab.render.tem import TEMConfig, tem_picture
-from microlab.segment.edge_segmenter import TEMRoute, channels_of, run_route
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of
 from microlab.segment.refine import NotConverged
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies.tem.limits import NOTHING, classical_answers
@@ -76,9 +76,9 @@ def tuned(
     tiles: Sequence[Micrograph],
     recipe: EdgeTrainingConfig,
     folder: str | Path,
-    start: TEMRoute | None = None,
+    start: EdgeSegmenter | None = None,
     device: str | None = None,
-) -> TEMRoute:
+) -> EdgeSegmenter:
     """The route trained on labelled tiles, from the start of another or from nothing."""
     inputs = tuple(start.card["inputs"]) if start else recipe.inputs
     pairs = [(channels_of(tile.image, inputs), tile.boundary) for tile in tiles]
@@ -88,7 +88,7 @@ def tuned(
 
 def membrane_scores(
     samples: Sequence[Micrograph],
-    route: TEMRoute,
+    route: EdgeSegmenter,
     folder: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     *,
@@ -102,7 +102,7 @@ def membrane_scores(
     ----------
     samples : sequence of Micrograph
         With masks, True on boundaries.
-    route : TEMRoute
+    route : EdgeSegmenter
         Trained on synthetic TEM.
     folder : path
         Keeps networks and scores, so that a killed call goes on.
@@ -141,7 +141,7 @@ def membrane_scores(
     return pd.DataFrame(rows)
 
 
-def one_image_scores(sample: Micrograph, routes: dict[int, TEMRoute]) -> pd.DataFrame:
+def one_image_scores(sample: Micrograph, routes: dict[int, EdgeSegmenter]) -> pd.DataFrame:
     """The routes of several seeds on one image with a mask, beside the methods without training."""
     rows = []
     for seed, route in routes.items():
@@ -154,11 +154,11 @@ def one_image_scores(sample: Micrograph, routes: dict[int, TEMRoute]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def route_answer(sample: Micrograph, route: TEMRoute, zoom: float | None = None) -> Answer:
+def route_answer(sample: Micrograph, route: EdgeSegmenter, zoom: float | None = None) -> Answer:
     """Boundary and grains of a real image by the route; the zoom is estimated if it is not given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)  # a cap that is reached
-        result = run_route(sample.image, route, zoom=zoom, keep=False)
+        result = route.segment(sample.image, zoom=zoom, keep=False)
     return result.boundary, result.labels
 
 
@@ -172,7 +172,7 @@ def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
     ]
 
 
-def _answer_scores(sample: Micrograph, route: TEMRoute) -> tuple[str, pd.DataFrame]:
+def _answer_scores(sample: Micrograph, route: EdgeSegmenter) -> tuple[str, pd.DataFrame]:
     answers = {SYNTHETIC: route_answer(sample, route), **classical_answers(sample.image)}
     answers[NOTHING] = trivial_prediction(sample.shape)
     return sample.name, pd.DataFrame({name: score_real(sample.boundary, a) for name, a in answers.items()}).T
@@ -185,7 +185,7 @@ def _in_order(found: list[tuple[str, pd.DataFrame]], samples: Sequence[Micrograp
 
 def _trained(
     samples: list[Micrograph],
-    route: TEMRoute,
+    route: EdgeSegmenter,
     folder: Path,
     seed: int,
     steps: int,
@@ -206,7 +206,7 @@ def _trained(
             lr = 1e-3 if method == TUNED else 3e-3  # from nothing the larger rate is the better one
             network = tuned(train, fine_tuning(seed, steps, lr), place, start, device)
             card = {"finish": route.card["finish"]}
-            network = TEMRoute(network.net1, network.net2, {**network.card, **card})
+            network = EdgeSegmenter(network.net1, network.net2, {**network.card, **card})
             scores = [score_real(tile.boundary, route_answer(tile, network, zoom=1.0)) for tile in test]
         finally:
             torch.set_num_threads(threads)

@@ -32,7 +32,8 @@ from microlab.data.run_folder import RunFolder
 from microlab.data.weights import fill
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs, train_networks
 from microlab.render.tem import TEMConfig, TEMPicture, tem_pictures
-from microlab.segment.edge_segmenter import TEMRoute, channels_of, grains_of
+from microlab.segment import edge_segmenter
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import EdgeNet, NotConverged, RefineNet, first_guess, refine
 from microlab.segment.refine_training import (
@@ -341,7 +342,7 @@ def _scored(
         for stage, (probability, count) in maps.items():
             iterations.setdefault(stage, []).append(count)
             for finish in finishes:
-                found = grains_of(probability, {"finish": FINISHES[finish]})
+                found = edge_segmenter.finished(probability, FINISHES[finish])
                 answers.setdefault((stage, finish), []).append(found)
     sizes = {"Net1": weak_boundaries.count_weights(net1)}
     return [
@@ -357,13 +358,13 @@ def _scored(
     ]
 
 
-def route_of(study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFINERS[0]) -> TEMRoute:
+def route_of(study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFINERS[0]) -> EdgeSegmenter:
     """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
     folder, inputs = Path(folder), study.recipe.inputs
     network = {"Net2": RefineNet, "one more Net1": EdgeNet}[refiner](1 + len(inputs), seed=seed)
     fill(network, folder / "refiners" / f"{_file(refiner)}_{seed}" / "model.safetensors")
     card = {"inputs": list(inputs), "finish": FINISHES[FINISH], "max_iterations": study.max_iterations}
-    return TEMRoute(_trained_first(study, folder), network.eval(), card)
+    return EdgeSegmenter(_trained_first(study, folder), network.eval(), card)
 
 
 def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:

@@ -23,8 +23,8 @@ from microlab.book import records
 from microlab.book.experiments import training_sets
 from microlab.data import weights
 from microlab.pipelines import samples
-from microlab.segment import segmenter
-from microlab.segment.edge_segmenter import DEFAULT_WEIGHTS, TEMRoute, load_route
+from microlab.segment.edge_segmenter import EdgeSegmenter
+from microlab.segment.registry import DEFAULT_METHOD, REGISTRY, load_segmenter
 from microlab.segment.unet import UNet
 from microlab.training.devices import hardware
 from studies import common
@@ -76,10 +76,10 @@ NOTE = (
 )
 
 
-def route(name: str) -> TEMRoute | None:
+def route(name: str) -> EdgeSegmenter | None:
     """Networks of system C, or None if they are not there."""
     try:
-        return load_route(name)
+        return EdgeSegmenter.load(name)
     except weights.WeightsError as error:
         print(f"no row for system C: {error}", file=sys.stderr)
         return None
@@ -130,7 +130,7 @@ def scores(
 ) -> dict[str, dict]:
     """Every row of the record's table."""
     place = hardware()
-    on_card = {SHIPPED: weights.card(segmenter.DEFAULT_WEIGHTS)["hardware"], TEM: tem_hardware}
+    on_card = {SHIPPED: weights.card(REGISTRY[DEFAULT_METHOD].weights)["hardware"], TEM: tem_hardware}
     fresh = compare.table(rows).set_index("name")
     few = size.study.patches * (size.study.patch / zoom) ** 2
     found = {}
@@ -219,7 +219,7 @@ def command(options: argparse.Namespace) -> str:
     words = f"python -m studies.three_systems FOLDER --image {options.image} --size {options.size}"
     if options.seeds != SEEDS:
         words += " --seeds " + " ".join(map(str, options.seeds))
-    return words + (f" --tem {options.tem}" if options.tem != DEFAULT_WEIGHTS else "") + " --record"
+    return words + (f" --tem {options.tem}" if options.tem != REGISTRY["tem"].weights else "") + " --record"
 
 
 def main() -> None:
@@ -228,14 +228,16 @@ def main() -> None:
     parser.add_argument("--image", choices=tuple(samples.REAL_SAMPLES), default="perovskite")
     parser.add_argument("--size", choices=tuple(compare.SIZES), default="laptop")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--tem", default=DEFAULT_WEIGHTS, help="weights of system C: shipped, or a folder")
+    parser.add_argument(
+        "--tem", default=REGISTRY["tem"].weights, help="weights of system C: shipped, or a folder"
+    )
     parser.add_argument("--note", default="", help="sentences for the record")
     options = parser.parse_args()
     if options.record and options.size == "smoke":
         parser.error("the smoke size only shows that the command runs: record another")
     load = samples.target_or_stand_in if options.size == "smoke" else samples.target
     target = load(options.image)
-    zoom = segmenter.estimate_zoom(target.style.image, *segmenter.load_network())  # of the unlabelled half
+    zoom = load_segmenter().estimate_zoom(target.style.image)  # of the unlabelled half
     folder = options.folder / f"{options.image}_{options.size}"
     table = compare.run(target, zoom, folder, compare.SIZES[options.size], seeds=options.seeds)
     networks = route(options.tem)

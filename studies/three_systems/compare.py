@@ -31,11 +31,13 @@ from microlab.measure.scores import trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_pair_model import OURS, PairModelConfig, profile_config, train_pair_model
 from microlab.pipelines.training_pairs import augmented_pairs, labelled_pairs, labelled_patches
-from microlab.segment import edge_segmenter, edges, segmenter
+from microlab.segment import edges
 from microlab.segment.classical import ridge
-from microlab.segment.edge_segmenter import TEMRoute
-from microlab.segment.instances import watershed_grains
+from microlab.segment.edge_segmenter import EdgeSegmenter
+from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.refine import NotConverged
+from microlab.segment.registry import load_segmenter
+from microlab.segment.unet import boundary_probability
 from microlab.training import devices
 
 Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
@@ -154,24 +156,24 @@ def run(
     return table(rows)
 
 
-def untrained(target: Target, route: TEMRoute | None = None, *, device: str | None = None) -> list[Row]:
+def untrained(target: Target, route: EdgeSegmenter | None = None, *, device: str | None = None) -> list[Row]:
     """Rows of what nobody trains here: shipped weights, the TEM route, the classical ones, and nothing.
 
-    Without a `route` (`microlab.segment.edge_segmenter.load_route`) the row of system C is left out.
+    Without a `route` (`EdgeSegmenter.load`) the row of system C is left out.
     """
-    model, card = segmenter.load_network()
+    network = load_segmenter(device=device)
 
     def shipped(image: np.ndarray) -> Answer:
-        found = segmenter.segment_image(image, (model, card), device=device)
+        found = network.segment(image)
         return found.boundary, found.labels
 
     def tem(image: np.ndarray) -> Answer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            found = edge_segmenter.run_route(image, route, keep=False, device=device)
+            found = replace(route, device=device or route.device).segment(image, keep=False)
         return found.boundary, found.labels
 
-    rows = [_row(SHIPPED, shipped, target, card["minutes"], megabytes(model), device)]
+    rows = [_row(SHIPPED, shipped, target, network.card["minutes"], megabytes(network.model), device)]
     if route is not None:
         minutes = route.card.get("first", {}).get("minutes", float("nan"))  # of both networks together
         rows.append(_row(TEM, tem, target, minutes, megabytes(route.net1, route.net2), device))
@@ -232,7 +234,7 @@ def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[s
 def grains_of(probability: np.ndarray) -> Answer:
     """Boundary and grains of a map by the watershed that all systems but C's own finish share."""
     labels = watershed_grains(probability)
-    return segmenter.closed_boundary(probability, labels), labels
+    return closed_boundary(probability, labels), labels
 
 
 def megabytes(*models: torch.nn.Module) -> float:
@@ -260,7 +262,7 @@ def _trained_row(
     minutes = generator_minutes + (now() - start) / 60
 
     def answer(image: np.ndarray) -> Answer:
-        return grains_of(segmenter.boundary_probability(image, model, zoom, device=device))
+        return grains_of(boundary_probability(image, model, zoom, device=device))
 
     return asdict(replace(_row(name, answer, target, minutes, megabytes(model), device), seed=seed))
 

@@ -23,9 +23,9 @@ from microlab.generate.style import StyleConfig, learn_style
 from microlab.measure.labels import boundaries
 from microlab.measure.scores import score
 from microlab.pipelines import samples, train_segmenter, train_style
-from microlab.segment import segmenter
-from microlab.segment.instances import watershed_grains
-from microlab.segment.unet import UNet
+from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.registry import load_segmenter
+from microlab.segment.unet import UNet, boundary_probability
 from microlab.simulate import library
 from studies import common
 
@@ -65,8 +65,8 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     """Run one target and make its record."""
     start = time.perf_counter()
     target = samples.target(name)
-    model, card = segmenter.load_network()
-    zoom = segmenter.estimate_zoom(target.style.image, model, card)  # of the unlabelled half
+    network = load_segmenter()
+    zoom = network.estimate_zoom(target.style.image)  # of the unlabelled half
     library.build(folder / "library", 80, ranges=train_segmenter.STRUCTURES)
     structures = [library.load(folder / "library", index) for index in range(80 - HELD_OUT)]
     real, flat = train_style.style_images([target.style.image], zoom), train_style.flat_images(structures)
@@ -88,7 +88,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     }
     if len(options.seeds) > 1:
         rows["CycleGAN, lines thinned by 1 px"] = thinned(folder / name, target, zoom, options.seeds)
-    found = segmenter.segment_image(target.test.image)
+    found = network.segment(target.test.image)
     rows["shipped labour-free weights"] = score(target.test.boundary, found.boundary, found.labels)
     rows |= training_sets.without_training(target)
     rows = {
@@ -126,9 +126,9 @@ def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int],
     for seed in seeds:
         model = UNet(width=training_sets.Study.width, depth=training_sets.Study.depth)
         fill(model, folder / f"CycleGAN_{seed}" / "model.safetensors")
-        probability = segmenter.boundary_probability(target.test.image, model.eval(), zoom)
+        probability = boundary_probability(target.test.image, model.eval(), zoom)
         labels = watershed_grains(probability)
-        drawn = segmenter.closed_boundary(probability, labels)
+        drawn = closed_boundary(probability, labels)
         core = boundaries(labels) | (ndimage.distance_transform_edt(drawn) > pixels)
         rows.append(score(target.test.boundary, drawn & core, labels))
     return common.spread(pd.DataFrame(rows), MEASURES)

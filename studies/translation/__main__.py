@@ -23,7 +23,7 @@ from microlab.generate.networks import Generator
 from microlab.generate.style import StyleConfig, learn_style, translate
 from microlab.measure.realism import realism_report
 from microlab.pipelines import samples, train_segmenter, train_style, training_pairs
-from microlab.segment import segmenter
+from microlab.segment.registry import load_segmenter
 from microlab.simulate import library
 from studies import common
 
@@ -51,8 +51,7 @@ def structures(folder: Path, n: int = 80) -> list[library.Structure]:
 
 def zoom_of(target: samples.Target) -> float:
     """Magnification of the unlabelled half, estimated by the shipped network."""
-    model, card = segmenter.load_network()
-    return segmenter.estimate_zoom(target.style.image, model, card)
+    return load_segmenter().estimate_zoom(target.style.image)
 
 
 def train(folder: Path, name: str, ship: bool) -> None:

@@ -13,7 +13,7 @@ from microlab.book.experiments import faults
 from microlab.render import sem, specimen
 from microlab.render.sem import Microscope, render
 from microlab.render.specimen import Phases, carbon_film, phase_contrast, scan_windows
-from microlab.segment import segmenter
+from microlab.segment.registry import load_segmenter
 from microlab.simulate import voronoi
 
 MAP = voronoi.tessellate(voronoi.random_seeds(12, (96, 96), 3), (96, 96))
@@ -22,7 +22,7 @@ MAP = voronoi.tessellate(voronoi.random_seeds(12, (96, 96), 3), (96, 96))
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory):
     """A network that takes dark pixels for boundaries."""
-    return segmenter.load_network(save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
+    return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
 # ---- the specimen ----
@@ -196,6 +196,6 @@ def test_a_stored_picture_is_measured_again_as_it_was():
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
     row = table[(table["seed"] == 0) & (table["fault"] == "contamination") & (table["strength"] == 4)].iloc[0]
     picture = faults.render_faulty(faults.grains(0, 192, 24), faults.Fault("contamination", 4.0), 0)
-    _, measured = faults.evaluate(picture, segmenter.load_network())
+    _, measured = faults.evaluate(picture, load_segmenter())
     for name in (*faults.SCORES, "disagreement", "largest grain"):
         assert measured[name] == pytest.approx(row[name], abs=0.03), name  # other processors round otherwise

@@ -28,6 +28,7 @@ from microlab.measure.growth import grain_pieces
 from microlab.render.flat import untextured
 from microlab.render.sem import Microscope
 from microlab.segment import segmenter
+from microlab.segment.registry import load_segmenter
 from microlab.simulate import voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
@@ -41,7 +42,7 @@ def grown():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    return segmenter.load_network(save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
+    return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
 def flat(grain_map, boundary, seed):
@@ -90,7 +91,7 @@ def test_frames_of_other_settings_are_not_taken(tmp_path, network):
     list(islice(grow(SMALL, folder=tmp_path, progress=False), 1))
     with pytest.raises(ValueError, match="seed 3 -> 4"):
         list(grow(other, folder=tmp_path, progress=False))
-    options = {"weights": network, "folder": tmp_path, "name": "flat"}
+    options = {"network": network, "folder": tmp_path, "name": "flat"}
     frames = grow(SMALL, progress=False)
     list(islice(observe(frames, flat, scale=1.0, **options), 1))
     with pytest.raises(ValueError, match=r"scale 1\.0 -> 2\.0"):
@@ -98,9 +99,9 @@ def test_frames_of_other_settings_are_not_taken(tmp_path, network):
 
 
 def test_observed_frames_come_back_from_their_files(tmp_path, grown, network):
-    options = {"weights": network, "folder": tmp_path, "name": "flat"}
+    options = {"network": network, "folder": tmp_path, "name": "flat"}
     first = list(observe(grown, flat, **options))
-    second = list(observe(grown, None, **options | {"weights": "there are none"}))
+    second = list(observe(grown, None, **options | {"network": "there is none"}))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.micrograph, b.micrograph)
         np.testing.assert_array_equal(a.segmentation.labels, b.segmentation.labels)
@@ -165,7 +166,7 @@ def test_small_grains_lost_early_make_growth_look_slower():
 
 
 def test_the_network_made_by_hand_finds_the_true_grains(grown, network):
-    frames = list(observe(grown, flat, weights=network))
+    frames = list(observe(grown, flat, network=network))
     table = measure(frames).table
     # a vanishing grain is all boundary, and the truth still counts it
     np.testing.assert_allclose(table["found"], table["true"], rtol=0.15)
@@ -184,7 +185,7 @@ def test_a_translated_frame_is_a_micrograph_of_the_same_size(grown):
 
 def test_an_image_of_another_size_is_refused(grown, network):
     with pytest.raises(ValueError, match=r"gave \(48, 88\) for a frame of \(72, 88\)"):
-        list(observe(grown, lambda *_: np.zeros((48, 88)), weights=network))
+        list(observe(grown, lambda *_: np.zeros((48, 88)), network=network))
 
 
 @pytest.mark.parametrize("change", [{"frames": 1}, {"grains": 1}, {"start": 200.0}])

@@ -9,8 +9,8 @@ from dark_lines import save_network
 
 from microlab.book.experiments import two_phases
 from microlab.render.sem import Microscope
-from microlab.segment import segmenter
-from microlab.segment.unet import UNet
+from microlab.segment.registry import load_segmenter
+from microlab.segment.unet import UNet, UNetSegmenter
 
 QUIET = Microscope(electrons=1e5, detector_noise=0.0, charging=0.0, grain_spread=0.0, tilt=0.0, shading=0.0)
 
@@ -23,7 +23,7 @@ def solid():
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory):
     """A network that takes dark pixels for boundaries."""
-    return segmenter.load_network(save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
+    return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
 def halves(border_column: int = 48) -> two_phases.PhasePicture:
@@ -73,11 +73,11 @@ def test_recall_without_a_kind_is_no_number():
 
 
 def test_fine_tuning_leaves_the_given_network_as_it_is(solid):
-    network = UNet(width=2, depth=2).eval(), {"watershed": {}}
-    before = {name: value.clone() for name, value in network[0].state_dict().items()}
+    network = UNetSegmenter(UNet(width=2, depth=2).eval(), {"watershed": {}})
+    before = {name: value.clone() for name, value in network.model.state_dict().items()}
     lesson = [two_phases.render(solid, 4)]
-    taught = [two_phases.fine_tune(network, lesson, 2, crop=64, batch=2)[0].state_dict() for _ in range(2)]
-    assert all(torch.equal(value, before[name]) for name, value in network[0].state_dict().items())
+    taught = [two_phases.fine_tune(network, lesson, 2, crop=64, batch=2).model.state_dict() for _ in range(2)]
+    assert all(torch.equal(value, before[name]) for name, value in network.model.state_dict().items())
     assert any(not torch.equal(value, before[name]) for name, value in taught[0].items())
     assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())  # the same again
 

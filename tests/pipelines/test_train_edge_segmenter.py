@@ -20,7 +20,7 @@ from microlab.pipelines.train_edge_segmenter import (
 )
 from microlab.render.tem import TEMConfig, tem_pictures
 from microlab.segment import refine_training
-from microlab.segment.edge_segmenter import channels_of, load_route
+from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of
 from microlab.segment.refine import EdgeNet, first_guess, refine
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 
@@ -178,7 +178,7 @@ def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs
     scores = {"held-out virtual TEM: accuracy": 0.5}
     paths = save_networks(tmp_path, route, CONFIG, scores, minutes=1.26)
     assert [path.name for path in paths] == ["first.safetensors", "refine.safetensors"]
-    again = load_route(tmp_path)
+    again = EdgeSegmenter.load(tmp_path)
     for name in ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations"):
         assert again.card[name] == route.card[name]
     assert again.card["grain_size_px"] == pytest.approx(grain_size(pairs), abs=0.01)

@@ -14,7 +14,7 @@ from microlab.pipelines import train_segmenter
 from microlab.pipelines.train_segmenter import TrainingConfig, crops
 from microlab.pipelines.training_pairs import render_pair, render_pairs
 from microlab.render.sem import Microscope, MicroscopeRanges
-from microlab.segment.segmenter import load_network, segment_image
+from microlab.segment.registry import load_segmenter
 from microlab.simulate import library, voronoi
 
 MAP = voronoi.tessellate(voronoi.random_seeds(8, (96, 96), 1), (96, 96))
@@ -136,7 +136,8 @@ def trained(tmp_path_factory):
 def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(trained):
     folder, path = trained
     assert path == folder / "labour-free.safetensors"
-    model, card = load_network(path)
+    network = load_segmenter(weights=path)
+    card = network.card
     assert card["parameters"]["width"] == 4
     assert card["training"]["steps"] == 4
     maps = [library.load(folder / "library", index).grain_map for index in range(3)]
@@ -145,7 +146,7 @@ def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(
     assert len(card["scores"]) == 8
     assert all(np.isfinite(score) for score in card["scores"].values())
     image = render_pair(maps[0], [0]).image
-    labels = segment_image(image, (model, card), scale=1.0).labels
+    labels = network.segment(image, zoom=1.0).labels
     assert labels.shape == image.shape
     assert labels.max() >= 1
 

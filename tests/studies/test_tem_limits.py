@@ -19,8 +19,8 @@ from microlab.book import records
 from microlab.book.experiments import weak_boundaries
 from microlab.book.experiments.weak_boundaries import MEASURES
 from microlab.render.tem import TEMConfig, tem_picture
-from microlab.segment import classical, edge_segmenter
-from microlab.segment.edge_segmenter import TEMRoute, load_route
+from microlab.segment import classical
+from microlab.segment.edge_segmenter import EdgeSegmenter
 from studies.tem import limits, tables
 from studies.tem import study as tem_study
 from studies.tem.limits import (
@@ -42,11 +42,11 @@ CAPS = {0: 2, 1: 5}  # of the two seeds' routes, so that one stands still before
 @pytest.fixture(scope="module", autouse=True)
 def small_study(tmp_path_factory):
     """Small pictures, and networks made by hand in place of trained ones."""
-    made = load_route(save_route(tmp_path_factory.mktemp("route")))
+    made = EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("route")))
 
     def route_of(study, folder, seed, refiner="Net2"):
         card = {"inputs": made.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
-        return TEMRoute(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
+        return EdgeSegmenter(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tem_study, limits):
@@ -130,7 +130,7 @@ def test_the_scores_of_the_route_are_those_of_its_last_iteration(curves):
         first, done = limits.run_maps(route, pair.image)
         part = curves[(curves["seed"] == 0) & (curves["picture"] == k)].set_index("iteration")
         for iteration, probability in ((0, first), (2, done.result), (5, done.result)):
-            boundary, labels = edge_segmenter.grains_of(probability, route.card)
+            boundary, labels = route.grains(probability)
             expected = weak_boundaries.score_answer(pair, boundary, labels)
             np.testing.assert_allclose(
                 part.loc[iteration, list(MEASURES)].astype(float), list(expected.values()), atol=1e-3
@@ -196,7 +196,7 @@ def test_recall_of_facets_adds_up_to_the_recall_of_the_map():
     half = len(table) // 2
     pd.testing.assert_frame_equal(table[:half], table[half:].reset_index(drop=True))
     assert table["recall"].between(0, 1).all()
-    boundary, _ = edge_segmenter.grains_of(limits.run_maps(route, pair.image)[1].result, route.card)
+    boundary, _ = route.grains(limits.run_maps(route, pair.image)[1].result)
     near = ndimage.distance_transform_edt(~skeletonize(boundary)) <= 2
     share = table["pixels"].sum() / 2 / pair.boundary.sum()
     weighted = np.average(table["recall"], weights=table["pixels"])

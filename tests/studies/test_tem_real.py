@@ -12,7 +12,7 @@ from edge_nets import save_route
 from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import TOLERANCES, mask_grains, trivial_prediction
 from microlab.render.tem import TEMConfig, tem_picture
-from microlab.segment.edge_segmenter import TEMRoute, load_route
+from microlab.segment.edge_segmenter import EdgeSegmenter
 from studies.tem import real
 from studies.tem.limits import NOTHING, UNTRAINED
 from studies.tem.real import (
@@ -39,9 +39,9 @@ def tiles() -> list[Micrograph]:
 
 
 @pytest.fixture(scope="module")
-def route(tmp_path_factory) -> TEMRoute:
-    made = load_route(save_route(tmp_path_factory.mktemp("route")))
-    return TEMRoute(made.net1, made.net2, {"finish": {"method": "watershed"}, "grain_size_px": 25.0})
+def route(tmp_path_factory) -> EdgeSegmenter:
+    made = EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("route")))
+    return EdgeSegmenter(made.net1, made.net2, {"finish": {"method": "watershed"}, "grain_size_px": 25.0})
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
         begun.append(folder.name)
         trained[folder.name] = {tile.name for tile in train}
         assert (start is None) == folder.name.startswith("5-tiles")
-        return TEMRoute(route.net1, route.net2, {"name": folder.name})
+        return EdgeSegmenter(route.net1, route.net2, {"name": folder.name})
 
     def route_answer(tile, network, zoom=None):
         method = network.card.get("name", SYNTHETIC)

@@ -21,7 +21,6 @@ from microlab.book.experiments.weak_boundaries import MEASURES, count_weights, s
 from microlab.pipelines.train_edge_segmenter import EdgeTrainingConfig, edge_pairs
 from microlab.render.tem import CONCEPTS, TEMConfig
 from microlab.segment import refine, refine_training
-from microlab.segment.edge_segmenter import grains_of
 from microlab.segment.edges import DETECTORS
 from microlab.segment.refine import EdgeNet, RefineNet
 from microlab.segment.refine_training import FirstConfig, SecondConfig
@@ -132,7 +131,7 @@ def test_the_stored_route_gives_the_stored_scores(killed_and_finished):
     assert route.card["max_iterations"] == STUDY.max_iterations
     assert route.card["finish"]["method"] == tem_study.FINISH
     pictures = tem_study.held_out_pictures(STUDY)
-    answers = [grains_of(run_maps(route, pair.image)[1].result, route.card) for pair in pictures]
+    answers = [route.grains(run_maps(route, pair.image)[1].result) for pair in pictures]
     expected = score_answers(pictures, answers).mean()
     row = table[(table["name"] == "Net2") & (table["stage"] == "until it stands still")]
     row = row[row["finish"] == tem_study.FINISH].iloc[0]

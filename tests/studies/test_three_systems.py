@@ -19,8 +19,8 @@ from microlab.data import weights
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines.samples import Target, virtual_sample
 from microlab.pipelines.training_pairs import labelled_pairs, labelled_patches
-from microlab.segment.edge_segmenter import load_route
-from microlab.segment.segmenter import load_network
+from microlab.segment.edge_segmenter import EdgeSegmenter
+from microlab.segment.registry import load_segmenter
 from studies.three_systems import compare
 from studies.three_systems.compare import BOTH, NOTHING, ORACLE, REAL, SAMPLED, SIZES, TEM, TRAINED
 
@@ -123,7 +123,8 @@ def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_pa
     rows = {row.name: row for row in compare.untrained(target, device="cpu")}
     assert TEM not in rows  # without its networks
     rows = {
-        row.name: row for row in compare.untrained(target, load_route(save_route(tmp_path)), device="cpu")
+        row.name: row
+        for row in compare.untrained(target, EdgeSegmenter.load(save_route(tmp_path)), device="cpu")
     }
     assert rows[NOTHING].scores["accuracy"] == pytest.approx(1 - target.test.boundary.mean())
     assert rows[NOTHING].scores["boundary F1, 3 px"] == 0
@@ -133,9 +134,9 @@ def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_pa
 
 
 def test_megabytes_are_those_of_the_shipped_file() -> None:
-    model, card = load_network()
-    assert compare.megabytes(model) == pytest.approx(card["bytes"] / 1e6, rel=0.01)
-    assert card["bytes"] == (weights.FOLDER / "labour-free.safetensors").stat().st_size
+    network = load_segmenter()
+    assert compare.megabytes(network.model) == pytest.approx(network.card["bytes"] / 1e6, rel=0.01)
+    assert network.card["bytes"] == (weights.FOLDER / "labour-free.safetensors").stat().st_size
 
 
 def test_the_cost_clock_does_not_run_while_the_processor_rests() -> None:

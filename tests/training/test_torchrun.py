@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from microlab.data import weights
-from microlab.segment.segmenter import load_network
+from microlab.segment.registry import load_segmenter
 
 SIZE = ["--structures", "2", "--images", "4", "--steps", "4", "--width", "2"]
 
@@ -49,7 +49,7 @@ def test_one_process_builds_the_library_and_says_where_the_weights_are(two):
     assert said.count("weights: ") == 1
     assert len(list((folder / "library" / "structures").iterdir())) == 2
     assert not list(folder.rglob("*.part*"))
-    card = load_network(folder / "labour-free.safetensors")[1]
+    card = load_segmenter(weights=folder / "labour-free.safetensors").card
     assert card["training"]["steps"] == 4
     assert weights.card(folder / "labour-free.safetensors")["sha256"]
 

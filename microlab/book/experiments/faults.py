@@ -20,8 +20,8 @@ from microlab.data.transforms import resize_by
 from microlab.measure.scores import score
 from microlab.render import sem
 from microlab.render.specimen import carbon_film, scan_windows
-from microlab.segment import segmenter
-from microlab.segment.segmenter import Network, Segmentation
+from microlab.segment.registry import load_segmenter
+from microlab.segment.segmenter import Segmentation, Segmenter
 from microlab.segment.uncertainty import estimate_uncertainty
 from microlab.simulate import phasefield, voronoi
 
@@ -156,14 +156,14 @@ def degrade(image: np.ndarray, fault: Fault, seed: int = 0) -> np.ndarray:
 
 
 def evaluate(
-    picture: Picture, network: Network, zoom: float | None = 1.0, *, device: str | None = None
+    picture: Picture, network: Segmenter, zoom: float | None = 1.0
 ) -> tuple[Segmentation, dict[str, float]]:
     """Segment a picture; its scores, which need the truth, and its warnings, which do not.
 
     Parameters
     ----------
     picture : Picture
-    network : (model, card)
+    network : Segmenter
     zoom : float, optional
         Magnification before the network; None estimates it from the picture.
 
@@ -175,7 +175,7 @@ def evaluate(
         `SCORES`, `WARNINGS` and ``zoom``. The warning "largest grain" is its share of the picture; the
         disagreement of a picture in which a single grain was found, which has none, is 1.
     """
-    found = segmenter.segment_image(picture.image, network, scale=zoom, device=device)
+    found = network.segment(picture.image, zoom=zoom)
     views = estimate_uncertainty(picture.image, network, found.zoom, views=VIEWS)
     warnings = {
         "disagreement": 1.0 if np.isnan(views.disagreement) else views.disagreement,
@@ -196,7 +196,7 @@ def evaluate(
 
 def sweep(
     seeds: range,
-    network: Network | None = None,
+    network: Segmenter | None = None,
     strengths: dict[str, tuple[float, ...]] | None = None,
     *,
     size: int = 256,
@@ -210,7 +210,7 @@ def sweep(
     ----------
     seeds : range of int
         Each gives one polycrystal and one microscope.
-    network : (model, card), optional
+    network : Segmenter, optional
         The shipped one by default.
     strengths : dict, optional
         As `STRENGTHS`.
@@ -226,7 +226,7 @@ def sweep(
     pandas.DataFrame
         One row per picture: fault, strength, seed, automatic, and what :func:`evaluate` measures.
     """
-    network = network or segmenter.load_network()
+    network = network or load_segmenter()
     plan: list[tuple[str, Fault, bool]] = [("intact", Fault(), False)]
     for kind, values in (strengths or STRENGTHS).items():
         plan += [(kind, Fault(kind, strength), False) for strength in values]
@@ -237,7 +237,7 @@ def sweep(
 
 
 def _evaluate_plan(
-    plan: list[tuple[str, Fault, bool]], network: Network, seed: int, size: int, number: int
+    plan: list[tuple[str, Fault, bool]], network: Segmenter, seed: int, size: int, number: int
 ) -> list[dict[str, float]]:
     """Rows of one polycrystal; runs in a worker."""
     grain_map = grains(seed, size, number)

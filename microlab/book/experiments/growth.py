@@ -22,7 +22,8 @@ from microlab.measure import growth
 from microlab.measure.two_sample import percentile_interval
 from microlab.render.flat import untextured
 from microlab.render.sem import Microscope, render
-from microlab.segment import segmenter
+from microlab.segment.registry import load_segmenter
+from microlab.segment.segmenter import Segmentation, Segmenter
 from microlab.simulate import voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
@@ -89,7 +90,7 @@ class Frame:
 
     grown: Grown
     micrograph: np.ndarray  # (H, W) float32 in [0, 1]
-    segmentation: segmenter.Segmentation
+    segmentation: Segmentation
 
     @property
     def truth(self) -> np.ndarray:
@@ -174,12 +175,11 @@ def observe(
     frames: Iterable[Grown],
     image: Image | None = None,
     *,
-    weights: str | os.PathLike | segmenter.Network = segmenter.DEFAULT_WEIGHTS,
+    network: Segmenter | None = None,
     scale: float | None = 1.0,
     seed: int = 0,
     folder: str | os.PathLike | None = None,
     name: str = "virtual-sem",
-    device: str | None = None,
 ) -> Iterator[Frame]:
     """Image and segment every frame.
 
@@ -188,8 +188,8 @@ def observe(
     frames : iterable of Grown
     image : callable, optional
         Makes a micrograph of a frame; `virtual_sem` by default.
-    weights, device
-        As in `segmenter.segment_image`.
+    network : Segmenter, optional
+        By default the shipped one, loaded with the first frame that is not stored.
     scale : float or None
         Magnification before the network, one for the whole sequence. None estimates it anew in every frame,
         as for single images; its error then changes from frame to frame.
@@ -197,23 +197,23 @@ def observe(
         The same for every frame, so that a grain keeps its grey.
     folder, name
         Frames are written to ``folder/name`` and taken from there by the next call. One name stands for one
-        `image` and its weights: neither can be compared with what is stored.
+        `image` and its network: neither can be compared with what is stored.
 
     Raises
     ------
     ValueError
         If the folder was made with another scale or seed, or a micrograph differs in size from its frame.
     """
-    image, network = image or virtual_sem(), None
+    image = image or virtual_sem()
     run = _run_folder(folder, name, {"scale": scale, "seed": seed})
 
     def make(grown: Grown) -> dict[str, object]:
         nonlocal network
-        network = network or segmenter.load_network(weights)
+        network = network or load_segmenter()
         micrograph = np.asarray(image(grown.grain_map, grown.boundary, seed), np.float32)
         if micrograph.shape != grown.grain_map.shape:
             raise ValueError(f"image gave {micrograph.shape} for a frame of {grown.grain_map.shape}")
-        segmentation = segmenter.segment_image(micrograph, network, scale=scale, device=device)
+        segmentation = network.segment(micrograph, zoom=scale)
         return {
             "micrograph": micrograph,
             "probability": segmentation.probability,
@@ -225,7 +225,7 @@ def observe(
     for k, grown in enumerate(frames):
         arrays = _once(run, k, make, grown)
         parts = (arrays[part] for part in ("probability", "boundary", "labels"))
-        yield Frame(grown, arrays["micrograph"], segmenter.Segmentation(*parts, float(arrays["zoom"])))
+        yield Frame(grown, arrays["micrograph"], Segmentation(*parts, float(arrays["zoom"])))
 
 
 def sequence(

@@ -26,10 +26,9 @@ from microlab.measure.scores import MIN_GRAIN_AREA, score, trivial_prediction
 from microlab.pipelines.samples import Target
 from microlab.pipelines.train_segmenter import fit_unet
 from microlab.pipelines.training_pairs import labelled_pairs, render_pairs, simulated_pairs
-from microlab.segment import segmenter
 from microlab.segment.adabn import adapt_batch_norm
-from microlab.segment.instances import watershed_grains
-from microlab.segment.unet import UNet
+from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.unet import UNet, boundary_probability
 from microlab.simulate.library import Structure
 
 # name -> what it is, in the order of the table
@@ -101,9 +100,9 @@ def train_unet(
 
 def evaluate(model: UNet, target: Target, zoom: float, *, device: str | None = None) -> dict[str, float]:
     """Scores on the target's test half, as `scores.score`, by the common watershed."""
-    probability = segmenter.boundary_probability(target.test.image, model, zoom, device=device)
+    probability = boundary_probability(target.test.image, model, zoom, device=device)
     labels = watershed_grains(probability)
-    return score(target.test.boundary, segmenter.closed_boundary(probability, labels), labels)
+    return score(target.test.boundary, closed_boundary(probability, labels), labels)
 
 
 def run(
@@ -238,7 +237,7 @@ def without_training(target: Target) -> dict[str, dict[str, float]]:
         rows[name] = score(target.test.boundary, mask, components(mask, min_area=MIN_GRAIN_AREA))
         labels = watershed_grains(probability)
         rows[f"{name}, our watershed"] = score(
-            target.test.boundary, segmenter.closed_boundary(probability, labels), labels
+            target.test.boundary, closed_boundary(probability, labels), labels
         )
     rows["trivial"] = score(target.test.boundary, *trivial_prediction(target.test.shape))
     return rows

@@ -21,8 +21,9 @@ from microlab.pipelines import train_segmenter
 from microlab.pipelines.training_pairs import eight_bits
 from microlab.render import sem
 from microlab.render.specimen import Phases, boundary_geometry
-from microlab.segment import segmenter
-from microlab.segment.segmenter import Network
+from microlab.segment.registry import load_segmenter
+from microlab.segment.segmenter import Segmenter
+from microlab.segment.unet import UNetSegmenter
 from microlab.simulate import multiphase, voronoi
 
 TOLERANCE = 3.0  # px, of the recalls
@@ -141,14 +142,14 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
     return {name: float(near[kind].mean()) if kind.any() else float("nan") for name, kind in kinds.items()}
 
 
-def evaluate(picture: PhasePicture, network: Network, *, device: str | None = None) -> dict[str, float]:
+def evaluate(picture: PhasePicture, network: Segmenter) -> dict[str, float]:
     """Scores of a network on a two-phase picture, at zoom 1."""
-    found = segmenter.segment_image(picture.image, network, scale=1.0, device=device)
+    found = network.segment(picture.image, zoom=1.0)
     return _scores(picture, found.boundary, found.labels)
 
 
 def fine_tune(
-    network: Network,
+    network: UNetSegmenter,
     pictures: list[PhasePicture],
     steps: int,
     *,
@@ -158,9 +159,9 @@ def fine_tune(
     lr: float = 1e-3,
     device: str | None = None,
     progress: bool = False,
-) -> Network:
+) -> UNetSegmenter:
     """Train a copy of a network further on pictures whose truth is known; the one given stays as it is."""
-    model, card = copy.deepcopy(network[0]), network[1]
+    model = copy.deepcopy(network.model)
     pairs = [Micrograph(eight_bits(p.image), boundary=p.truth) for p in pictures]
     train_segmenter.fit_unet(
         model,
@@ -174,11 +175,11 @@ def fine_tune(
         device=device,
         progress=progress,
     )
-    return model.eval(), card
+    return replace(network, model=model.eval())
 
 
 def study(
-    network: Network | None = None,
+    network: UNetSegmenter | None = None,
     *,
     structures: int,
     pictures: int,
@@ -191,7 +192,7 @@ def study(
 
     Parameters
     ----------
-    network : (model, card), optional
+    network : UNetSegmenter, optional
     structures, pictures : int
         Two-phase polycrystals to learn from, and micrographs of them.
     test : int
@@ -204,7 +205,7 @@ def study(
     pandas.DataFrame
         One row per method, picture and groove, with the trivial baseline's.
     """
-    network = network or segmenter.load_network()
+    network = network or load_segmenter()
     solids = [grow(seed + k) for k in range(structures)]
     learn = [render(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
     control = [
