@@ -60,5 +60,5 @@ def test_the_loss_is_that_of_one_process_but_for_batch_norm(two, tmp_path):
     together, alone = (
         pd.read_csv(place / "training" / "history.csv")["loss"].iloc[-1] for place in (folder, tmp_path)
     )
-    # Batch norm sees 4 images instead of 8 on CPUs; without it tests/test_fit.py holds them to 1e-3.
+    # Batch norm sees 4 images instead of 8 on CPUs; without it tests/training/test_fit.py holds them to 1e-3.
     assert together == pytest.approx(alone, rel=0.02)
