@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from microlab.cli.options import DataBar, Device, PixelSize, Scheduler, Zoom
+from microlab.generate.registry import STYLES
 
 
 def simulate(
@@ -94,7 +95,7 @@ def adapt(
     style: Annotated[
         str | None,
         typer.Option(
-            metavar="render|cyclegan|cut|mixed",
+            metavar="|".join(("render", *STYLES, "mixed")),
             help="Where the style comes from: virtual SEM, learnt from the images, or half of each. "
             "[default: mixed]",
         ),

@@ -25,7 +25,11 @@ class WeightsError(InputError):
     """Weights that are missing, damaged or of another network."""
 
 
-USER_ERRORS = (ValueError, OSError, MemoryError)
+class DivergedError(InputError, FloatingPointError):
+    """A training whose loss or gradient is no longer a finite number."""
+
+
+USER_ERRORS = (InputError, OSError, MemoryError)
 """What the command line shows as one line."""
 
 

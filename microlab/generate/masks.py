@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 from sklearn.cluster import KMeans
 
+from microlab.data.errors import InputError
 from microlab.data.pairs import check_classes
 
 
@@ -130,7 +131,7 @@ def _cluster(raw: np.ndarray, classes: int, levels: Sequence[float] | None) -> n
 def _areas(min_area: int | Sequence[int], classes: int) -> np.ndarray:
     areas = np.asarray(min_area)
     if areas.shape not in ((), (classes,)) or areas.dtype.kind not in "iu" or (areas < 0).any():
-        raise ValueError(f"min_area must be a number of pixels >= 0, or one for each of {classes} classes")
+        raise InputError(f"min_area must be a number of pixels >= 0, or one for each of {classes} classes")
     return np.broadcast_to(areas, classes)
 
 

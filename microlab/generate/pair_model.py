@@ -47,7 +47,7 @@ class PairModel:
 
     def __post_init__(self) -> None:
         if self.prior.codes != self.vqvae.codes:
-            raise ValueError(
+            raise WeightsError(
                 f"the prior has {self.prior.codes} codes, the VQ-VAE {self.vqvae.codes}: not trained together"
             )
 

@@ -169,9 +169,9 @@ def _in_batches(
     progress: bool,
 ) -> np.ndarray:
     if n < 1 or batch < 1:
-        raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
+        raise InputError(f"n and batch must be at least 1, got {n} and {batch}")
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape must be two numbers, rows and columns of at least 1, got {shape}")
+        raise InputError(f"shape must be two numbers, rows and columns of at least 1, got {shape}")
     if not 0 < temperature < float("inf"):
         raise InputError(f"temperature must be a positive number, got {temperature}")
     if device is not None:

@@ -19,18 +19,10 @@ from torch import nn
 
 from microlab.data.errors import InputError
 from microlab.data.images import write_image
-from microlab.generate.cut import CUT
-from microlab.generate.cyclegan import CycleGAN
+from microlab.generate.registry import STYLES, translator
 from microlab.training.crops import random_crops
 from microlab.training.devices import pick_device
 from microlab.training.fit import FitConfig, History, fit
-
-STYLES: dict[str, type[nn.Module]] = {"cyclegan": CycleGAN, "cut": CUT}
-"""Translators by the name of their style.
-
-A class builds its networks with ``from_config(config, y_channels, x_channels)``. Called with batches of
-simulations and micrographs, they return their losses; their ``F`` translates simulations.
-"""
 
 Images = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
@@ -61,9 +53,9 @@ class StyleConfig(FitConfig):
         if self.method not in STYLES:
             raise InputError(f"a learnt style must be one of {', '.join(STYLES)}, got {self.method!r}")
         if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+            raise InputError(f"batch must be at least 1, got {self.batch}")
         if self.crop < 32:
-            raise ValueError(
+            raise InputError(
                 f"crop must be at least 32 pixels, a patch of the discriminator, got {self.crop}"
             )
 
@@ -115,7 +107,7 @@ def learn_style(
     Returns
     -------
     model : Module
-        An instance of a class in STYLES; its ``F`` translates simulations.
+        An instance of a `translator`; its ``F`` translates simulations.
     history : History
 
     Raises
@@ -126,7 +118,7 @@ def learn_style(
     config = config or StyleConfig()
     domains = [checked_domain(simulated, "simulated", config.crop), checked_domain(real, "real", config.crop)]
     y_channels, x_channels = (len(images[0]) for images in domains)
-    model = STYLES[config.method].from_config(config, y_channels, x_channels)
+    model = translator(config.method).from_config(config, y_channels, x_channels)
     if pick_device(device).type == "cuda":  # on CPUs this layout slows instance normalisation down
         model.memory_format = torch.channels_last
     show = domains[0][0][:, : 4 * config.crop, : 4 * config.crop].transpose(1, 2, 0).squeeze()
@@ -183,7 +175,7 @@ def translate(
     """
     planes = _planes(image, "image")
     if min(planes.shape[1:]) < 8:
-        raise ValueError(f"image must have at least 8 x 8 pixels, got {planes.shape[1:]}")
+        raise InputError(f"image must have at least 8 x 8 pixels, got {planes.shape[1:]}")
     place = torch.device(device) if device is not None else next(generator.parameters()).device
     generator.to(place)
     y = torch.from_numpy(2 * planes - 1)[None].to(place)
@@ -218,9 +210,9 @@ def checked_domain(images: Images, what: str, crop: int) -> list[np.ndarray]:
 def _planes(image: np.ndarray, label: str) -> np.ndarray:
     image = np.asarray(image, np.float32)
     if image.ndim not in (2, 3):
-        raise ValueError(f"{label} must be (H, W) or (H, W, C), got shape {image.shape}")
+        raise InputError(f"{label} must be (H, W) or (H, W, C), got shape {image.shape}")
     if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-        raise ValueError(f"{label} must hold finite values from 0 to 1, got {image.min()} to {image.max()}")
+        raise InputError(f"{label} must hold finite values from 0 to 1, got {image.min()} to {image.max()}")
     return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from microlab.data.errors import InputError
 from microlab.data.images import write_image
 from microlab.generate.pairs import channel_count
 from microlab.training.crops import orientations, random_crops
@@ -525,15 +526,15 @@ def _crops(images: list[np.ndarray], config: VQVAEConfig) -> Callable[[int], np.
 
 def _checked(channels: Sequence[np.ndarray], count: int, crop: int) -> list[np.ndarray]:
     if len(channels) == 0:
-        raise ValueError("there is no image to train on")
+        raise InputError("there is no image to train on")
     images = [np.asarray(image, np.float32) for image in channels]
     for index, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != count or min(image.shape[1:]) < crop:
-            raise ValueError(
+            raise InputError(
                 f"image {index}: expected ({count}, H, W) with sides of at least {crop} px, got {image.shape}"
             )
         if not np.isfinite(image).all():
-            raise ValueError(f"image {index} holds values that are not finite")
+            raise InputError(f"image {index} holds values that are not finite")
     return images
 
 

@@ -62,9 +62,9 @@ class PairModelConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must lie in (0, 1), got {self.held_out}")
+            raise InputError(f"held_out must lie in (0, 1), got {self.held_out}")
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be a positive number, got {self.temperature}")
+            raise InputError(f"temperature must be a positive number, got {self.temperature}")
 
 
 OURS = PairModelConfig()
@@ -163,7 +163,7 @@ def train_pair_model(
     config, folder = config or OURS, Path(folder)
     class_names = list(class_names or (f"class {c}" for c in range(classes)))
     if len(class_names) != classes:
-        raise ValueError(f"class_names must be those of {classes} classes, got {len(class_names)}")
+        raise InputError(f"class_names must be those of {classes} classes, got {len(class_names)}")
     vqvae_config, prior_config = (replace(part, seed=config.seed) for part in (config.vqvae, config.prior))
     train, unseen = _named(pairs), _named(held_out)
     settings = {"made_by": MADE_BY, "classes": classes, **asdict(config)}

@@ -47,7 +47,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < self.structures:
-            raise ValueError(
+            raise InputError(
                 f"held_out must lie between 0 and structures={self.structures}, got {self.held_out}"
             )
 
@@ -76,7 +76,7 @@ def crops(
     """
     smallest = min(min(pair.shape) for pair in pairs)
     if not 1 <= side <= smallest:
-        raise ValueError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
+        raise InputError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
 
     def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
         images, boundaries = [], []

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from microlab.data.errors import InputError
 from microlab.data.transforms import standardise
 from microlab.training.crops import random_crops
 
@@ -46,11 +47,11 @@ def adapt_batch_norm(
         If there is no image, or the network has no batch norm.
     """
     if not len(images):
-        raise ValueError("there are no images; give at least one")
+        raise InputError("there are no images; give at least one")
     adapted = copy.deepcopy(model)
     layers = [layer for layer in adapted.modules() if isinstance(layer, nn.BatchNorm2d)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no batch norm, so it holds no statistics to adapt")
+        raise InputError(f"{type(model).__name__} has no batch norm, so it holds no statistics to adapt")
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over all batches

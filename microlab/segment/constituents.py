@@ -445,14 +445,14 @@ def photometric(image: np.ndarray, *, seed: int | np.random.Generator = 0) -> np
 def _check(pairs: Sequence[Micrograph], classes: int, name: str, smallest: int = 1) -> None:
     """Raise a ValueError that says which pair of `name` cannot be used and why."""
     if len(pairs) == 0:
-        raise ValueError(f"{name} must hold at least one labelled image, got none")
+        raise InputError(f"{name} must hold at least one labelled image, got none")
     for k, pair in enumerate(pairs):
         where, image, mask = f"{name}[{k}]", pair.image, pair.classes
         if image.ndim != 2 or image.shape != mask.shape:
-            raise ValueError(f"{where}: image {image.shape} and mask {mask.shape} must be (H, W) and equal")
+            raise InputError(f"{where}: image {image.shape} and mask {mask.shape} must be (H, W) and equal")
         if min(image.shape) < smallest:
-            raise ValueError(f"{where}: image {image.shape} is smaller than a crop of {smallest} pixels")
+            raise InputError(f"{where}: image {image.shape} is smaller than a crop of {smallest} pixels")
         low, high = float(np.min(image)), float(np.max(image))
         if not (low >= 0 and high <= 1):  # NaN fails both
-            raise ValueError(f"{where}: image must lie in [0, 1], its range is {low} to {high}")
+            raise InputError(f"{where}: image must lie in [0, 1], its range is {low} to {high}")
         check_classes(mask, classes, f"{where}: mask")

@@ -14,6 +14,7 @@ from skimage.measure import label
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import relabel_sequential, watershed
 
+from microlab.data.errors import InputError
 from microlab.measure.labels import _checked, boundaries, facing_pixels
 
 
@@ -73,11 +74,11 @@ def watershed_grains(
     """
     probability = _checked(probability, threshold)
     if not neck > 0:
-        raise ValueError(f"neck must be positive, got {neck}")
+        raise InputError(f"neck must be positive, got {neck}")
     if not (0 <= faint < 1 and 0 <= open_share <= 1):
-        raise ValueError(f"faint must lie in [0, 1) and open_share in [0, 1], got {faint} and {open_share}")
+        raise InputError(f"faint must lie in [0, 1) and open_share in [0, 1], got {faint} and {open_share}")
     if min_area < 1 or smooth < 0:
-        raise ValueError(f"min_area must be >= 1 and smooth >= 0, got {min_area} and {smooth}")
+        raise InputError(f"min_area must be >= 1 and smooth >= 0, got {min_area} and {smooth}")
     surface = ndimage.gaussian_filter(probability, smooth, mode="reflect") if smooth else probability
     depth = (
         ndimage.distance_transform_edt(surface < threshold) if (surface >= threshold).any() else 0 * surface

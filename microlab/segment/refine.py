@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
+from microlab.data.errors import InputError
 from microlab.measure.labels import components
 from microlab.segment.unet import pad_reflect, predict
 
@@ -253,9 +254,9 @@ def refine(
     channels = check_channels(channels)
     current = check_map(first, channels.shape[1:], "first")
     if not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}")
+        raise InputError(f"tolerance must be positive, got {tolerance}")
     if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+        raise InputError(f"max_iterations must be at least 1, got {max_iterations}")
     maps, changes = [current], []
     bar = tqdm(total=max_iterations, unit="iteration", desc="refine", disable=not progress)
     with bar:
@@ -314,9 +315,9 @@ def finish(
     """
     probability = check_map(probability, None, "probability")
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie in (0, 1), got {threshold}")
+        raise InputError(f"threshold must lie in (0, 1), got {threshold}")
     if radius < 0 or min_area < 0:
-        raise ValueError(f"radius and min_area must not be negative, got {radius} and {min_area}")
+        raise InputError(f"radius and min_area must not be negative, got {radius} and {min_area}")
     boundary = probability >= threshold
     if radius:
         # Lines that leave the image go on behind its edge, as their mirror image, where closing needs them.

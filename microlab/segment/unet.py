@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
+from microlab.data.errors import ImageError
 from microlab.data.transforms import blended_tiles, resize_by, resize_to, standardise, tile_slices
 from microlab.segment.segmenter import Segmenter
 from microlab.training.devices import autocast, pick_device, resolve_precision
@@ -338,7 +339,7 @@ def _read(
     pixels = pixels.astype(np.float32) / np.float32(scale)
     if not np.isfinite(pixels).all():
         rows, columns = place
-        raise ValueError(
+        raise ImageError(
             f"image holds NaN or infinite values in rows {rows.start} to {rows.stop}, "
             f"columns {columns.start} to {columns.stop}"
         )

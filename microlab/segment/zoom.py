@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from microlab.data.errors import InputError
 from microlab.data.transforms import resize_by
 from microlab.measure.grain_size import mean_intercept
 
@@ -55,7 +56,7 @@ def matching_zoom(
         If `design_intercept` is not positive.
     """
     if not design_intercept > 0:
-        raise ValueError(f"design_intercept must be positive, got {design_intercept}")
+        raise InputError(f"design_intercept must be positive, got {design_intercept}")
     zooms = [z for z in ladder if min(image.shape) * z >= 32] or [max(ladder)]
     excess = []  # log of the magnified intercept over the design: rises with the zoom, zero where it fits
     for zoom in zooms:

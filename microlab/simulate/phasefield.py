@@ -263,7 +263,7 @@ class GrainGrowth:
                 state = json.loads(file.metadata()["grain_growth"])
                 eta, owner = file.get_tensor("order_parameters"), file.get_tensor("owner")
         except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a grain-growth state written by GrainGrowth.save") from error
+            raise InputError(f"{path} is not a grain-growth state written by GrainGrowth.save") from error
         p = Parameters(**state["parameters"])
         simulation = cls(eta, p, dtype=eta.dtype, device=device, compile=compile, source=source)
         simulation.owner = owner.to(simulation.order_parameters.device)

@@ -20,6 +20,8 @@ import math
 import numpy as np
 from scipy.spatial import Delaunay, cKDTree
 
+from microlab.data.errors import InputError
+
 MAX_ALPHA = 0.75
 """Largest regularity that :func:`regular_seeds` accepts.
 
@@ -104,7 +106,7 @@ def regular_seeds(
         if len(seeds) == n:
             return seeds
         most = max(most, len(seeds))
-    raise ValueError(
+    raise InputError(
         f"alpha = {alpha} leaves no room for n = {n} seeds in a box of {shape}: at most {most} were placed. "
         "Use a smaller alpha or lloyd_seeds"
     )

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.data.errors import InputError
+from microlab.data.errors import DivergedError, InputError
 from microlab.data.files import atomic
 from microlab.data.run_folder import changes, plain
 from microlab.training.devices import (
@@ -181,7 +181,7 @@ def fit(
         If the checkpoint belongs to other settings or another network.
     ValueError
         If a batch cannot be split evenly among the processes, or `validate` returns no `config.monitor`.
-    FloatingPointError
+    DivergedError
         If the loss or its gradient is NaN or infinite. The last checkpoint is kept.
     """
     rank, world = join_processes(device)
@@ -214,14 +214,14 @@ def fit(
             parts = parts if isinstance(parts, dict) else {"loss": parts}
             values = mean_over_processes(parts, world)
             if not math.isfinite(values["loss"]):
-                raise FloatingPointError(_not_finite("loss", values["loss"], step, run.folder))
+                raise DivergedError(_not_finite("loss", values["loss"], step, run.folder))
 
             run.optimizer.zero_grad(set_to_none=True)
             scaler.scale(parts["loss"]).backward()
             scaler.unscale_(run.optimizer)
             norm = nn.utils.clip_grad_norm_(run.parameters, config.clip or math.inf)
             if not scaler.is_enabled() and not math.isfinite(norm):
-                raise FloatingPointError(_not_finite("gradient norm", float(norm), step, run.folder))
+                raise DivergedError(_not_finite("gradient norm", float(norm), step, run.folder))
             scaler.step(run.optimizer)  # float16: skips a step whose gradient overflowed
             scaler.update()
             run.step += 1
@@ -459,7 +459,7 @@ def shuffled(n: int, batch: int, seed: int = 0) -> Callable[[int], np.ndarray]:
         left out.
     """
     if not 1 <= batch <= n:
-        raise ValueError(f"batch must lie in [1, n = {n}], got {batch}")
+        raise InputError(f"batch must lie in [1, n = {n}], got {batch}")
     per_epoch = n // batch
 
     def indices(step: int) -> np.ndarray:
@@ -493,7 +493,7 @@ def _place(
     tensor = torch.as_tensor(batch)
     if world > 1:
         if tensor.ndim == 0 or len(tensor) % world:
-            raise ValueError(f"a batch of shape {tuple(tensor.shape)} cannot be shared by {world} processes")
+            raise InputError(f"a batch of shape {tuple(tensor.shape)} cannot be shared by {world} processes")
         tensor = tensor[rank::world]
     if tensor.ndim == 4 and tensor.is_floating_point():
         return tensor.to(device, non_blocking=True).contiguous(memory_format=memory_format)

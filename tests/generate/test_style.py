@@ -15,7 +15,8 @@ from microlab.data.errors import InputError
 from microlab.generate.cut import CUT
 from microlab.generate.cyclegan import CycleGAN, discriminator_loss, frozen, lsgan_loss
 from microlab.generate.networks import Discriminator, Generator, ImagePool
-from microlab.generate.style import STYLES, StyleConfig, learn_style, translate
+from microlab.generate.registry import STYLES, translator
+from microlab.generate.style import StyleConfig, learn_style, translate
 from microlab.render.flat import untextured
 from microlab.simulate import voronoi
 
@@ -186,7 +187,7 @@ def test_training_moves_the_grey_of_translations_towards_that_of_the_micrographs
     model, _ = learn_style(
         [flat_grains(seed) for seed in range(4, 8)], dark, config, progress=False, device="cpu"
     )
-    untrained = translate(STYLES[config.method].from_config(config, 1, 1).F, y)
+    untrained = translate(translator(config.method).from_config(config, 1, 1).F, y)
     trained = translate(model.F, y)
     wanted = np.mean([image.mean() for image in dark])
     assert abs(trained.mean() - wanted) < 0.5 * abs(untrained.mean() - wanted)
@@ -229,22 +230,23 @@ def test_cut_and_the_identity_loss_ask_for_equal_channels() -> None:
             learn_style(images(1), colour, config, progress=False)
 
 
+class Brighter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.F = Generator(width=4, blocks=0)
+
+    @classmethod
+    def from_config(cls, config: StyleConfig, y_channels: int, x_channels: int) -> nn.Module:
+        return cls()
+
+    def forward(self, y: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.F(y).mean() - x.mean()) ** 2}
+
+
 def test_a_style_is_added_by_one_line_and_an_unknown_one_is_refused(monkeypatch) -> None:
-    class Brighter(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.F = Generator(width=4, blocks=0)
-
-        @classmethod
-        def from_config(cls, config: StyleConfig, y_channels: int, x_channels: int) -> nn.Module:
-            return cls()
-
-        def forward(self, y: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"loss": (self.F(y).mean() - x.mean()) ** 2}
-
     with pytest.raises(InputError, match="one of cyclegan, cut, got 'brighter'"):
         StyleConfig(method="brighter")
-    monkeypatch.setitem(STYLES, "brighter", Brighter)
+    monkeypatch.setitem(STYLES, "brighter", f"{__name__}:Brighter")
     config = dataclasses.replace(TINY, method="brighter")
     model, _ = learn_style(images(2), images(1, seed=1), config, progress=False, device="cpu")
     assert isinstance(model, Brighter)

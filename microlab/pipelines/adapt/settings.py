@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from microlab.data.errors import InputError
+from microlab.generate.registry import STYLES as LEARNT
 from microlab.generate.style import PAPER, StyleConfig
-from microlab.generate.style import STYLES as LEARNT
 from microlab.pipelines.train_segmenter import STRUCTURES
 from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 from microlab.segment.uncertainty import VIEWS
@@ -52,18 +52,18 @@ class AdaptSettings:
         if self.style not in STYLES:
             raise InputError(f"style must be one of {', '.join(STYLES)}, got {self.style!r}")
         if not 0 < self.held_out < self.structures:
-            raise ValueError(
+            raise InputError(
                 f"held_out must lie between 0 and structures={self.structures}, got {self.held_out}"
             )
         for name in ("images", "candidates", "crop", "batch", "steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.crop > min(self.ranges.shape):
-            raise ValueError(f"crop must fit the structures, {self.ranges.shape}, got {self.crop}")
+            raise InputError(f"crop must fit the structures, {self.ranges.shape}, got {self.crop}")
         if self.style in LEARNT and self.learnt.method != self.style:
-            raise ValueError(f"learnt.method must be the style {self.style!r}, got {self.learnt.method!r}")
+            raise InputError(f"learnt.method must be the style {self.style!r}, got {self.learnt.method!r}")
         if self.learns and self.learnt.crop > min(self.ranges.shape):
-            raise ValueError(
+            raise InputError(
                 f"learnt.crop must fit the structures, {self.ranges.shape}, got {self.learnt.crop}"
             )
 
