@@ -50,10 +50,12 @@ def imap_unordered(
     Raises
     ------
     InputError
-        If `scheduler` does not answer, or Dask is not installed.
+        If `jobs` is 0, `scheduler` does not answer, or Dask is not installed.
     """
     if not tasks:
         return  # without starting a worker
+    if jobs == 0:
+        raise InputError("jobs must be a number of processes, or -1 for one per core, got 0")
     if scheduler is None:
         threads = threads or (None if jobs == 1 else 1)
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
