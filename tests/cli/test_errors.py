@@ -102,7 +102,6 @@ def test_wrong_weights(here, tmp_path, weights):
         "segment {fields} -o {out} --tolerance 0.1",
         "segment {fields}/a.png -o {out} --data-bar 500",
         "segment {fields}/a.png -o {out} --data-bar 95",
-        "segment {fields}/a.png -o {out} --scale 0.01",
         "segment {fields} -o {out} --scheduler nonsense",
         "segment {fields} -o {out} --jobs nonsense",
         "segment {fields} -o {out} --jobs 0",
