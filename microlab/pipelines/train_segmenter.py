@@ -26,7 +26,7 @@ from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.simulate import library
 from microlab.training.cards import model_card
 from microlab.training.crops import random_crops
-from microlab.training.devices import from_first_process, join_processes
+from microlab.training.devices import from_first_process, join_processes, pick_device
 from microlab.training.fit import FitConfig, History, fit
 
 
@@ -192,6 +192,7 @@ def train(
         If `library_folder` holds fewer structures than the training needs.
     """
     folder, config = Path(folder), config or TrainingConfig()
+    pick_device(device)  # a wrong device fails before anything is made
     rank, world = join_processes(device)
     progress = progress and rank == 0
     if library_folder is None:

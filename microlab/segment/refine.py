@@ -1,17 +1,11 @@
-"""The networks that turn fused edges into boundary maps and refine those maps.
-
-    Net1: edges -> map,    Net2: map, edges -> better map
-
-Paper C (arXiv:2504.14782) gives the roles of its two networks: Net1 an encoder-decoder with a bridge and
-extra depth, Net2 a smaller one that is applied again and again. The layers here are ours, of about the size
-of the networks that the paper released (0.3 million and 20 thousand weights).
-
-Boundary maps from fused edges, refined until they stand still.
+"""From fused edges to closed boundaries: a first map, refined by a second network until it has converged.
 
     x_0 = Net1(edges),    x_{k+1} = Net2(x_k, edges)    until    mean |x_{k+1} - x_k| < 0.003
 
-The route of paper C (arXiv:2504.14782) from edges to closed boundaries, with its two networks
-(microlab.segment.refine). Training them is in microlab.segment.refine_training.
+Paper C (arXiv:2504.14782) gives the roles of its two networks: Net1 an encoder-decoder with a bridge and
+extra depth, Net2 a smaller one that is applied again and again. The layers here are ours, of about the size
+of the networks that the paper released (0.3 million and 20 thousand weights). They are trained in
+`microlab.segment.refine_training`.
 """
 
 from __future__ import annotations
@@ -213,7 +207,7 @@ def refine(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Refinement:
-    """Apply Net2 to its own result until the map stands still.
+    """Apply Net2 to its own result until the map has converged.
 
     The iteration is eq. 2 of chapter 14 (closed-iterate).
 

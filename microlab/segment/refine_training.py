@@ -130,7 +130,7 @@ def train_second(
         As :func:`train_first`.
     config : SecondConfig, optional
     guesses : sequence of (H, W) float in [0, 1], optional
-        Net1's map of each pair, on images that Net1 was not trained on: its mistakes are the ones to mend.
+        Net1's map of each pair, on images that Net1 was not trained on: its errors are the ones to correct.
     model : Module, optional
         As :func:`train_first`, from (N, 1 + C, H, W), the map first. By default a new :class:`.RefineNet`.
     **options

@@ -38,10 +38,10 @@ TRIVIAL = "the same size in every frame"
 BAR = 0.10
 
 
-def roads(seed: int) -> dict[str, tuple[Image, float | None]]:
-    """What makes the micrographs, and the scale at which the network sees them, by the road's name.
+def sources(seed: int) -> dict[str, tuple[Image, float | None]]:
+    """What makes the micrographs, and the scale at which the network sees them, by the source's name.
 
-    Estimating the zoom costs ten looks at each frame, so that road is taken for the first seed only.
+    Estimating the zoom costs ten looks at each frame, so that source is used for the first seed only.
     """
     found = {}
     if STYLE in weights.available():
@@ -55,20 +55,20 @@ def roads(seed: int) -> dict[str, tuple[Image, float | None]]:
 
 
 def run(folder: Path) -> pd.DataFrame:
-    """One row for each seed and road; frames are kept in `folder`."""
+    """One row for each seed and source; frames are kept in `folder`."""
     rows, network = [], load_segmenter()
     for seed in SEEDS:
         place = folder / f"seed{seed}"
         frames = list(grow(Settings(**SETTINGS, seed=seed), folder=place))
-        for road, (image, scale) in roads(seed).items():
-            name = road.replace(",", "").replace(" ", "-")
+        for source, (image, scale) in sources(seed).items():
+            name = source.replace(",", "").replace(" ", "-")
             seen = observe(frames, image, network=network, scale=scale, seed=seed, folder=place, name=name)
             measured = measure(seen, seed=seed)
             table, law = measured.table, kinetics(measured, seed=seed)
-            print(f"\nseed {seed}, {road}")
+            print(f"\nseed {seed}, {source}")
             print(table.round(1).to_string(index=False))
             curve = (table["time"], table["found"], table["true_error"])
-            row = {"seed": seed, "road": road, "true": law.true, "exact": law.exact, "found": law.found}
+            row = {"seed": seed, "source": source, "true": law.true, "exact": law.exact, "found": law.found}
             row |= {"ratio": law.ratio, "low": law.ratio_low, "high": law.ratio_high}
             row |= {"ratio_exact": law.ratio_exact, "n": fit_exponent(*curve)[0]}
             row |= {"n_true": fit_exponent(table["time"], table["true"], table["true_error"])[0]}
@@ -79,11 +79,11 @@ def run(folder: Path) -> pd.DataFrame:
 
 
 def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Means over the seeds for each road, with the truth, theory and the trivial baseline."""
+    """Means over the seeds for each source, with the truth, theory and the trivial baseline."""
     made = {}
-    for place, (road, group) in enumerate(runs.groupby("road", sort=False)):
+    for place, (source, group) in enumerate(runs.groupby("source", sort=False)):
         ratios = group["ratio"]
-        made["ours" if place == 0 else road] = {
+        made["ours" if place == 0 else source] = {
             "k, px² per time": np.mean([fit.k for fit in group["found"]]),
             "k / true k": ratios.mean(),
             "largest deviation of k": np.abs(ratios - 1).max(),
@@ -107,8 +107,8 @@ def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 def record(runs: pd.DataFrame, seconds: float, resumed: bool) -> dict:
     """The run as the results page wants it (book/_ext/run_records.py)."""
-    road = runs["road"].iloc[0]
-    main = runs[runs["road"] == road]
+    source = runs["source"].iloc[0]
+    main = runs[runs["source"] == source]
     by_seed = {
         f"k / true k, seed {row.seed}": f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
         for row in main.itertuples()
@@ -121,7 +121,7 @@ def record(runs: pd.DataFrame, seconds: float, resumed: bool) -> dict:
     return {
         "title": "Growing grains: the parabolic law in segmented frames",
         "data": f"Phase-field sequences of {SETTINGS['frames']} frames, 512 x 512 px, {len(SEEDS)} seeds. "
-        f"Ours: {road}, segmented by the labour-free U-Net, all frames at scale 1.",
+        f"Ours: {source}, segmented by the labour-free U-Net, all frames at scale 1.",
         "virtual": True,
         "scores": scores(runs),
         "trivial": TRIVIAL,

@@ -116,7 +116,7 @@ def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int
     -------
     DataFrame
         Columns seed, picture, iteration (0 is Net1's map), iterations (until it stood still), change (of the
-        step that led here), and the scores. A map that stands still keeps its scores to the last iteration.
+        step that led here), and the scores. A map that has converged keeps its scores to the last iteration.
     """
     tasks = [(study, str(folder), seed, n) for seed in study.seeds]
     found = pd.concat(imap_unordered(_iterated, tasks, jobs), ignore_index=True)

@@ -175,3 +175,9 @@ def test_a_library_that_is_too_small_is_named(trained, tmp_path):
     ):
         train_segmenter.train(tmp_path, replace(MINUTE, structures=5), library_folder=shelf, progress=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_wrong_device_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(InputError, match="nonsense"):
+        train_segmenter.train(tmp_path / "run", device="nonsense")
+    assert not (tmp_path / "run").exists()
