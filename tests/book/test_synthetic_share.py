@@ -216,6 +216,7 @@ def long(grid: Grid) -> Grid:
     return replace(grid, training=replace(grid.training, steps=25, patience=None))
 
 
+@pytest.mark.slow
 def test_killed_while_it_trains_it_goes_on_and_equals_an_unbroken_run(data, pool, tmp_path, monkeypatch):
     """SIGKILL in the second of three trainings, after its first checkpoint."""
     broken = tmp_path / "broken"

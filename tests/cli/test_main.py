@@ -261,6 +261,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, field, weights):
         assert re.fullmatch(r"microlab: .*(choose another|check the name|choose a folder).*\n", result.stderr)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, field, weights):
     # A limit of 2 kB on every file stops the writing as a full disk does, halfway.
     call = [

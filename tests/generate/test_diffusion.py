@@ -127,6 +127,7 @@ def test_an_untrained_network_predicts_nothing():
     assert loss.item() == pytest.approx(1, abs=0.1)  # the variance of v
 
 
+@pytest.mark.slow
 def test_painted_classes_have_their_grey_and_their_grain(trained):
     rng = np.random.default_rng(5)
     masks = np.kron(rng.integers(0, 2, (6, 4, 4)), np.ones((10, 10))).astype(np.uint8)  # squares, not stripes

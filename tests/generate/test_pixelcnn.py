@@ -163,6 +163,7 @@ def test_a_trained_prior_comes_to_the_entropy_rate_of_a_markov_chain_and_not_bel
     )  # the crops' first rows cost more
 
 
+@pytest.mark.slow
 def test_the_gated_network_learns_a_code_that_the_plain_one_cannot_see():
     # Each code repeats the one a row up and two to the right: in the blind spot of the plain network.
     def repeats(n: int, seed: int) -> np.ndarray:

@@ -54,6 +54,7 @@ def test_at_64_by_64_every_code_is_the_one_that_the_whole_network_would_draw(kin
     assert torch.equal(again, codes)
 
 
+@pytest.mark.slow
 @both
 def test_cached_sampling_needs_a_hundredth_of_the_arithmetic_at_64_by_64(kind):
     # Counted, not timed: the same on every machine. benchmarks/pixelcnn_sampling.py measures the time.

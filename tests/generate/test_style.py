@@ -180,6 +180,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(method: str, tmp_path, 
     assert {"F", "D_X", "loss"} <= set(history.table().columns)
 
 
+@pytest.mark.slow
 def test_training_moves_the_grey_of_translations_towards_that_of_the_micrographs() -> None:
     dark = [0.2 * flat_grains(seed) for seed in range(4)]
     config = StyleConfig(width=8, blocks=1, layers=1, crop=32, steps=60, lr=2e-3, ema=None)

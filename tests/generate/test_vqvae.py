@@ -204,6 +204,7 @@ def test_codes_outside_the_codebook_are_refused():
 # ---- training --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trained_code_map_keeps_the_phases(tmp_path):
     images = two_phases(6)
     config = VQVAEConfig(image_channels=1, crop=32, steps=400, lr=3e-3, codes=8, **SMALL)

@@ -37,6 +37,7 @@ def test_a_slanted_line_counts_stripes_as_geometry_does(angle):
     assert count_crossings(stripes, [(5.0, 5.0), end]) == wanted
 
 
+@pytest.mark.slow
 def test_random_lines_find_the_mean_intercept_of_stripes():
     stripes = np.tile(np.arange(400) // 16 + 1, (400, 1))  # random directions cross each at 16 pi / 2
     lines = spot_lines(stripes.shape, 600, 3)

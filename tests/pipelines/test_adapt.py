@@ -72,6 +72,7 @@ def done(folder, tmp_path_factory):
     return out, result, lines
 
 
+@pytest.mark.slow
 def test_it_writes_weights_grains_uncertainty_and_a_report(done):
     out, result, _ = done
     card = load_segmenter(weights=result.weights).card
@@ -113,6 +114,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_it_ends_with_the_same_weights(folder, tmp_path, done, monkeypatch):
     out = tmp_path / "out"
     settings = replace(TINY, style="mixed")

@@ -9,6 +9,7 @@ from microlab.data import datasets
 from microlab.pipelines import samples
 
 
+@pytest.mark.slow
 def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypatch, recwarn) -> None:
     def out_of_reach(*_, **__):
         raise datasets.DatasetError("no network")

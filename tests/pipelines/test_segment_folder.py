@@ -74,6 +74,7 @@ def test_grains_have_the_columns_of_their_tables(serial):
     pd.testing.assert_frame_equal(alone, pd.read_csv(first.folder / "grains.csv"))
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_files(serial, folder, weights, tmp_path):
     assert_same_files(segment_folder([folder], tmp_path, weights=weights, jobs=2), serial)
 
@@ -167,6 +168,7 @@ def test_weights_are_loaded_anew_when_their_file_changes(tmp_path):
     assert cached_segmenter("label-free", path, Options()).card["grain_size_px"] == 30.0
 
 
+@pytest.mark.slow
 def test_python_m_microlab_is_the_command(folder, weights, tmp_path):
     call = [
         sys.executable,

@@ -71,6 +71,7 @@ def files_of(folder) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_both_models_are_written_with_cards_that_say_how_good_they_are(folder):
     for part, architecture in (("vqvae", "VQVAE"), ("prior", "GatedPixelCNN")):
         assert (folder / f"toy-{part}.safetensors").stat().st_size < 16 * 2**20

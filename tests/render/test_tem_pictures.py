@@ -408,6 +408,7 @@ def test_the_same_seed_gives_the_same_pair_and_another_seed_another():
     assert (PAIRS[0].image != PAIRS[1].image).any()
 
 
+@pytest.mark.slow
 def test_many_pairs_depend_neither_on_their_number_nor_on_the_processes():
     small = replace(ALL, shape=(32, 48), grain_area=(100.0, 200.0))
     some, more = list(tem_pictures(2, 5, small)), list(tem_pictures(4, 5, small, jobs=2))

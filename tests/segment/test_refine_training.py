@@ -60,6 +60,7 @@ def test_net1_learns_to_draw_the_lines():
     assert wrong[1] < wrong[0]
 
 
+@pytest.mark.slow
 def test_net2_mends_gaps_that_it_has_not_seen_and_stands_still():
     config = SecondConfig(
         steps=150, damage=Damage(broken=0.3, gap=1.5, thickened=0, spurious=0), soften=0.5, **SHORT

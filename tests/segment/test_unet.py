@@ -284,6 +284,7 @@ print(max(peaks))
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_does_not_grow_with_the_image(tmp_path):
     small, large = peak_memory(512, tmp_path), peak_memory(4096, tmp_path)

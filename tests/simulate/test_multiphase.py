@@ -48,6 +48,7 @@ def test_a_grain_at_rest_has_no_energy_and_a_border_has_some():
     assert TwoPhaseGrowth(FLAT, [ALPHA, BETA], dtype=torch.float64).run(50).energy() > 1
 
 
+@pytest.mark.slow
 def test_a_round_particle_has_the_potential_of_gibbs_and_thomson(flat):
     # mu = sigma / (R (c_beta - c_alpha)) in two dimensions. sigma is measured on the flat border, so nothing
     # is fitted. To first order in the border's width over R, so 5 % at R of some 20 px.

@@ -50,6 +50,7 @@ def dense_numpy(grain_map, steps, dt):
 # ------------------------------------------------------------------------------------------- shared fields
 
 
+@pytest.mark.slow
 def test_shared_float32_fields_equal_a_dense_float64_reference_through_recolouring():
     start = polycrystal(60, (150, 144), seed=3)
     dense = dense_numpy(start, steps=1000, dt=0.1)
@@ -384,6 +385,7 @@ def test_cuda_equals_cpu(compile, tmp_path):
     assert GrainGrowth.load(tmp_path / "state.safetensors", device="cuda").owner.is_cuda
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_papers_case_stays_under_700_megabytes():
     program = """

@@ -196,6 +196,7 @@ def count_sides(grain_map, n):
     return np.bincount(np.unique(np.concatenate(pairs)) // n, minlength=n)
 
 
+@pytest.mark.slow
 def test_grains_grow_by_their_number_of_sides(coarsening):
     """von Neumann and Mullins: dA/dt = (pi/3) kappa L (n - 6), whatever a grain's size and shape.
 
@@ -218,11 +219,13 @@ def test_grains_grow_by_their_number_of_sides(coarsening):
     assert np.std(growth - slope * mean_sides - offset) < 0.15  # a law, not a trend: sides span -3 to +6
 
 
+@pytest.mark.slow
 def test_mean_number_of_sides_is_six(coarsening):
     counted = coarsening.sides[coarsening.sides > 0]
     assert counted.mean() == pytest.approx(6, abs=0.02)
 
 
+@pytest.mark.slow
 def test_mean_area_grows_linearly_in_time(coarsening):
     mean = coarsening.pixels / (coarsening.sides > 0).sum(1)
     assert mean[-1] > 1.2 * mean[0]
@@ -275,6 +278,7 @@ def pfhub_7a(cells, dt, end):
     return float((eta - exact(end))[half].norm()) * h, eta.numpy()
 
 
+@pytest.mark.slow
 def test_manufactured_solution_is_met_at_second_order_in_dx():
     """Errors at t = 8 in the benchmark's range, falling by h^2 and equal to those FiPy has published."""
     coarse, middle, fine = (pfhub_7a(*case, end=8)[0] for case in ((126, 8e-3), (200, 8e-3), (320, 4e-3)))

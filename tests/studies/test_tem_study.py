@@ -282,6 +282,7 @@ def benchmark(monkeypatch) -> ModuleType:
     return importlib.import_module("studies.tem.__main__")
 
 
+@pytest.mark.slow
 def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_finished, benchmark, options):
     folder, *_ = killed_and_finished
     study = replace(STUDY, variances=(0.01, 0.08), stressed=1)

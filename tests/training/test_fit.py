@@ -256,6 +256,7 @@ def without_seconds(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     interrupted(whole, None)
@@ -553,6 +554,7 @@ def pair(folder: Path) -> None:
         write_tensors(folder / norm / f"rank{os.environ.get('RANK', '')}.safetensors", model.state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
