@@ -119,7 +119,7 @@ def uncertainty_table(numbers: dict[str, dict]) -> pd.DataFrame:
 
 def write(
     out: Path,
-    sections: list[dict],
+    segmented: list[tuple[Micrograph, Path, dict]],
     network: Segmenter,
     samples: dict[str, np.ndarray],
     realism: pd.DataFrame,
@@ -128,7 +128,8 @@ def write(
     seconds: dict[str, float],
     zoom: float,
 ) -> Path:
-    """``uncertainty.csv`` and the page, with the patches of `sample_patches`."""
+    """``uncertainty.csv`` and the page, with a section for each micrograph, its folder and its numbers."""
+    sections = [report.section(read_result(*parts)) for parts in segmented]
     with atomic(out / "uncertainty.csv") as partial:
         uncertainty.to_csv(partial, float_format="%.4g")
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]

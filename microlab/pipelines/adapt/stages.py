@@ -133,6 +133,7 @@ def adapt(
     }
     run = RunFolder(out / WORK_DIR, request, fresh=fresh, log=log)
     run.write("run.json", {"source": "microlab adapt"})  # so that no image's results take this folder
+    folders = image_results.result_folders([m.path for m in micrographs.values()], out)
     with run.lock():
         check_space(run.path, settings)
 
@@ -190,16 +191,14 @@ def adapt(
 
         with run.stage("segment"):
             options = replace(options, zoom=zoom, views=settings.views)
-            folders = image_results.result_folders([m.path for m in micrographs.values()], out)
             numbers = segment(run, micrographs, notes, folders, network, shipped, options, progress)
 
         with run.stage("report"):
-            sections = [
-                report.section(results.read_result(micrograph, folder, numbers[folder.name]))
-                for micrograph, folder in zip(micrographs.values(), folders)
+            segmented = [
+                (m, folder, numbers[folder.name]) for m, folder in zip(micrographs.values(), folders)
             ]
             tables = pd.DataFrame(**realism), pd.DataFrame(trust), results.uncertainty_table(numbers)
-            page = results.write(out, sections, network, patches, *tables, run.seconds, zoom)
+            page = results.write(out, segmented, network, patches, *tables, run.seconds, zoom)
     return AdaptResult(path, page, zoom, run.seconds, *tables)
 
 
