@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the settings: equal settings, equal fingerprint."""
+        """Hexadecimal SHA-256 of the settings, equal for equal settings."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     def __truediv__(self, name: str) -> Path:

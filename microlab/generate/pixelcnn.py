@@ -101,7 +101,7 @@ class Autoregressive(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Rows up, and columns to either side, that the kernels span: q + layers p."""
+        """How many rows up and columns to either side the kernels span, q + layers p."""
         return self.first_pad + len(self.blocks) * self.pad
 
     def forward(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:

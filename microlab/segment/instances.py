@@ -39,7 +39,7 @@ def watershed_grains(
 
     Two regions of interior (probability below `threshold`) of at least `min_area` pixels never share a
     grain, so none that the threshold shows is lost. Grains cut by the image's edge are kept (see
-    :func:`touching_edge`).
+    :func:`microlab.measure.labels.touching_edge`).
 
     The defaults recover drawn polycrystals exactly, clean and noisy. They were chosen with the scores on the
     real test images in view, so those scores are a little kind to them.

@@ -74,7 +74,7 @@ class Fault:
 
     @property
     def zoom(self) -> float:
-        """Magnification that the fault brings: other pixels for the same field."""
+        """Magnification that the fault brings, other pixels for the same field."""
         if not self.kind.startswith("zoomed"):
             return 1.0
         return 2.0 ** (self.strength if self.kind == "zoomed in" else -self.strength)
