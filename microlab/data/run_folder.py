@@ -41,6 +41,8 @@ class RunFolder:
         Everything that determines the results, as plain values; may be nested.
     fresh : bool
         Remove what an earlier run left in the folder.
+    anew : str, optional
+        How the caller's user starts anew, as ``--fresh``; what a refusal advises.
     log : callable
         Receives one line of text when a stage ends.
 
@@ -57,9 +59,11 @@ class RunFolder:
         settings: dict[str, Any],
         *,
         fresh: bool = False,
+        anew: str = "",
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.path, self.settings, self.log = Path(path), plain(settings), log
+        self._anew = f", or start anew ({anew})" if anew else ""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; name a folder for the results")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -115,7 +119,7 @@ class RunFolder:
         elif before != value:
             raise InputError(
                 f"{self.path}: holds a run with other settings ({'; '.join(changes(before, value))}); "
-                "take them back, choose another folder, or start anew (fresh)"
+                f"take them back or choose another folder{self._anew}"
             )
 
     def once(self, name: str, make: Callable[..., Any], *arguments: Any) -> Any:

@@ -44,7 +44,7 @@ from microlab.generate.vqvae import PAPER as PAPER_VQVAE
 from microlab.training.cards import model_card
 from microlab.training.crops import orientations, random_crops
 from microlab.training.devices import pick_device
-from microlab.training.fit import History
+from microlab.training.fit import STATE, History
 from microlab.training.profiles import PROFILES
 
 
@@ -176,8 +176,9 @@ def train_pair_model(
     pick_device(device)  # a wrong device fails before a folder is made
     _refuse_other_content(folder)
     if not resume:
-        (folder / SETTINGS).unlink(missing_ok=True)
-    run = RunFolder(folder, settings)
+        for forgotten in (folder / "vqvae" / STATE, folder / "prior" / STATE, folder / SETTINGS):
+            forgotten.unlink(missing_ok=True)
+    run = RunFolder(folder, settings, anew="resume=False, --no-resume")
 
     options = {"device": device, "progress": progress, "resume": resume}
     vqvae, vqvae_history = train_vqvae(packed, vqvae_config, classes=classes, folder=run / "vqvae", **options)

@@ -7,7 +7,8 @@ The boundary of every micrograph is that of the simulation. No real image and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
+from microlab.data.run_folder import SETTINGS, RunFolder
 from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.scores import score
@@ -27,7 +29,7 @@ from microlab.simulate import library
 from microlab.training.cards import model_card
 from microlab.training.crops import random_crops
 from microlab.training.devices import from_first_process, join_processes, pick_device
-from microlab.training.fit import FitConfig, History, fit
+from microlab.training.fit import STATE, FitConfig, History, fit
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ STRUCTURES = library.Ranges(
 )
 
 
+def check_crop(side: int, shapes: Iterable[tuple[int, int]]) -> None:
+    """Refuse a crop that does not fit into every image.
+
+    Parameters
+    ----------
+    side : int
+        Of a crop, in pixels.
+    shapes : iterable of (int, int)
+        Of the images.
+
+    Raises
+    ------
+    InputError
+        Names both sides.
+    """
+    smallest = min(min(shape) for shape in shapes)
+    if not 1 <= side <= smallest:
+        raise InputError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
+
+
 def crops(
     pairs: Sequence[Micrograph], side: int, batch: int, seed: int
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
@@ -71,12 +93,10 @@ def crops(
 
     Raises
     ------
-    ValueError
+    InputError
         If an image is smaller than a crop.
     """
-    smallest = min(min(pair.shape) for pair in pairs)
-    if not 1 <= side <= smallest:
-        raise InputError(f"crop side must lie in 1..{smallest}, the smallest image's, got {side}")
+    check_crop(side, (pair.shape for pair in pairs))
 
     def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
         images, boundaries = [], []
@@ -179,7 +199,7 @@ def train(
     jobs : int
         Processes for simulation and rendering; -1 for one per core.
     resume : bool
-        Go on from the last checkpoint; False trains anew.
+        Go on from the last checkpoint; False trains anew, whatever settings the folder was begun with.
     progress : bool
 
     Returns
@@ -189,15 +209,20 @@ def train(
     Raises
     ------
     InputError
-        If `library_folder` holds fewer structures than the training needs.
+        If `library_folder` holds fewer structures than the training needs, or smaller ones than a crop, or
+        `folder` a training with other settings or structures. Nothing is made then.
     """
     folder, config = Path(folder), config or TrainingConfig()
     pick_device(device)  # a wrong device fails before anything is made
     rank, world = join_processes(device)
     progress = progress and rank == 0
-    if library_folder is None:
+    own = library_folder is None
+    if own:
         library_folder = folder / "library"
+        check_crop(config.crop, [STRUCTURES.shape])
         if rank == 0:  # a library is built from one place at a time
+            if resume:
+                _open_run(folder, config, None)
             same = {"seed": config.seed, "ranges": STRUCTURES}
             library.build(library_folder, config.structures, **same, jobs=jobs, progress=progress)
         from_first_process(None, world)  # the others wait for it
@@ -208,6 +233,15 @@ def train(
             f"{config.structures}: extend it or ask for fewer"
         )
     grain_maps = [library.load(library_folder, index).grain_map for index in indices[: config.structures]]
+    try:
+        check_crop(config.crop, (grain_map.shape for grain_map in grain_maps))  # before anything is rendered
+    except InputError as error:
+        raise InputError(f"library {library_folder}: {error}; simulate larger structures") from None
+    if rank == 0:
+        if not resume:  # only now that nothing can be refused any more
+            for forgotten in (folder / "training" / STATE, folder / SETTINGS):
+                forgotten.unlink(missing_ok=True)
+        _open_run(folder, config, None if own else grain_maps)
     training, held_out = grain_maps[: -config.held_out], grain_maps[-config.held_out :]
     pairs = render_pairs(training, config.images, config.seed, jobs=jobs, progress=progress)
     model = UNet(width=config.width, depth=config.depth, seed=config.seed)
@@ -241,6 +275,17 @@ def train(
         training=asdict(config),
     )
     return weights.save(path, model, card, half=True)
+
+
+def _open_run(folder: Path, config: TrainingConfig, structures: Sequence[np.ndarray] | None) -> None:
+    """Refuse a folder that holds a training with other settings: it would go on with other images.
+
+    `structures` are those of the user's own library; None stands for the one that the settings determine.
+    """
+    digest = None
+    if structures is not None:
+        digest = hashlib.sha256(b"".join(f"{s.shape}".encode() + s.tobytes() for s in structures)).hexdigest()
+    RunFolder(folder, {**asdict(config), "library": digest}, anew="resume=False, --no-resume")
 
 
 def validate(

@@ -42,6 +42,8 @@ from microlab.training.devices import (
     resolve_precision,
 )
 
+STATE = "state.safetensors"  # the checkpoint, in the folder of a run
+
 # Share of the steps done -> share of the learning rate. Functions of the step alone have no state to restore.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
@@ -363,10 +365,10 @@ class _Run:
         }
         self._write_history()
         # One file, replaced in one step: a kill leaves the old state or the new one, never a mixture.
-        weights.write_tensors(self.folder / "state.safetensors", tensors, {"run": json.dumps(facts)})
+        weights.write_tensors(self.folder / STATE, tensors, {"run": json.dumps(facts)})
 
     def restore(self) -> None:
-        path = self.folder / "state.safetensors" if self.folder is not None else None
+        path = self.folder / STATE if self.folder is not None else None
         if path is None or not path.exists():
             return
         tensors, metadata = weights.read_tensors(path)
@@ -404,7 +406,7 @@ class _Run:
     def forget(self) -> None:
         """Remove what an earlier run left, so that nothing can resume it by mistake."""
         if self.folder is not None and self.rank == 0:
-            for name in ("state.safetensors", "model.safetensors", "history.csv"):
+            for name in (STATE, "model.safetensors", "history.csv"):
                 (self.folder / name).unlink(missing_ok=True)
 
     def _check_settings(self, before: dict[str, Any], path: Path) -> None:

@@ -131,7 +131,7 @@ def adapt(
         "zoom": options.zoom,
         "images": {name: sha256(micrograph.path) for name, micrograph in micrographs.items()},
     }
-    run = RunFolder(out / WORK_DIR, request, fresh=fresh, log=log)
+    run = RunFolder(out / WORK_DIR, request, fresh=fresh, anew="fresh=True, --fresh", log=log)
     run.write("run.json", {"source": "microlab adapt"})  # so that no image's results take this folder
     folders = image_results.result_folders([m.path for m in micrographs.values()], out)
     with run.lock():
