@@ -78,6 +78,10 @@ def segment(
     weights: Weights = None,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
+    page: Annotated[
+        int | None,
+        typer.Option(min=0, help="Page of files with several, from 0. [default: refuse such files]"),
+    ] = None,
     zoom: Zoom = "auto",
     views: Views = None,
     max_iterations: MaxIterations = None,
@@ -100,6 +104,7 @@ def segment(
       microlab segment field.tif -o results
       microlab segment fields/ -o results --pixel-size 0.05
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
+      microlab segment stack.tif -o results --page 1
       microlab segment foil.tif -o results --method tem --max-iterations 100
       microlab segment fields/ -o results --scheduler tcp://192.168.0.7:8786
     """
@@ -111,7 +116,7 @@ def segment(
     given = {"tolerance": tolerance, "max_iterations": max_iterations}
     settings = {name: value for name, value in given.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
-    options = Options(pixel_size, data_bar, zoom, device, views, settings)
+    options = Options(pixel_size, data_bar, zoom, device, views, settings, page)
     bar = tqdm(unit="image", desc="segment", disable=None)
 
     def show(image: ImageResult, number: int) -> None:

@@ -393,7 +393,10 @@ def _read_pillow(path: Path, page_number: int | None) -> tuple[np.ndarray, Size 
 
 def _page_index(path: Path, count: int, page: int | None) -> int:
     if page is None and count > 1:
-        raise ImageError(f"{path}: has {count} pages; choose one with page=0..{count - 1} or save it alone")
+        raise ImageError(
+            f"{path}: has {count} pages; save the one you need alone, or choose it: "
+            f"segment --page 0 to {count - 1} (in Python, page=0..{count - 1} of read_image)"
+        )
     if not 0 <= (page or 0) < count:
         raise ImageError(f"{path}: has no page {page}; pages run from 0 to {count - 1}")
     return page or 0

@@ -46,6 +46,7 @@ class Options:
     device: str | None = None
     views: int = 0  # of each image, compared to say how sure its segmentation is; 0 or 2..8
     settings: dict[str, Any] = field(default_factory=dict)  # of the method, as `load_segmenter` takes them
+    page: int | None = None  # of files with several, from 0; they are refused without it
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +123,25 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(files.values())
 
 
-def result_folders(files: Sequence[Path], out: Path) -> list[Path]:
+def result_folders(files: Sequence[Path], out: Path, page: int | None = None) -> list[Path]:
     """A folder of its own under `out` for every image: its stem, with a number where two share one.
 
-    A folder that holds another image's result, from this run or an earlier one, is never taken. Names that
-    differ in case only count as the same, as they do on macOS and Windows.
+    Of a `page` that was asked for it is ``STEM-pageN``, so that the pages of a file lie side by side.
+    A folder that holds one of the images themselves, or another image's result from this run or an earlier
+    one, is never taken. Names that differ in case only count as the same, as they do on macOS and Windows.
     """
     folders, taken = [], set()
+    sources = {file.resolve().parent for file in files}
     for file in files:
-        name, number = file.stem, 1
-        while name.casefold() in taken or _source(out / name) not in (None, str(file.resolve())):
+        stem = file.stem if page is None else f"{file.stem}-page{page}"
+        name, number = stem, 1
+        while (
+            name.casefold() in taken
+            or (out / name).resolve() in sources
+            or _source(out / name) not in (None, str(file.resolve()))
+        ):
             number += 1
-            name = f"{file.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.casefold())
         folders.append(out / name)
     return folders
@@ -156,7 +164,9 @@ def segment_file(
         With the name of the file and what is wrong.
     """
     with warnings_as_notes() as notes:
-        micrograph = images.read_image(path, pixel_size=options.pixel_size, data_bar=options.data_bar)
+        micrograph = images.read_image(
+            path, pixel_size=options.pixel_size, data_bar=options.data_bar, page=options.page
+        )
     return segment_micrograph(micrograph, folder, segmenter, options, notes=notes)
 
 

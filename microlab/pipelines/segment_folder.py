@@ -114,7 +114,7 @@ def segment_folder(
     files = image_results.find_images([Path(path) for path in paths])
     segmenter = cached_segmenter(method, weights, options)  # what is wrong for all images fails here
     out.mkdir(parents=True, exist_ok=True)
-    folders = image_results.result_folders(files, out)
+    folders = image_results.result_folders(files, out, options.page)
     # A worker may stand in another folder.
     place = Path if jobs == 1 and scheduler is None else Path.absolute
     if weights and Path(weights).exists():
