@@ -217,16 +217,20 @@ def measure(
     """
     import pandas as pd
 
-    from microlab.data.errors import ImageError
+    from microlab.data.errors import ImageError, InputError
     from microlab.data.files import atomic
     from microlab.data.images import read_mask
     from microlab.measure.scores import score
     from microlab.pipelines import report
-    from microlab.pipelines.image_results import find_images, measure_file
+    from microlab.pipelines.image_results import SUFFIXES, find_images, measure_file
 
     files = find_images(labels)
     if truth is not None and len(files) > 1:
         raise typer.BadParameter("--truth takes one LABELS image")
+    if out is not None and (out.suffix.lower() in SUFFIXES or out.is_dir()):
+        raise InputError(
+            f"{out}: is {'a folder' if out.is_dir() else 'an image'}; name a table, as grains.csv"
+        )
     tables, failed = [], 0
     for file in files:
         try:

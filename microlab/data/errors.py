@@ -36,7 +36,7 @@ USER_ERRORS = (InputError, OSError, MemoryError)
 def one_line(error: BaseException) -> str:
     """What went wrong and how to mend it, on one line."""
     if isinstance(error, MemoryError):
-        return "not enough memory; crop the image or close other programs"
+        return "not enough memory; take a smaller image or smaller settings, or close other programs"
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -19,6 +19,14 @@ T = TypeVar("T")
 # Torch counts its threads once for a whole process: calls in threads of one Dask worker wait for each other.
 _ONE_AT_A_TIME = threading.Lock()
 
+CONNECT_SECONDS = 10  # after which a Dask scheduler that is silent does not answer
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise an InputError if `jobs` is no number of processes."""
+    if jobs == 0:
+        raise InputError("jobs must be a number of processes, or -1 for one per core, got 0")
+
 
 def imap_unordered(
     function: Callable[..., T],
@@ -52,10 +60,9 @@ def imap_unordered(
     InputError
         If `jobs` is 0, `scheduler` does not answer, or Dask is not installed.
     """
+    check_jobs(jobs)
     if not tasks:
         return  # without starting a worker
-    if jobs == 0:
-        raise InputError("jobs must be a number of processes, or -1 for one per core, got 0")
     if scheduler is None:
         threads = threads or (None if jobs == 1 else 1)
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
@@ -67,7 +74,7 @@ def imap_unordered(
     except ImportError as error:
         raise InputError('scheduler needs Dask: pip install "dask[distributed]"') from error
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler {scheduler} does not answer: is that its address? ({error})") from error
     with client:
@@ -86,6 +93,7 @@ def imap(
 
     Parameters are those of :func:`imap_unordered`.
     """
+    check_jobs(jobs)
     threads = threads or (None if jobs == 1 else 1)
     yield from Parallel(n_jobs=jobs, return_as="generator")(
         delayed(_call)(function, task, threads) for task in tasks

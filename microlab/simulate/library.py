@@ -74,6 +74,9 @@ class Ranges:
                 )
         if len(self.shape) != 2 or min(self.shape) < 1:
             raise InputError(f"shape must be two positive sizes (H, W), got {self.shape}")
+        height, width = self.shape
+        if self.grains[1] > height * width:
+            raise InputError(f"grains must not outnumber the pixels of {height} x {width}, got {self.grains}")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold must lie in (0, 1), got {self.threshold}")
         Parameters(kappa=self.kappa, dt=self.dt)  # refuses an unstable dt
@@ -231,7 +234,7 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     """
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
-        raise InputError(f"folder {folder} holds no manifest.csv: make the library with build() first")
+        raise InputError(f"folder {folder} holds no manifest.csv: give a library that microlab simulate made")
     return pd.read_csv(path)
 
 

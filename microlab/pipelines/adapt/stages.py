@@ -23,6 +23,7 @@ from microlab.data import images, weights
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import sha256
 from microlab.data.micrograph import Micrograph
+from microlab.data.parallel import check_jobs
 from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import resize_by, stretch
 from microlab.generate.style import learn_style
@@ -123,6 +124,7 @@ def adapt(
         If something cannot be written. What is complete is kept.
     """
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
+    check_jobs(jobs)  # a small run would never start them, and never notice
     shipped = load_segmenter(device=options.device)
     micrographs, notes = read(image_results.find_images(paths), options, shipped)
     request = {
