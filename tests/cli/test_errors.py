@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
 from command_line import run
 
 from microlab.cli.errors import BUG
-from microlab.data import images
+from microlab.data import images, parallel
 from microlab.data.errors import DivergedError, InputError
+from microlab.pipelines import train_pair_model, train_segmenter
+from microlab.pipelines.adapt import stages
 
 RNG = np.random.default_rng(0)
+BAR = re.compile(r"\d+/\d+ \[\d")  # of a progress bar
+
+LIBRARY = ("--jobs", 1, "--grains", 4, 6, "--steps", 2, 3)
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A folder with inputs that are right and wrong."""
     folder = tmp_path_factory.mktemp("inputs")
-    for name in ("empty", "fields", "masks", "other", "text"):
+    for name in ("empty", "fields", "masks", "other", "soft", "ids", "text"):
         (folder / name).mkdir()
     for name in ("a", "b"):
         images.write_image(folder / "fields" / f"{name}.png", RNG.random((96, 96)))
         tifffile.imwrite(folder / "masks" / f"{name}.tif", (RNG.random((96, 96)) > 0.5).astype(np.uint8))
         tifffile.imwrite(folder / "other" / f"{name}.tif", (RNG.random((64, 80)) > 0.5).astype(np.uint8))
+        tifffile.imwrite(folder / "soft" / f"{name}.tif", RNG.random((96, 96)).astype(np.float32))
+        tifffile.imwrite(folder / "ids" / f"{name}.tif", RNG.integers(0, 9, (96, 96), np.uint8))
     (folder / "text" / "a.tif").write_text("no image")
     (folder / "text.tif").write_text("no image")
     (folder / "text.safetensors").write_text("no weights")
@@ -34,23 +43,36 @@ def here(tmp_path_factory):
     images.write_labels(folder / "labels.tif", labels)
     tifffile.imwrite(folder / "zeros.tif", np.zeros((64, 64), np.uint8))
     tifffile.imwrite(folder / "stack.tif", np.zeros((3, 64, 64), np.uint8), photometric="minisblack")
+    pages = RNG.integers(0, 255, (2, 64, 64), np.uint8)
+    tifffile.imwrite(folder / "pages.tif", pages, photometric="minisblack")
+    tifffile.imwrite(folder / "wide.tif", np.eye(64, 80, dtype=np.uint8) * 255)
     tifffile.imwrite(folder / "nan.tif", np.full((64, 64), np.nan, np.float32))
     tifffile.imwrite(folder / "pixel.tif", np.zeros((1, 1), np.uint8))
     tifffile.imwrite(folder / "two.tif", RNG.integers(0, 255, (2, 2), np.uint8))
     tifffile.imwrite(folder / "small.tif", RNG.integers(0, 255, (40, 9), np.uint8))
+    for name, seed in (("library", 0), ("library2", 1)):
+        assert run("simulate", folder / name, "-n", 2, *LIBRARY, "--size", 32, "--seed", seed).exit_code == 0
     return folder
 
 
-def one_line(*arguments, code=(1, 2)):
+def contents(*folders):
+    """Every file of some folders, with its bytes."""
+    return {f: f.read_bytes() for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def one_line(*arguments):
+    """The one line of a call that is refused: exit code 1, or 2 below the usage for a wrong call."""
     result = run(*arguments)
-    lines = [line for line in result.stderr.splitlines() if line.strip() and "it/s]" not in line]
-    assert result.exit_code in code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.strip() and not BAR.search(line)]
+    assert result.exit_code in (1, 2), result.output
     assert "bug" not in result.stderr, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
     if result.exit_code == 1:
         assert len(lines) == 1, result.stderr
         assert lines[0].startswith("microlab: ")
-    return result.stderr
+    else:
+        assert [line for line in lines if line.startswith("Error: ")] == lines[-1:], result.stderr
+    return lines[-1]
 
 
 FILES = ["missing", "missing.tif", "empty", "text", "text.tif", "zeros.tif", "stack.tif", "nan.tif"]
@@ -92,47 +114,280 @@ def test_wrong_weights(here, tmp_path, weights):
         one_line("sample-pairs", "-n", 1, "-o", out, "--weights", given)
 
 
+# Calls that are refused, and what their one line names.
+CALLS = {
+    "segment": """
+        {fields} -o {out} --device nonsense             | nonsense
+        {fields} -o {out} --device cuda:99              | cuda:99
+        {fields} -o {out} --method nonsense             | nonsense
+        {fields} -o {out} --method ridge --weights labour-free | ridge
+        {fields} -o {out} --tolerance 0.1               | tolerance
+        {fields} -o {out} --views 1                     | one view
+        {fields}/a.png -o {out} --data-bar 500          | 500
+        {fields}/a.png -o {out} --data-bar 95           | a.png
+        {fields} -o {out} --jobs nonsense               | --jobs
+        {fields} -o {out} --jobs 0                      | jobs
+        {fields} -o {fields}/a.png                      | a.png
+        {stack} -o {out} --method ridge                 | segment --page 0 to 2
+        {stack} -o {out} --method ridge --page 3        | no page 3; pages run from 0 to 2
+        {stack} -o {out} --method ridge --page -1       | --page
+        {fields}/a.png -o {out} --method ridge --page 1 | no page 1
+    """,
+    "demo": """
+        -o {fields}/a.png       | a.png
+        -o {out} --device nonsense | nonsense
+        -o {out} --seed -1      | --seed
+    """,
+    "measure": """
+        {labels} --pixel-size 0             | 0.0
+        {labels} --pixel-size nan           | nan
+        {labels} {zeros} --truth {labels}   | --truth
+        {labels} --truth {wide}             | wide.tif (64, 80)
+        {labels} --truth {stack}            | stack.tif: has 3 pages
+        {labels} -o {fields}                | fields: is a folder
+        {labels} -o {labels}                | labels.tif: is an image
+        {labels} -o {labels}/grains.csv     | labels.tif
+    """,
+    "simulate": """
+        {out} -n 0                              | --number
+        {out} -n 1 --size 8                     | --size
+        {out} -n 1 --seed -1                    | --seed
+        {out} -n 1 --jobs 0 --size 16 --grains 2 4 --steps 1 2 | jobs
+        {out} -n 1 --grains 5                   | --grains
+        {out} -n 1 --grains 5 many              | --grains
+        {out} -n 1 --grains 5 2                 | (5, 2)
+        {out} -n 1 --grains 0 2                 | (0, 2)
+        {out} -n 1 --grains 5 99999             | (5, 99999)
+        {out} -n 1 --grains 5 300 --size 16     | pixels of 16 x 16
+        {out} -n 1 --steps 0 2                  | (0, 2)
+        {out} -n 1 --steps 9 2                  | (9, 2)
+        {fields}/a.png -n 1                     | a.png: is a file
+        {fields}/a.png/deep -n 1                | a.png
+    """,
+    "train": """
+        {out} --library missing             | missing holds no manifest.csv: give a library
+        {out} --library {fields}            | fields
+        {out} --library {fields}/a.png      | a.png
+        {out} --library {library} --structures 3 | holds 2 structures
+        {out} --library {library} --structures 2 | crop side must lie in 1..32, the smallest image's, got 224
+        {out} --structures 2 --images 0     | --images
+        {out} --structures 1                | --structures
+        {out} --steps 0                     | --steps
+        {out} --steps many                  | --steps
+        {out} --width 0                     | --width
+        {out} --seed -1                     | --seed
+        {out} --device nonsense             | nonsense
+        {library}                           | library: holds a run with other settings
+        {fields}/a.png                      | a.png: is a file
+        {fields}/a.png/deep                 | a.png
+    """,
+    "adapt": """
+        {fields} -o {out} --style nonsense              | nonsense
+        {fields} -o {out} --profile nonsense            | nonsense
+        {fields} -o {out} --style render --device nonsense | nonsense
+        {fields} -o {out} --style render --jobs 0       | jobs
+        {fields} -o {out} --jobs many                   | --jobs
+        {fields} -o {out} --seed -1                     | --seed
+        {fields} -o {out} --scale 0                     | --scale
+        {fields} -o {out} --scale nan                   | nan
+        {fields} -o {out} --style render --scale 0.02   | a.png
+        {fields} -o {out} --pixel-size -1               | -1
+        {fields} -o {out} --data-bar many               | many
+        {fields} -o {out} --style render --data-bar 95  | 95
+        {fields} {stack} -o {out} --style render        | 1 of 3 images cannot be used: stack.tif
+        {fields} -o {fields}/a.png --style render       | a.png
+        {fields} -o {fields}/a.png/deep --style render  | a.png
+    """,
+    "sample-pairs": """
+        -n 0 -o {out}                           | --number
+        -n 1 -o {out} --size 0                  | 0
+        -n 1 -o {out} --size 7                  | 7
+        -n 1 -o {out} --size big                | big
+        -n 1 -o {out} --size 32x                | 32x
+        -n 1 -o {out} --size 32 --seed -1       | --seed
+        -n 1 -o {out} --size 32 --fractions a,b | a,b
+        -n 1 -o {out} --size 32 --fractions 1,1 | fractions must be 4 numbers
+        -n 1 -o {out} --size 32 --fractions nan,0,0,1 | nan
+        -n 1 -o {out} --size 32 --fractions 1,1,0,-1 | -1.0
+        -n 1 -o {out} --size 32 --temperature -1 | -1.0
+        -n 1 -o {out} --size 32 --temperature 0 | 0.0
+        -n 1 -o {out} --size 32 --temperature nan | nan
+        -n 1 -o {out} --size 32 --device nonsense | nonsense
+        -n 1 -o {out} --weights {fields}        | fields
+        -n 1 -o {fields}                        | fields: already holds a.png
+        -n 1 -o {fields}/a.png                  | a.png
+        -n 1 -o {fields}/a.png/deep             | a.png
+    """,
+    "train-pairs": """
+        missing {masks} -o {out}                        | missing: no such folder
+        {fields} missing -o {out}                       | missing: no such folder
+        {fields}/a.png {masks} -o {out}                 | a.png
+        {fields} {masks}/a.tif -o {out}                 | a.tif
+        {empty} {masks} -o {out}                        | empty
+        {fields} {empty} -o {out}                       | empty
+        {fields} {other} -o {out}                       | a.tif
+        {fields} {soft} -o {out}                        | a.tif: labels must be whole numbers
+        {fields} {masks} -o {out} --classes 1           | --classes
+        {fields} {ids} -o {out} --classes 2             | a.tif holds the values 0, 1, 2
+        {text} {masks} -o {out}                         | no partner of the same name: b
+        {fields} {text} -o {out}                        | no partner of the same name: b
+        {fields} {masks} -o {fields}                    | fields: holds something else
+        {fields} {masks} -o {fields}/a.png              | a.png: is a file
+        {fields} {masks} -o {fields}/a.png/deep         | a.png
+        {fields} {masks} -o {out} --coding nonsense     | nonsense
+        {fields} {masks} -o {out} --profile nonsense    | nonsense
+        {fields} {masks} -o {out} --profile paper       | 96 x 96 px
+        {fields} {masks} -o {out} --device nonsense     | nonsense
+        {fields} {masks} -o {out} --seed -1             | --seed
+    """,
+    "datasets": "fetch nonsense | nonsense",
+}
+
+
 @pytest.mark.parametrize(
-    "call",
+    ("call", "named"),
     [
-        "segment {fields} -o {out} --device nonsense",
-        "segment {fields} -o {out} --device cuda:99",
-        "segment {fields} -o {out} --method nonsense",
-        "segment {fields} -o {out} --method ridge --weights labour-free",
-        "segment {fields} -o {out} --tolerance 0.1",
-        "segment {fields}/a.png -o {out} --data-bar 500",
-        "segment {fields}/a.png -o {out} --data-bar 95",
-        "segment {fields} -o {out} --scheduler nonsense",
-        "segment {fields} -o {out} --jobs nonsense",
-        "segment {fields} -o {out} --jobs 0",
-        "segment {fields} -o {fields}/a.png",
-        "demo -o {fields}/a.png",
-        "demo -o {out} --device nonsense",
-        "demo -o {out} --seed -1",
-        "measure {labels} --pixel-size 0",
-        "measure {labels} {labels2} --truth {labels}",
-        "measure {labels} -o {fields}",
-        "simulate {out} -n 0",
-        "simulate {out} -n 1 --jobs 1 --size 8",
-        "simulate {out} -n 1 --jobs 0 --size 16 --grains 2 4 --steps 1 2",
-        "simulate {out} -n 1 --jobs 1 --grains 5 2",
-        "simulate {out} -n 1 --jobs 1 --grains 0 2",
-        "simulate {out} -n 1 --jobs 1 --grains 5 99999",
-        "simulate {out} -n 1 --jobs 1 --steps 0 2",
-        "simulate {out} -n 1 --jobs 1 --steps 9 2",
-        "simulate {fields}/a.png -n 1 --jobs 1 --size 16 --grains 2 3 --steps 1 2",
-        "train {out} --library missing",
-        "train {out} --library {fields}",
-        "train {out} --structures 2 --images 0",
-        "datasets fetch nonsense",
+        (f"{command} {line.split(' | ')[0].strip()}", line.split(" | ")[1].strip())
+        for command, lines in CALLS.items()
+        for line in lines.strip().splitlines()
     ],
 )
-def test_wrong_options_and_folders(here, tmp_path, call, monkeypatch):
+def test_wrong_options_and_folders(here, tmp_path, call, named, monkeypatch):
+    """One line names the value or the file; no input is changed, and no result is there."""
     monkeypatch.chdir(tmp_path)
-    names = ("fields", "masks", "other", "empty", "text")
-    places = {name: here / name for name in names} | {"out": tmp_path / "out"}
-    places |= {"labels": here / "labels.tif", "labels2": here / "zeros.tif"}
-    one_line(*[part.format(**places) for part in call.split()])
+    monkeypatch.setenv("MICROLAB_PROFILE", "smoke")
+    places = {path.name.removesuffix(".tif"): path for path in here.iterdir()}
+    places |= {"text": here / "text", "out": tmp_path / "out"}
+    before = contents(here)
+    line = one_line(*[part.format(**places) for part in call.split()])
+    assert named in line.replace(f"{here}/", "")
+    assert contents(here) == before
+    made = {path.name for path in contents(tmp_path)}
+    assert made <= {"settings.json", "run.json", "seconds.json", "zoom.json", ".lock"}, made
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://nonsense", "ftp://127.0.0.1:1", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_does_not_answer_is_named(here, tmp_path, address, monkeypatch):
+    monkeypatch.setattr(parallel, "CONNECT_SECONDS", 0.2)
+    out = tmp_path / "out"
+    small = ["--size", 16, "--grains", 2, 3, "--steps", 1, 2]
+    assert f"scheduler {address} does" in one_line("simulate", out, "-n", 1, *small, "--scheduler", address)
+    images_and_method = [here / "fields", "--method", "ridge"]
+    assert f"scheduler {address} does" in one_line(
+        "segment", *images_and_method, "-o", tmp_path / "images", "--scheduler", address
+    )
+
+
+def stopped(*arguments, **keywords):
+    """Stands for a stage that a kill stops."""
+    raise InputError("stopped")
+
+
+def test_a_library_of_other_settings_is_left_alone(here):
+    library = here / "library"
+    before = contents(library)
+    for changed in (["--size", 48], ["--size", 32, "--seed", 1], ["--size", 32, "--grains", 4, 7]):
+        line = one_line("simulate", library, "-n", 3, *LIBRARY, *changed)
+        assert "library: holds a run with other settings (" in line
+    assert contents(library) == before
+
+
+def test_an_adaptation_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "measure_zooms", stopped)
+    call = ["adapt", here / "fields", "-o", tmp_path / "out", "--profile", "smoke"]
+    assert "stopped" in one_line(*call, "--style", "render")
+    for name in ("adapted.safetensors", "a/run.json", "work/training/state.safetensors"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("of the first run")
+    before = contents(tmp_path / "out")
+    for changed, phrase in {
+        "--style cut": "settings.style render -> cut",
+        "--style render --seed 1": "settings.seed 0 -> 1",
+        "--style render --scale 2": "zoom None -> 2.0",
+        "--style render --data-bar 10": "data_bar auto -> 10",
+        "--style render --batch-norm": "settings.batch_norm False -> True",
+        "--style render --profile laptop": "settings.steps 8 -> 800",
+        f"--style render {here / 'small.tif'}": "",
+        f"--style render {here / 'labels.tif'}": "images.labels.tif absent -> ",
+    }.items():
+        line = one_line(*call, *changed.split())
+        assert phrase in line
+        assert "--fresh" in line or not phrase
+        assert contents(tmp_path / "out") == before
+
+
+def test_a_training_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
+    """Its checkpoint would go on with other images and be called theirs."""
+    monkeypatch.setattr(train_segmenter, "render_pairs", stopped)
+    monkeypatch.setattr(train_segmenter.library, "build", stopped)
+    monkeypatch.setattr(train_segmenter, "check_crop", lambda side, shapes: None)
+    folder = tmp_path / "run"
+    call = ["train", folder, "--structures", 2, "--images", 4, "--steps", 5]
+    library = ["--library", here / "library"]
+    assert "stopped" in one_line(*call, *library)
+    (folder / "training").mkdir()
+    for name in ("labour-free.safetensors", "training/state.safetensors"):
+        (folder / name).write_text("of the first run")
+    before = contents(folder)
+    for changed, phrase in {
+        "--images 5": "images 4 -> 5",
+        "--steps 6": "steps 5 -> 6",
+        "--width 8": "width 16 -> 8",
+        "--seed 1": "seed 0 -> 1",
+        f"--library {here / 'library2'}": "library ",
+    }.items():
+        line = one_line(*call, *library, *changed.split())
+        assert f"run: holds a run with other settings ({phrase}" in line
+        assert "--no-resume" in line
+    assert "other settings (library" in one_line(*call)  # its own library
+    assert contents(folder) == before
+    assert "stopped" in one_line(*call, *library)  # goes on
+    assert contents(folder) == before
+    assert "stopped" in one_line(*call, *library, "--seed", 1, "--no-resume")
+    assert not (folder / "training" / "state.safetensors").exists()
+    assert "seed 1 -> 0" in one_line(*call, *library)
+
+
+def test_a_pair_training_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_pair_model, "train_vqvae", stopped)
+    folder = tmp_path / "run"
+    call = ["train-pairs", here / "fields", here / "masks", "-o", folder, "--profile", "smoke"]
+    assert "stopped" in one_line(*call)
+    (folder / "vqvae").mkdir()
+    (folder / "vqvae" / "state.safetensors").write_text("of the first run")
+    before = contents(folder)
+    for changed, phrase in {
+        "--seed 1": "seed 0 -> 1",
+        "--coding grey": "coding one-hot -> grey",
+        "--classes 3": "classes 2 -> 3",
+    }.items():
+        line = one_line(*call, *changed.split())
+        assert phrase in line
+        assert "--no-resume" in line
+        assert contents(folder) == before
+    other = [here / "fields" if part == here / "masks" else part for part in call]
+    one_line(*other)
+    assert contents(folder) == before
+
+
+def test_a_page_of_a_file_has_results_of_its_own(here, tmp_path):
+    out = tmp_path / "out"
+    for page in (0, 1):
+        call = ["segment", here / "pages.tif", "-o", out, "--method", "ridge", "--page", page]
+        assert run(*call).exit_code == 0
+    for page in (0, 1):
+        labels = tifffile.imread(out / f"pages-page{page}" / "labels.tif")
+        images.write_image(tmp_path / "alone.png", tifffile.imread(here / "pages.tif")[page] / 255)
+        assert run("segment", tmp_path / "alone.png", "-o", out, "--method", "ridge").exit_code == 0
+        np.testing.assert_array_equal(labels, tifffile.imread(out / "alone" / "labels.tif"))
+
+
+def test_results_never_take_the_place_of_the_image(here, tmp_path):
+    image = images.write_image(tmp_path / "labels" / "labels.tif", RNG.random((64, 64)))
+    before = image.read_bytes()
+    assert run("segment", image, "-o", tmp_path, "--method", "ridge").exit_code == 0
+    assert image.read_bytes() == before
+    assert (tmp_path / "labels-2" / "labels.tif").is_file()
 
 
 def test_wrong_environment_variables(here, tmp_path, monkeypatch):
