@@ -116,6 +116,8 @@ class RunFolder:
         value, before = plain(value), self.read(name)
         if before is None:
             self.write(name, value)
+        elif not isinstance(before, dict):
+            raise InputError(f"{self.path / name}: is damaged (holds no settings); remove it and run again")
         elif before != value:
             raise InputError(
                 f"{self.path}: holds a run with other settings ({'; '.join(changes(before, value))}); "

@@ -230,12 +230,18 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no manifest in `folder`.
+        If there is no manifest in `folder`, or it is damaged.
     """
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
         raise InputError(f"folder {folder} holds no manifest.csv: give a library that microlab simulate made")
-    return pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError:  # empty, or no table
+        table = pd.DataFrame()
+    if "index" not in table:
+        raise InputError(f"{path}: is no manifest of a library; remove it and run microlab simulate again")
+    return table
 
 
 def load(folder: str | Path, index: int) -> Structure:
@@ -257,7 +263,7 @@ def load(folder: str | Path, index: int) -> Structure:
             raise InputError(
                 f"{place / file} is damaged ({error}): remove {place} and build again"
             ) from error
-    record = json.loads((place / "structure.json").read_text())
+    record = _record(place)
     parameters = {name: record[name] for name in StructureParameters.__dataclass_fields__}
     parameters["shape"] = tuple(parameters["shape"])
     return Structure(
@@ -326,7 +332,7 @@ def _write_manifest(folder: Path) -> Path:
     for place in sorted((folder / "structures").iterdir()):
         if place.suffix == ".part" or not _is_complete(place):
             continue
-        record = json.loads((place / "structure.json").read_text())
+        record = _record(place)
         height, width = record.pop("shape")
         version = record.pop("microlab")
         paths = {name: (place / file).relative_to(folder).as_posix() for name, file in FILES.items()}
@@ -338,6 +344,18 @@ def _write_manifest(folder: Path) -> Path:
 
 def _structure_folder(folder: Path, index: int) -> Path:
     return folder / "structures" / f"{index:06d}"
+
+
+def _record(place: Path) -> dict:
+    path = place / "structure.json"
+    try:
+        record = json.loads(path.read_text())
+        missing = {*StructureParameters.__dataclass_fields__, "microlab"} - set(record)
+    except (TypeError, ValueError):
+        missing = {"everything"}
+    if missing:
+        raise InputError(f"{path}: is damaged (lacks {min(missing)}); remove {place} and simulate again")
+    return record
 
 
 def _is_complete(place: Path) -> bool:

@@ -47,6 +47,6 @@ def model_card(
         "seed": seed,
     }
     if history is not None:
-        minutes = max(row.get("seconds", 0.0) for row in history.rows) / 60
+        minutes = max((row.get("seconds", 0.0) for row in history.rows), default=0.0) / 60
         card |= {"minutes": round(minutes, 1), "training_precision": history.precision}
     return card | extra

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.data.errors import DivergedError, InputError
+from microlab.data.errors import DivergedError, InputError, WeightsError
 from microlab.data.files import atomic
 from microlab.data.run_folder import changes, plain
 from microlab.training.devices import (
@@ -371,8 +371,14 @@ class _Run:
         path = self.folder / STATE if self.folder is not None else None
         if path is None or not path.exists():
             return
-        tensors, metadata = weights.read_tensors(path)
-        facts = json.loads(metadata["run"])
+        try:
+            tensors, metadata = weights.read_tensors(path)
+            facts = json.loads(metadata["run"])
+        except (WeightsError, KeyError, ValueError) as error:
+            reason = str(error).removeprefix(f"{path}: ").removesuffix("; copy it again")
+            raise InputError(
+                f"{path}: is no whole checkpoint ({reason}); remove it to train from the start"
+            ) from None
         self._check_settings(facts["config"], path)
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "mean": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
@@ -514,6 +520,9 @@ def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
 def _read_history(path: Path) -> list[dict[str, float]]:
     if not path.exists():  # the user removed it: the run itself can be continued
         return []
-    with open(path, newline="") as file:  # pandas would not tell a NaN from an entry that is missing
-        rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-    return [{**row, "step": int(row["step"])} for row in rows]
+    try:
+        with open(path, newline="") as file:  # pandas would not tell a NaN from an entry that is missing
+            rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+        return [{**row, "step": int(row["step"])} for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: is no history of a training; remove it and run again") from None
