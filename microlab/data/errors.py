@@ -39,11 +39,13 @@ def one_line(error: BaseException) -> str:
         return "not enough memory; take a smaller image or smaller settings, or close other programs"
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename2 or error.filename  # of a renaming, the name that was to be
+        message = f"{name}: {error.strerror}" if name else error.strerror
         hints = {
             "FileNotFoundError": "check the name and the folder",
             "PermissionError": "choose a folder you may write to, or change the access rights",
             "NotADirectoryError": "a file stands where a folder is needed; choose another name",
+            "IsADirectoryError": "a folder stands where a file is needed; move it or choose another folder",
             "FileExistsError": "a file stands where a folder is needed; choose another name",
         }
         message += f"; {hints.get(type(error).__name__, 'free some space or choose another folder')}"

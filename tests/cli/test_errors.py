@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from command_line import run
 
 from microlab.cli.errors import BUG
@@ -14,6 +16,8 @@ from microlab.data import images, parallel
 from microlab.data.errors import DivergedError, InputError
 from microlab.pipelines import train_pair_model, train_segmenter
 from microlab.pipelines.adapt import stages
+from microlab.training.cards import model_card
+from microlab.training.fit import FitConfig, fit
 
 RNG = np.random.default_rng(0)
 BAR = re.compile(r"\d+/\d+ \[\d")  # of a progress bar
@@ -368,6 +372,64 @@ def test_a_pair_training_of_other_settings_is_left_alone(here, tmp_path, monkeyp
     other = [here / "fields" if part == here / "masks" else part for part in call]
     one_line(*other)
     assert contents(folder) == before
+
+
+DAMAGE = {  # file of a library of two structures -> what is written over it
+    "settings.json": ["{", "[]"],
+    "manifest.csv": ["", "a,b\n1,2\n"],
+    "structures/000001/structure.json": ["{", "[]", "{}"],
+    "structures/000001/grains.tif": ["no image"],
+}
+
+
+@pytest.mark.parametrize(("file", "text"), [(file, text) for file, texts in DAMAGE.items() for text in texts])
+def test_a_damaged_library_is_named_and_made_whole(here, tmp_path, file, text, monkeypatch):
+    library = tmp_path / "library"
+    shutil.copytree(here / "library", library)
+    (library / file).write_text(text)
+    simulate = ["simulate", library, "-n", 2, *LIBRARY, "--size", 32]
+    if file != "settings.json":  # the reader needs none
+        call = ["train", tmp_path / "run", "--library", library, "--structures", 2]
+        assert f"library/{file}" in one_line(*call)
+        assert not (tmp_path / "run").exists()
+    elif text:
+        assert f"library/{file}: is damaged" in one_line(*simulate)
+    target = library / file  # as the line advises: remove the file, or the folder of the structure
+    shutil.rmtree(target.parent) if "structures" in file else target.unlink()
+    assert run(*simulate).exit_code == 0
+    for name in ("manifest.csv", "settings.json", "structures/000001/grains.tif"):
+        assert (library / name).read_bytes() == (here / "library" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "history.csv"])
+def test_a_damaged_checkpoint_is_named(tmp_path, name):
+    model, config = torch.nn.Linear(1, 1), FitConfig(steps=2, checkpoint_every=1, log_every=1)
+
+    def train():
+        return fit(
+            model,
+            lambda step: torch.ones(1, 1),
+            lambda m, x: m(x).mean(),
+            config,
+            folder=tmp_path,
+            progress=False,
+            device="cpu",
+        )
+
+    train()
+    (tmp_path / name).write_text("step,loss\none,two\n")
+    with pytest.raises(InputError, match=rf"{name}: is no .*; remove it"):
+        train()
+    (tmp_path / name).unlink()
+    model.architecture = {}
+    card = model_card(model, train(), trained_by="", data="", scores={}, seed=0)
+    assert card["minutes"] == 0
+
+
+def test_a_folder_where_a_result_should_be_is_named(here, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    line = one_line("segment", here / "fields", "-o", tmp_path, "--method", "ridge")
+    assert f"{tmp_path}/report.html: Is a directory; a folder stands where a file is needed" in line
 
 
 def test_a_page_of_a_file_has_results_of_its_own(here, tmp_path):
