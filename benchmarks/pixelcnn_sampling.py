@@ -41,14 +41,14 @@ def naive_passes(model: Autoregressive, codes: torch.Tensor, positions: list[tup
     uniform = uniform.to(codes.device, torch.float32)
     order = torch.arange(height * width, device=codes.device).view(height, width)
     model(codes)  # warms up
-    found = []
+    timings = []
     for r, s in positions:
         so_far = torch.where(order < r * width + s, codes, 0)
         started = seconds(codes.device)
         code = draw(model(so_far)[:, :, r, s], uniform[:, r, s])
-        found.append(seconds(codes.device, started))
+        timings.append(seconds(codes.device, started))
         assert torch.equal(code, codes[:, r, s]), f"the samplers differ at {r}, {s}"
-    return np.array(found)
+    return np.array(timings)
 
 
 def main() -> None:

@@ -101,11 +101,11 @@ def main() -> None:
             names = list(ways)[:: 1 if turn % 2 == 0 else -1]  # there and back: a drift meets both ends
             for name in names:
                 start = time.perf_counter()
-                found = ways[name](place / "images")
+                bytes_by_image = ways[name](place / "images")
                 seconds[name].append(time.perf_counter() - start)
                 if name != TRIVIAL:
-                    labels = labels or found
-                    assert found == labels, f"{name}: other labels than {BASE}"
+                    labels = labels or bytes_by_image
+                    assert bytes_by_image == labels, f"{name}: other labels than {BASE}"
     table = {name: np.array(values) for name, values in seconds.items()}
     scores = {
         NAMES.get(name, name): {
@@ -116,7 +116,7 @@ def main() -> None:
         }
         for name, values in table.items()
     }
-    made = {
+    record = {
         "title": "Scaling out: a folder of micrographs with one worker and with two",
         "data": f"{options.images} virtual micrographs of {SIDE} x {SIDE} pixels, zoom estimated in each. "
         f"Ours: {OURS}, one thread each. 'Times as fast' is against {BASE}: median, least, most.",
@@ -139,12 +139,12 @@ def main() -> None:
         "note": "The load average says what else ran: ratios within a round are fair, seconds are not "
         "those of an idle machine.",
     }
-    for name, row in made["scores"].items():
+    for name, row in record["scores"].items():
         print(f"{name:28s}", "   ".join(f"{measure} {value}" for measure, value in row.items()))
-    print("\n".join(f"{name}: {value}" for name, value in made["settings"].items()))
+    print("\n".join(f"{name}: {value}" for name, value in record["settings"].items()))
     if options.record:
         with atomic(RESULT) as partial_file:
-            partial_file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":  # the workers import this file again

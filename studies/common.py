@@ -1,4 +1,4 @@
-"""What every study shares: its command line, where its numbers come from, and the storing of its records."""
+"""Shared by all studies: command line, provenance and storage of records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parser(about: str, *, folder: bool = True) -> argparse.ArgumentParser:
     about : str
         Docstring of the study, which is its help.
     folder : bool
-        Whether it keeps trainings in a FOLDER, from which a stopped call goes on.
+        Whether it keeps trainings in a FOLDER, from which an interrupted call resumes.
     """
     command_line = argparse.ArgumentParser(
         prog=f"python -m studies.{Path(sys.argv[0]).parent.name}",
@@ -40,14 +40,14 @@ def parser(about: str, *, folder: bool = True) -> argparse.ArgumentParser:
 
 
 def origin(command: str, seconds: float, device: str | None = None) -> dict[str, Any]:
-    """The fields of a record that say where its numbers come from.
+    """Provenance fields of a record.
 
     Parameters
     ----------
     command : str
-        What prints the numbers again.
+        Command that reproduces the numbers.
     seconds : float
-        That the computation took, trainings of earlier calls included.
+        Of the computation, trainings of earlier calls included.
     device : str, optional
         As `microlab.training.devices.pick_device` takes it.
     """
@@ -61,7 +61,7 @@ def origin(command: str, seconds: float, device: str | None = None) -> dict[str,
 
 
 def publish(name: str, record: dict[str, Any], store: bool) -> None:
-    """Print the table of a record and its note; with `store`, keep it for the book."""
+    """Print the table of a record and its note; with `store`, write it for the book."""
     print(f"\n{records.table_text(record)}\n{record.get('note', '')}", flush=True)
     if store:
         print(f"stored: {records.write(name, record)}")
@@ -70,7 +70,7 @@ def publish(name: str, record: dict[str, Any], store: bool) -> None:
 def spread(table: pd.DataFrame, measures: Sequence[str]) -> dict[str, float | list[float]]:
     """Mean and standard deviation of some columns over the rows (seeds), rounded; the mean alone of one row.
 
-    A column that is missing, or holds nothing but NaN, is left out.
+    Columns that are missing or all NaN are left out.
     """
     cells: dict[str, float | list[float]] = {}
     for measure in measures:
@@ -81,7 +81,7 @@ def spread(table: pd.DataFrame, measures: Sequence[str]) -> dict[str, float | li
 
 
 def every_row(table: pd.DataFrame) -> dict[str, list]:
-    """A table as a record keeps it, four decimals and no NaN: ``{"columns": [...], "data": [[...]]}``."""
+    """A table in the form of a record, four decimals and no NaN: ``{"columns": [...], "data": [[...]]}``."""
     data = [[_plain(value) for value in row] for row in table.astype(object).to_numpy()]
     return {"columns": [*map(str, table.columns)], "data": data}
 

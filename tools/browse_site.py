@@ -237,8 +237,8 @@ def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> 
             for scheme in MODES:
                 bar.set_postfix_str(f"{name} ({scheme})")
                 shot = shots / f"{name.replace('/', '_')}_{scheme}.jpg" if shots else None
-                found = check_page(browser, home + name, scheme, repository, shot)
-                for problem in dict.fromkeys(found):
+                page_problems = check_page(browser, home + name, scheme, repository, shot)
+                for problem in dict.fromkeys(page_problems):
                     problems.append(f"{name} ({scheme}): {problem}")
                     bar.write(problems[-1], file=sys.stderr)  # who reads along need not wait for the end
         if (folder / "search.html").exists():

@@ -79,12 +79,12 @@ def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
 @functools.cache
 def equations() -> dict[str, tuple[int, str]]:
     """Number and chapter (its path in the book without ending) of every labelled equation, by label."""
-    found = {}
+    labelled = {}
     for chapter in sorted((ROOT / "tutorials").glob("[0-9]*.md")):
         numbers = number_labels(jupytext.read(chapter))
         document = f"tutorials/{chapter.stem}"
-        found |= {label: (int(number), document) for label, number in numbers.items() if number.isdigit()}
-    return found
+        labelled |= {label: (int(number), document) for label, number in numbers.items() if number.isdigit()}
+    return labelled
 
 
 def plain_roles(text: str, numbers: dict[str, str]) -> str:

@@ -25,12 +25,12 @@ INDEX = re.compile(r"[cijktT0-9+-]*")
 
 def displayed(text: str) -> list[tuple[str, str]]:
     """Label (or "") and LaTeX of every displayed equation, in the order of the text."""
-    found = []
+    equations = []
     for match in DISPLAYED.finditer(text):
         label = re.search(r"^:label:\s*(\S+)", match["options"] or "", re.M)
         name = label[1] if label else match["label"] or ""
-        found.append((name, match["body"] or match["dollars"]))
-    return found
+        equations.append((name, match["body"] or match["dollars"]))
+    return equations
 
 
 def symbols(latex: str) -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def symbols(latex: str) -> list[tuple[str, str]]:
 
     Words, functions, differentials, pi and e are no symbols. Bars and hats are left out.
     """
-    found = set()
+    names = set()
     for match in TOKEN.finditer(latex):
         base = re.sub(r"[{}\s]+", " ", match["base"] or "").strip()
         command = re.fullmatch(r"\\(\w+)", base)
@@ -46,5 +46,5 @@ def symbols(latex: str) -> list[tuple[str, str]]:
             continue
         below = re.sub(r"\\text|[{}\s]", "", match["below"] or "")[1:]
         name = f"{base}_{below}" if below else base
-        found.add((name, base if INDEX.fullmatch(below) else name))
-    return sorted(found)
+        names.add((name, base if INDEX.fullmatch(below) else name))
+    return sorted(names)

@@ -32,15 +32,15 @@ def main() -> None:
     seeds = voronoi.regular_seeds(45, (SIDE, SIDE), 0.4, seed=3)
     grains = phasefield.grow(voronoi.tessellate(seeds, (SIDE, SIDE)), 300).grain_map() + 1  # 0 is background
     image = sem.render(grains, sem.Microscope(), seed=3)
-    found = segment_image(image)
+    segmentation = segment_image(image)
 
     figure, axes = plt.subplots(1, 4, figsize=(10, 2.75))
     shape = plotting.colour_grains(grains)
     shape[boundaries(grains)] = 1
     plotting.show_image(shape, ax=axes[0], title="physics makes the shapes")
     plotting.show_image(image, ax=axes[1], title="a virtual microscope sees them")
-    plotting.show_image(found.probability, ax=axes[2], title="a network finds the boundaries")
-    measured = plotting.colour_grains(found.labels)
+    plotting.show_image(segmentation.probability, ax=axes[2], title="a network finds the boundaries")
+    measured = plotting.colour_grains(segmentation.labels)
     plotting.show_image(
         0.5 * measured[..., :3] + 0.5 * image[..., None], ax=axes[3], title="grains, to be measured"
     )

@@ -43,10 +43,10 @@ def outcome(text: str, name: str) -> str:
     ValueError
         If it does not say so.
     """
-    found = re.search(r"^\*\*You will\*\* (.*?)\n\n", text, re.S | re.M)
-    if not found:
+    match = re.search(r"^\*\*You will\*\* (.*?)\n\n", text, re.S | re.M)
+    if not match:
         raise ValueError(f"{name}: there is no paragraph that begins with **You will**")
-    return " ".join(found[1].split())
+    return " ".join(match[1].split())
 
 
 class ChapterTable(SphinxDirective):
@@ -59,8 +59,8 @@ class ChapterTable(SphinxDirective):
             source = ROOT / f"{document}.md"
             self.env.note_dependency(str(source))
             number = source.stem.split("_")[0]
-            found = sorted((ROOT / "tutorials" / "assignments").glob(f"{number}_*/{number}_*.md"))
-            names = ", ".join(f"`{path.stem}`" for path in found)
+            assignments = sorted((ROOT / "tutorials" / "assignments").glob(f"{number}_*/{number}_*.md"))
+            names = ", ".join(f"`{path.stem}`" for path in assignments)
             will = outcome(source.read_text(encoding="utf-8"), source.name)
             rows.append(
                 f"| {{doc}}`{number} </{document}>` | {will} | {{measured-cost}}`{document}` | {names} |"
@@ -73,12 +73,12 @@ class ChapterTable(SphinxDirective):
 
 def costs(build: dict, docname: str) -> str:
     """Every cost known of a chapter: this build's, then those recorded for other profiles."""
-    known = []
+    texts = []
     for measured in (build, *map(_read, sorted(cost_card.RECORDED.glob("*.json")))):
         if docname in measured["chapters"] and (measured is build or measured["profile"] != build["profile"]):
             words = cost_card.in_words(measured["chapters"][docname])
-            known.append(f"{measured['profile']} {words} ({measured['machine']})")
-    return "; ".join(known) or "not measured in this build"
+            texts.append(f"{measured['profile']} {words} ({measured['machine']})")
+    return "; ".join(texts) or "not measured in this build"
 
 
 def _read(path: Path) -> dict:

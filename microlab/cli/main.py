@@ -46,8 +46,8 @@ datasets_app = typer.Typer(
 main.add_typer(datasets_app, name="datasets")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from microlab import __version__
 
         typer.echo(f"microlab {__version__}")

@@ -319,8 +319,8 @@ def paint(
     n, height, width = masks.shape
     rng = np.random.default_rng(seed)
     if statistics is None:
-        known = model.statistics.cpu().numpy()
-        statistics = known[rng.integers(len(known), size=n)]
+        stored = model.statistics.cpu().numpy()
+        statistics = stored[rng.integers(len(stored), size=n)]
     statistics = np.asarray(statistics, np.float32)
     if statistics.shape != (n, 2) or not (statistics[:, 1] > 0).all():
         raise ValueError(f"statistics must be ({n}, 2), deviations positive, got shape {statistics.shape}")

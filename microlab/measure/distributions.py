@@ -253,14 +253,14 @@ def _sample(
     """Values and weights of the grains that count."""
     used, w = counted_grains(table, edge)
     x = used[column].to_numpy(dtype=float)
-    known = ~np.isnan(x)
-    if known.sum() < least:
+    finite = ~np.isnan(x)
+    if finite.sum() < least:
         whole = "" if edge == "keep" else " that the frame does not cut"
         raise ValueError(
-            f"{name} has {known.sum()} grains with {column}{whole}, at least {least} are needed; "
+            f"{name} has {finite.sum()} grains with {column}{whole}, at least {least} are needed; "
             "take a larger field or several, or lower `least`"
         )
-    return x[known], w[known]
+    return x[finite], w[finite]
 
 
 def _wrap(degrees: ArrayLike) -> NDArray:

@@ -231,8 +231,8 @@ def summarise(
     rows = {}
     for column in columns:
         values = used[column].to_numpy(dtype=float)
-        known = ~np.isnan(values)
-        x, w, area = values[known], weights[known], used["area_px"].to_numpy()[known]
+        finite = ~np.isnan(values)
+        x, w, area = values[finite], weights[finite], used["area_px"].to_numpy()[finite]
         rows[column] = _summary(x, w, area, interval, confidence, resamples, rng)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
 

@@ -109,16 +109,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     files: dict[Path, Path] = {}
     for path in paths:
-        found = [path]
+        candidates = [path]
         if path.is_dir():
-            found = sorted(
+            candidates = sorted(
                 f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
             )
-            if not found:
+            if not candidates:
                 raise InputError(
                     f"{path}: the folder holds no image; give one with {', '.join(SUFFIXES)} files"
                 )
-        for file in found:
+        for file in candidates:
             files.setdefault(file.resolve(), file)
     return list(files.values())
 

@@ -95,7 +95,7 @@ class Target:
     name : str
     style : Micrograph
         The look is learnt from its image. Its `boundary` is for the oracle and the few labelled patches only,
-        never for a label-free route.
+        never for label-free training.
     test : Micrograph
         The held-out field, with its boundary.
     virtual : bool
@@ -253,12 +253,12 @@ def labelled_fields_or_stand_in(
     except (OSError, DatasetError) as error:
         reason = f"They stand in for {name}, which is not available: {error}"
     train, val, _ = fields
-    made = steel_fields(sum(fields), shape, seed)
+    samples = steel_fields(sum(fields), shape, seed)
     return LabelledFields(
         f"virtual stand-in for {name}",
-        made[:train],
-        made[train : train + val],
-        made[train + val :],
+        samples[:train],
+        samples[train : train + val],
+        samples[train + val :],
         classes=CLASS_NAMES["uhcs"],
         virtual=True,
         about=f"Virtual fields that resemble ultrahigh-carbon steel. The masks are exact. {reason}",

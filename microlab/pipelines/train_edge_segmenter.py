@@ -162,7 +162,7 @@ def grain_size(pairs: list[Pair]) -> float:
 
 def save_networks(
     folder: str | Path | None,
-    route: EdgeSegmenter,
+    segmenter: EdgeSegmenter,
     config: EdgeTrainingConfig,
     scores: dict[str, float],
     minutes: float,
@@ -173,7 +173,7 @@ def save_networks(
     ----------
     folder : path or None
         None for the weights that ship with the package.
-    route : EdgeSegmenter
+    segmenter : EdgeSegmenter
     config : EdgeTrainingConfig
     scores : dict
         Name of a measure, with the test set in it -> figure.
@@ -190,11 +190,11 @@ def save_networks(
         "minutes": round(minutes, 1),
     }
     names = ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations")
-    use = {name: route.card[name] for name in names}
+    use = {name: segmenter.card[name] for name in names}
     paths = []
     for part, network, training in (
-        ("first", route.net1, config.first),
-        ("refine", route.net2, config.second),
+        ("first", segmenter.net1, config.first),
+        ("refine", segmenter.net2, config.second),
     ):
         name = CARDS[part] if folder is None else Path(folder) / f"{part}.safetensors"
         card = model_card(

@@ -344,11 +344,11 @@ def finish_settings(finish: dict) -> tuple[str, dict]:
     if method not in FINISHES:
         raise ValueError(f"card: finish must have the method {' or '.join(FINISHES)}, got {method!r}")
     parameters = inspect.signature(FINISHES[method]).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "gaps"}
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "gaps"}
     for name in settings:
-        if name not in known:
-            raise ValueError(f"card: finish {method} takes {', '.join(known)}, got {name!r}")
-    return method, known | settings
+        if name not in defaults:
+            raise ValueError(f"card: finish {method} takes {', '.join(defaults)}, got {name!r}")
+    return method, defaults | settings
 
 
 def _checked_inputs(inputs: Sequence[str]) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ def matching_zoom(
         half = max(int(window / zoom / 2), 1)
         cy, cx = image.shape[0] // 2, image.shape[1] // 2
         part = image[max(cy - half, 0) : cy + half, max(cx - half, 0) : cx + half]
-        found = mean_intercept(grains(resize_by(part, zoom)))
-        excess.append(np.log(min(found, 1e6) / design_intercept))
+        intercept = mean_intercept(grains(resize_by(part, zoom)))
+        excess.append(np.log(min(intercept, 1e6) / design_intercept))
     return float(np.exp(_zero_crossing(np.log(zooms), np.array(excess))))
 
 

@@ -1,13 +1,13 @@
-"""When does the segmentation break, and does anything warn? The records `when_it_breaks` and `two_phases`.
+"""When does the segmentation fail, and which warning detects it? The records `when_it_breaks`, `two_phases`.
 
     python -m studies.faults                    prints both tables; a quarter of an hour
     python -m studies.faults --part faults      only the faults (or: phases)
-    python -m studies.faults --size smoke       shows in a minute that it runs
+    python -m studies.faults --size smoke       tests in a minute that it runs
     python -m studies.faults --record           also stores them
 
 Faults: the shipped network on virtual micrographs with one fault at rising strength; thresholds of the
 warnings are set on half of the polycrystals and evaluated on the other half. Phases: the shipped network on
-two-phase polycrystals, and what further training on such images gains.
+two-phase polycrystals, and the gain from fine-tuning on such images.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def fault_record(size: str, jobs: int) -> dict:
         jobs=jobs,
     )
     seconds = time.perf_counter() - start
-    setting, testing = faults.split_by_seed(table)
-    rules = faults.evaluate_rules(setting, testing)
-    bad = testing["adapted Rand error"] > faults.BAD
-    again = int(table["automatic"].sum())
+    calibration, test = faults.split_by_seed(table)
+    rules = faults.evaluate_rules(calibration, test)
+    bad = test["adapted Rand error"] > faults.BAD
+    repeated = int(table["automatic"].sum())
     cells = common.every_row(rules)
     scores = {name: dict(zip(cells["columns"], row)) for name, row in zip(rules.index, cells["data"])}
     return {
         "title": "When it breaks: which warning to heed",
         "data": f"{plan['seeds']} polycrystals, each through a microscope of its own, {plan['side']} x "
-        f"{plan['side']} px, intact and with each fault: {len(table) - again} pictures, {again} of them "
-        f"looked at twice, the second time with the zoom estimated: {len(table)} cases. Rules are set on "
-        f"{len(setting)} cases of one half of the polycrystals and judged on {len(testing)} of the other, "
-        f"of which {bad.sum()} are bad: adapted Rand error above {faults.BAD}.",
+        f"{plan['side']} px, intact and with each fault: {len(table) - repeated} pictures, {repeated} of "
+        f"them segmented again with the zoom estimated: {len(table)} cases. Rules are set on "
+        f"{len(calibration)} cases of one half of the polycrystals and evaluated on {len(test)} of the "
+        f"other, of which {bad.sum()} are bad: adapted Rand error above {faults.BAD}.",
         "virtual": True,
         "sets": {
             "disagreement": "mean adapted Rand error of the grains of single views against their mean's",
@@ -85,8 +85,8 @@ def phase_record(size: str) -> dict:
         steps=plan["steps"],
         progress=True,
     )
-    looks = table["groove"].map({0.0: ", flat borders", 1.0: ", grooved borders"})
-    names = table["method"].where(table["method"] == two_phases.TRIVIAL, table["method"] + looks)
+    groove_names = table["groove"].map({0.0: ", flat borders", 1.0: ", grooved borders"})
+    names = table["method"].where(table["method"] == two_phases.TRIVIAL, table["method"] + groove_names)
     measures = table.columns.drop(["method", "picture", "groove"])
     scores = {method: common.spread(rows, measures) for method, rows in table.groupby(names, sort=False)}
     return {
@@ -114,7 +114,7 @@ def phase_record(size: str) -> dict:
 
 
 def command(size: str, part: str) -> str:
-    """What prints the numbers again."""
+    """Command that reproduces the numbers."""
     return f"python -m studies.faults --size {size} --part {part} --record"
 
 

@@ -1,9 +1,9 @@
-"""Growing grains through a microscope: is the parabolic law in the segmented frames that of the true ones?
+"""Grain growth imaged by a microscope: do segmented frames give the parabolic law of the true ones?
 
     python -m studies.growth FOLDER            prints the record `growth`; six minutes
     python -m studies.growth FOLDER --record   also stores it
 
-FOLDER keeps the frames and what was measured: killed and called again, it goes on. Three seeds. Each frame
+FOLDER keeps the frames and their measurements: killed and called again, it resumes. Three seeds. Each frame
 is imaged in several ways: translated by the learnt style of perovskite if its weights are shipped, and
 rendered by one virtual SEM, both at zoom 1; for the first seed also at a zoom estimated in each frame.
 """
@@ -39,19 +39,19 @@ BAR = 0.10
 
 
 def sources(seed: int) -> dict[str, tuple[Image, float | None]]:
-    """What makes the micrographs, and the scale at which the network sees them, by the source's name.
+    """Renderer of the micrographs and magnification before the network, by the source's name.
 
-    Estimating the zoom costs ten looks at each frame, so that source is used for the first seed only.
+    Estimating the zoom takes ten segmentations of each frame, so that source is used for the first seed only.
     """
-    found = {}
+    micrograph_sources = {}
     if STYLE in weights.available():
         from microlab.generate.networks import Generator
 
-        found["translated by F"] = (translated(Generator.from_weights(STYLE)), 1.0)
-    found["virtual SEM"] = (virtual_sem(), 1.0)
+        micrograph_sources["translated by F"] = (translated(Generator.from_weights(STYLE)), 1.0)
+    micrograph_sources["virtual SEM"] = (virtual_sem(), 1.0)
     if seed == SEEDS[0]:
-        found["virtual SEM, zoom estimated in each frame"] = (virtual_sem(), None)
-    return found
+        micrograph_sources["virtual SEM, zoom estimated in each frame"] = (virtual_sem(), None)
+    return micrograph_sources
 
 
 def run(folder: Path) -> pd.DataFrame:
@@ -62,8 +62,10 @@ def run(folder: Path) -> pd.DataFrame:
         frames = list(grow(Settings(**SETTINGS, seed=seed), folder=place))
         for source, (image, scale) in sources(seed).items():
             name = source.replace(",", "").replace(" ", "-")
-            seen = observe(frames, image, network=network, scale=scale, seed=seed, folder=place, name=name)
-            measured = measure(seen, seed=seed)
+            observed = observe(
+                frames, image, network=network, scale=scale, seed=seed, folder=place, name=name
+            )
+            measured = measure(observed, seed=seed)
             table, law = measured.table, kinetics(measured, seed=seed)
             print(f"\nseed {seed}, {source}")
             print(table.round(1).to_string(index=False))
@@ -80,10 +82,10 @@ def run(folder: Path) -> pd.DataFrame:
 
 def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Means over the seeds for each source, with the truth, theory and the trivial baseline."""
-    made = {}
+    table = {}
     for place, (source, group) in enumerate(runs.groupby("source", sort=False)):
         ratios = group["ratio"]
-        made["ours" if place == 0 else source] = {
+        table["ours" if place == 0 else source] = {
             "k, px² per time": np.mean([fit.k for fit in group["found"]]),
             "k / true k": ratios.mean(),
             "largest deviation of k": np.abs(ratios - 1).max(),
@@ -92,21 +94,21 @@ def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
             "size error, last frame": group["last"].mean(),
             "exponent": group["n"].mean(),
         }
-    one = runs.drop_duplicates("seed")
-    made["true frames, same count"] = {
-        "k, px² per time": np.mean([fit.k for fit in one["true"]]),
-        "exponent": one["n_true"].mean(),
+    by_seed = runs.drop_duplicates("seed")
+    table["true frames, same count"] = {
+        "k, px² per time": np.mean([fit.k for fit in by_seed["true"]]),
+        "exponent": by_seed["n_true"].mean(),
     }
-    made["simulation, all grains"] = {"k, px² per time": np.mean([fit.k for fit in one["exact"]])}
-    made["Hillert's theory"] = {"k, px² per time": hillert_rate(), "exponent": 2.0}
-    made[TRIVIAL] = {"k, px² per time": 0.0, "k / true k": 0.0, "largest deviation of k": 1.0}
+    table["simulation, all grains"] = {"k, px² per time": np.mean([fit.k for fit in by_seed["exact"]])}
+    table["Hillert's theory"] = {"k, px² per time": hillert_rate(), "exponent": 2.0}
+    table[TRIVIAL] = {"k, px² per time": 0.0, "k / true k": 0.0, "largest deviation of k": 1.0}
     return {
-        method: {name: round(float(value), 4) for name, value in row.items()} for method, row in made.items()
+        method: {name: round(float(value), 4) for name, value in row.items()} for method, row in table.items()
     }
 
 
 def record(runs: pd.DataFrame, seconds: float, resumed: bool) -> dict:
-    """The run as the results page wants it (book/_ext/run_records.py)."""
+    """The record of the run for the results page (book/_ext/run_records.py)."""
     source = runs["source"].iloc[0]
     main = runs[runs["source"] == source]
     by_seed = {

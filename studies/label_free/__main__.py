@@ -3,7 +3,7 @@
     python -m studies.label_free            prints the three records `labour_free_*`; a minute
     python -m studies.label_free --record   also stores them, and notes the scores on the weights' card
 
-The expert masks are used here, to score, and nowhere else. Wants the data sets perovskite and steel
+The expert masks serve for scoring only. Needs the data sets perovskite and steel
 (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
@@ -51,19 +51,19 @@ NOTES = {
 def measure(sample: Micrograph) -> tuple[pd.DataFrame, Segmentation, float]:
     """Scores of all methods on one micrograph, the network's segmentation and its seconds."""
     start = time.perf_counter()
-    found = load_segmenter().segment(sample.image)
+    segmentation = load_segmenter().segment(sample.image)
     seconds = time.perf_counter() - start
-    return samples.compare(sample, found), found, seconds
+    return samples.compare(sample, segmentation), segmentation, seconds
 
 
 def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float, card: dict) -> dict:
-    """The run as the results page wants it (book/_ext/run_records.py)."""
+    """The record of the run for the results page (book/_ext/run_records.py)."""
     key = next((name for name in BARS if sample.name.startswith(name)), None)
     rows = {
         ("ours" if place == 0 else name): {m: round(float(v), 4) for m, v in row.items() if np.isfinite(v)}
         for place, (name, row) in enumerate(scores.iterrows())
     }
-    made = {
+    result = {
         "title": f"Labour-free segmentation: {key or 'virtual polycrystal'}",
         "data": sample.about,
         "virtual": sample.virtual,
@@ -79,10 +79,10 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
         "seed": card["seed"],
     } | common.origin("python -m studies.label_free --record", seconds)
     if key:
-        made |= {"bar": BARS[key], "note": NOTES[key] + IN_VIEW} | (
+        result |= {"bar": BARS[key], "note": NOTES[key] + IN_VIEW} | (
             {"paper": PAPER[key]} if key in PAPER else {}
         )
-    return made
+    return result
 
 
 def note_on_card(name: str, scores: pd.Series) -> None:

@@ -1,4 +1,4 @@
-"""Paper B's study: does synthetic data help to segment phases, how much, and how sure is that?
+"""Paper B's study: how much synthetic data improves the segmentation of phases, with confidence intervals.
 
     python -m studies.synthetic_share FOLDER                 laptop size, uhcs; an hour
     python -m studies.synthetic_share FOLDER --size evening  five seeds of a wider network; three hours
@@ -6,9 +6,9 @@
     python -m studies.synthetic_share FOLDER --record        also stores it: `phase_study_uhcs`
 
 FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
-called again, it goes on, and the tables show every model of that size that is finished there. A pool that
+called again, it resumes, and the tables show every finished model of that size. A pool that
 `microlab.data.pairs.write_pairs` wrote to FOLDER/TARGET/pools/NAME is a source too:
-`--sources vqvae NAME`. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA).
+`--sources vqvae NAME`. Needs the data set (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from studies import common
 SIDE = 256  # of the patches, pixels
 PER_FIELD = {"uhcs": 3, "superalloy": 4}  # patches of a training or validation field: 48 + 12, 40 + 16
 GENERATORS = {  # source -> (recipe, base whose real pairs train it)
-    "vqvae": ("paper", "many mixed"),  # the paper's route, trained as there on one set for every base
-    "vqvae-few": ("paper", "few good"),  # tells new information from a recombination of what is known
-    "ours": ("ours", "many mixed"),  # one-hot masks, no blind spot, steered by the class fractions
-    "ours-rare": ("ours", "many mixed"),  # as ours, asked for fractions of images rich in the rarest class
+    "vqvae": ("paper", "many mixed"),  # the paper's method, trained as there on one set for every base
+    "vqvae-few": ("paper", "few good"),  # separates new information from recombination of the base's pairs
+    "ours": ("ours", "many mixed"),  # one-hot masks, no blind spot, conditioned on the class fractions
+    "ours-rare": ("ours", "many mixed"),  # as ours, at class fractions of images rich in the rarest class
     "ours-few": ("ours", "few good"),
     "diffusion": ("diffusion", "many mixed"),  # the masks of `ours`, painted by a diffusion model
-    "virtual": ("virtual", ""),  # shapes drawn by rules under a virtual microscope: nothing is learnt
+    "virtual": ("virtual", ""),  # procedural shapes under a virtual microscope: nothing is learnt
     "virtual-diffusion": ("diffusion", "many mixed"),  # drawn shapes, painted by the diffusion model
     "shipped": ("shipped", ""),  # the weights in the package; their card says what they were trained on
 }
-POOL = 2.0  # pairs sampled for each that the largest share needs, so that the seeds differ in what they draw
+POOL = 2.0  # size of a pool over that of the largest share, so that seeds draw different pairs
 GAIN = "gain in Missing Class IoU"
 
 
 def pool(
     folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
 ) -> list[Micrograph]:
-    """The pairs of a source: read if they are there, else sampled from a generator that is trained first."""
+    """The pairs of a source: read if they exist, else sampled from a generator that is trained first."""
     place = folder / "pools" / source
     if not (place / "manifest.json").exists():
         if source not in GENERATORS:
@@ -63,23 +63,27 @@ def pool(
         write_pairs(place, pairs, classes=len(data.classes), about=about)
     if GENERATORS.get(source, ("", ""))[1]:
         about = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["about"]
-        asked = {"size": _generator_size(options)}
+        requested = {"size": _generator_size(options)}
         if not BASES[GENERATORS[source][1]].many:
-            asked["few"] = grid.few
-        there = {name: about.get(name, value) for name, value in asked.items()}
-        if there != asked:
-            was, now = (", ".join(f"{k} {v}" for k, v in part.items()) for part in (there, asked))
-            raise SystemExit(f"{place} was made with {was}, not {now}: use another FOLDER")
-    found = read_pairs(place)
-    if len(found) < number / POOL:
-        raise SystemExit(f"{place} holds {len(found)} pairs, the largest share needs {number / POOL:.0f}")
-    return found
+            requested["few"] = grid.few
+        stored = {name: about.get(name, value) for name, value in requested.items()}
+        if stored != requested:
+            stored_text, requested_text = (
+                ", ".join(f"{k} {v}" for k, v in part.items()) for part in (stored, requested)
+            )
+            raise SystemExit(f"{place} was made with {stored_text}, not {requested_text}: use another FOLDER")
+    pairs_of_pool = read_pairs(place)
+    if len(pairs_of_pool) < number / POOL:
+        raise SystemExit(
+            f"{place} holds {len(pairs_of_pool)} pairs, the largest share needs {number / POOL:.0f}"
+        )
+    return pairs_of_pool
 
 
 def new_pairs(
     folder: Path, source: str, data: PhaseData, grid: Grid, number: int, options: argparse.Namespace
 ) -> tuple[list[Micrograph], dict[str, object]]:
-    """New pairs of a source, and where they come from."""
+    """New pairs of a source, and their provenance."""
     if source.startswith("virtual"):
         pairs = steel_fields(number, (SIDE, SIDE), seed=1)
         about: dict[str, object] = {"generator": "drawn by rules, virtual microscope"}
@@ -88,7 +92,7 @@ def new_pairs(
     if GENERATORS[source][0] == "diffusion":
         if source == "diffusion":
             pairs, about = pool(folder, "ours", data, grid, number, options), {"generator": "masks of ours"}
-        pairs = pairs[: math.ceil(number / POOL)]  # painting is dear: the seeds may share them
+        pairs = pairs[: math.ceil(number / POOL)]  # sampling is expensive: the seeds may share pairs
         base = GENERATORS[source][1]
         model = painter(folder, base, data, grid, options)
         masks = np.stack([pair.classes for pair in pairs])
@@ -107,7 +111,7 @@ def new_pairs(
 def painter(
     folder: Path, base: str, data: PhaseData, grid: Grid, options: argparse.Namespace
 ) -> MaskDiffusion:
-    """The diffusion model that paints over masks, trained on the real pairs of a base if it is not there."""
+    """The mask-conditioned diffusion model, trained on the real pairs of a base if it does not exist yet."""
     model, _ = train_diffusion(
         synthetic_share.real_pairs(data, grid, base, "train"),
         DiffusionConfig(steps=options.painter_steps),
@@ -121,7 +125,7 @@ def painter(
 def generator(
     folder: Path, source: str, data: PhaseData, grid: Grid, options: argparse.Namespace
 ) -> tuple[PairModel, dict[str, object]]:
-    """The model of a source, trained if it is not there yet, and what it learnt from."""
+    """The model of a source, trained if it does not exist yet, and its provenance."""
     recipe, base = GENERATORS[source]
     if recipe == "shipped":
         model = PairModel.from_weights(options.target)
@@ -151,7 +155,7 @@ def generator(
 
 
 def _generator_size(options: argparse.Namespace) -> str:
-    return "laptop" if options.size == "evening" else options.size  # the generators need no night
+    return "laptop" if options.size == "evening" else options.size  # generators train at laptop size
 
 
 def rare(model: PairModel, number: int) -> np.ndarray:
@@ -169,7 +173,7 @@ def record(
     pools: dict[str, list[Micrograph]],
     place: Path,
 ) -> dict:
-    """The study as `microlab.book.records` and the results page take it."""
+    """The record of the study (`microlab.book.records`)."""
     names = {**MEASURES, "pooled_missing_class_iou": "Missing Class IoU, pooled"}
     names |= {f"IoU_{c}": f"IoU {name}" for c, name in enumerate(data.classes)}
     table = synthetic_share.summary(scores)
@@ -180,8 +184,8 @@ def record(
             mean, sd = (round(float(table.loc[key, (measure, part)]), 4) for part in ("mean", "sd"))
             spread[name] = mean if np.isnan(sd) else [mean, sd]  # one seed has no spread
         rows[_row_name(*key)] = {**spread, GAIN: _gain_text(scores, key)}
-    knows_nothing = synthetic_share.trivial(data)
-    rows["one class everywhere"] = {name: round(knows_nothing[m], 4) for m, name in names.items()}
+    trivial_scores = synthetic_share.trivial(data)
+    rows["one class everywhere"] = {name: round(trivial_scores[m], 4) for m, name in names.items()}
     settings = grid.training
     network = settings.encoder or f"width {settings.width}, depth {settings.depth}"
     return {
@@ -238,11 +242,11 @@ def _gain_text(scores: pd.DataFrame, key: tuple[str, int, str, bool]) -> str:
     if share == 0 and not augmented:
         return ""
     try:
-        found = synthetic_share.gain(scores, base, share, source, augmented=augmented)
-    except ValueError:  # its base alone was not asked for
+        gain = synthetic_share.gain(scores, base, share, source, augmented=augmented)
+    except ValueError:  # its base alone was not trained
         return ""
-    interval = f" ({found.low:+.3f} to {found.high:+.3f})" if found.n > 1 else ""
-    return f"{found.mean:+.3f}{interval}"
+    interval = f" ({gain.low:+.3f} to {gain.high:+.3f})" if gain.n > 1 else ""
+    return f"{gain.mean:+.3f}{interval}"
 
 
 def _about(data: PhaseData, grid: Grid, name: str) -> str:
@@ -289,7 +293,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def grid_of(options: argparse.Namespace, classes: int) -> Grid:
-    """The grid of a size, with what was asked for otherwise."""
+    """The grid of a size, changed by the options."""
     grid = SIZES[options.size]
     network = {"classes": classes}
     if options.steps is not None:
@@ -332,7 +336,7 @@ def main() -> None:
     target = labelled_fields(options.target)
     grid = grid_of(options, len(target.classes))
     data = synthetic_share.phase_data(target, grid, SIDE, per_field=PER_FIELD[options.target])
-    whole = replace(SIZES[options.size], few=grid.few)  # the pools serve every part of it that is asked for
+    whole = replace(SIZES[options.size], few=grid.few)  # the pools serve every subset of it
     needed = max(
         synthetic_share.synthetic_number(data, whole, c.base, c.share)
         for c in (*whole.cells(), *grid.cells())
@@ -345,7 +349,7 @@ def main() -> None:
     study = place / f"study_{options.size}_{grid.few}"
     synthetic_share.run(grid, data, pools, study, **how)
 
-    scores = synthetic_share.finished(study)  # also what earlier calls have left there
+    scores = synthetic_share.finished(study)  # those of earlier calls included
     grid = replace(
         grid,
         bases=tuple(scores["base"].unique()),

@@ -1,14 +1,14 @@
-"""What paper C leaves out, measured, in nine tables: the records `tem_*`.
+"""Experiments missing in paper C, in nine tables: the records `tem_*`.
 
     python -m studies.tem FOLDER                 trains what is missing, prints all tables; four hours
-    python -m studies.tem FOLDER --size smoke    the same in minutes, with networks that know little
+    python -m studies.tem FOLDER --size smoke    the same in minutes, with barely trained networks
     python -m studies.tem FOLDER --size paper    the paper's 3000 pictures, longer training; one GPU
     python -m studies.tem FOLDER --record        also stores them
     python -m studies.tem FOLDER --ship          also writes the weights that the package ships
 
-FOLDER keeps every network and score: killed and called again, it goes on. Tables: rivals of Net2 and methods
-without training; ablation of each detector; of each concept; noise beyond the training; iterations; what
-limits the route (two tables); real images with masks (membrane, steel), if they are here.
+FOLDER keeps every network and score: killed and called again, it resumes. Tables: baselines for Net2 and
+methods without training; ablation of each detector; of each concept; noise beyond the training; iterations;
+limits (two tables); real images with masks (membrane, steel), if available.
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies import common
 from studies.tem import limits, real
 from studies.tem import tables as tem_tables
-from studies.tem.study import FINISH, TEMStudy, finished, held_out_pictures, route_of, run, score_file
+from studies.tem.study import (
+    FINISH,
+    TEMStudy,
+    finished,
+    held_out_pictures,
+    run,
+    score_file,
+    trained_segmenter,
+)
 
 SMOKE = TEMStudy(
     recipe=EdgeTrainingConfig(
@@ -79,7 +87,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
     scores = run(study, folder, cells=kinds, jobs=options.jobs, device=options.device)
     if any(not score_file(folder, "refiner", "Net2", seed).exists() for seed in study.seeds):
         raise SystemExit("The tables need Net2 of every seed: call again without --kinds, or with refiner.")
-    made = {
+    makers = {
         "nothing": lambda: trivial_scores(study),
         "classical": lambda: (
             limits.without_training(held_out_pictures(study), options.jobs)
@@ -90,12 +98,12 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         "iterations": lambda: limits.iteration_scores(study, folder, study.stressed, options.jobs),
         "easier": lambda: limits.easier_scores(study, folder, options.jobs),
         "visible": lambda: limits.recall_by_visibility(
-            route_of(study, folder, study.seeds[0]), held_out_pictures(study)
+            trained_segmenter(study, folder, study.seeds[0]), held_out_pictures(study)
         ),
     }
     forget_outdated(study, folder / "tables")
     tables, seconds = {}, {}
-    for name, make in made.items():
+    for name, make in makers.items():
         tables[name], seconds[name] = timed_table(folder, name, make)
     classical = tables["classical"].set_index("method")
     number = dict.fromkeys(("detectors", "concepts"), study.ablation_test)
@@ -108,11 +116,11 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             same = tables["nothing"][tables["nothing"]["pictures"] == n]
             rows[limits.NOTHING] = common.spread(same, MEASURES) if name != "visibility" else {"recall": 0.0}
         made_by = command(options)
-        found = tem_tables.record(title, about, rows, study, made_by, spent, **more)
-        if name in ("detectors", "concepts"):  # those that are finished
+        result = tem_tables.record(title, about, rows, study, made_by, spent, **more)
+        if name in ("detectors", "concepts"):  # the finished seeds
             ablated = scores[scores["kind"] == "ablation"]
-            found["seed"] = sorted(int(seed) for seed in ablated["seed"].unique())
-        return f"tem_{name}", found
+            result["seed"] = sorted(int(seed) for seed in ablated["seed"].unique())
+        return f"tem_{name}", result
 
     per_variant = scores[scores["kind"] == "ablation"].groupby("name")["seed"].nunique()
     ablated = f"mean and standard deviation over {per_variant.min() if len(per_variant) else 0} seeds or more"
@@ -198,7 +206,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
         ),
     ]
     missing = {"detectors", "concepts"} if scores[scores["kind"] == "ablation"].empty else set()
-    return [(name, found) for name, found in records if name.removeprefix("tem_") not in missing]
+    return [(name, fields) for name, fields in records if name.removeprefix("tem_") not in missing]
 
 
 def trivial_scores(study: TEMStudy) -> pd.DataFrame:
@@ -211,8 +219,8 @@ def trivial_scores(study: TEMStudy) -> pd.DataFrame:
 
 def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> list[Record]:
     """The tables on real images with masks, or on a virtual stand-in at smoke size."""
-    routes = {seed: sized(route_of(study, folder, seed), study) for seed in study.seeds}
-    first, found = routes[study.seeds[0]], []
+    segmenters = {seed: sized(trained_segmenter(study, folder, seed), study) for seed in study.seeds}
+    first, records = segmenters[study.seeds[0]], []
     small = options.size == "smoke"
     about = "Tolerances count pixels of the image. The synthetic training saw no real image."
     if small or datasets.available("membrane"):
@@ -229,7 +237,7 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
                 jobs=options.jobs,
             ),
         )
-        found.append(
+        records.append(
             (
                 "tem_membrane",
                 tem_tables.record(
@@ -247,8 +255,8 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
         )
     if not small and datasets.available("steel"):
         (steel,) = datasets.load("steel")
-        table, seconds = timed_table(folder, "steel", lambda: real.one_image_scores(steel, routes))
-        found.append(
+        table, seconds = timed_table(folder, "steel", lambda: real.one_image_scores(steel, segmenters))
+        records.append(
             (
                 "tem_steel",
                 tem_tables.record(
@@ -264,48 +272,48 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
                 ),
             )
         )
-    return found
+    return records
 
 
-def sized(route: EdgeSegmenter, study: TEMStudy) -> EdgeSegmenter:
-    """The route with the grain size of its training on the card, to which real images are scaled."""
+def sized(segmenter: EdgeSegmenter, study: TEMStudy) -> EdgeSegmenter:
+    """The segmenter with its training grain size on the card, to which real images are scaled."""
     pairs = train_edge_segmenter.edge_pairs(min(100, study.recipe.pictures), study.recipe.seed)
     size = round(train_edge_segmenter.grain_size(pairs), 2)
-    return EdgeSegmenter(route.net1, route.net2, {**route.card, "grain_size_px": size})
+    return EdgeSegmenter(segmenter.net1, segmenter.net2, {**segmenter.card, "grain_size_px": size})
 
 
 def ship(study: TEMStudy, folder: Path) -> None:
-    """Write Net1 and the Net2 that is best on pictures of their own into the package.
+    """Write Net1 and the best Net2 into the package.
 
-    The choice between the seeds is made on pictures that nothing was trained on and no table holds,
-    so that the scores on the card are not flattered by it.
+    The seed is selected on pictures that neither training nor tables use, so that the scores on the card are
+    not biased by the selection.
     """
     choice = list(tem_pictures(study.stressed, study.recipe.seed + 2 * 10**6))
     errors = {}
     for seed in study.seeds:
-        route = route_of(study, folder, seed)
-        answers = [route.grains(limits.run_maps(route, pair.image)[1].result) for pair in choice]
+        segmenter = trained_segmenter(study, folder, seed)
+        answers = [segmenter.grains(limits.run_maps(segmenter, pair.image)[1].result) for pair in choice]
         errors[seed] = score_answers(choice, answers)["adapted Rand error"].mean()
     best = min(errors, key=errors.get)
     print("adapted Rand error on pictures to choose by:", errors)
-    route = sized(route_of(study, folder, best), study)
+    segmenter = sized(trained_segmenter(study, folder, best), study)
     scores = finished(folder)
-    mine = scores[(scores["name"] == "Net2") & (scores["seed"] == best) & (scores["finish"] == FINISH)]
-    mine = mine[mine["stage"] == tem_tables.ITERATED].iloc[0]
+    best_scores = scores[(scores["name"] == "Net2") & (scores["seed"] == best) & (scores["finish"] == FINISH)]
+    best_scores = best_scores[best_scores["stage"] == tem_tables.ITERATED].iloc[0]
     held_out = {
-        f"held-out virtual TEM: {m}": round(float(mine[m]), 4)
+        f"held-out virtual TEM: {m}": round(float(best_scores[m]), 4)
         for m in ("accuracy", "boundary F1, 2 px", "adapted Rand error", "count error")
     }
     history = pd.read_csv(folder / "first" / "history.csv")
-    minutes = history["seconds"].max() / 60 + float(mine["minutes"])
+    minutes = history["seconds"].max() / 60 + float(best_scores["minutes"])
     second = replace(study.recipe.second, steps=study.refiner_steps, seed=int(best))
     recipe = replace(study.recipe, second=second)
-    paths = train_edge_segmenter.save_networks(None, route, recipe, held_out, minutes)
+    paths = train_edge_segmenter.save_networks(None, segmenter, recipe, held_out, minutes)
     print("shipped:", ", ".join(path.name for path in paths))
 
 
 def forget_outdated(study: TEMStudy, tables: Path) -> None:
-    """Remove tables of other seeds or pictures; they are made again from the networks, which stay."""
+    """Remove tables of other seeds or pictures; they are recomputed from the networks, which stay."""
     path = tables / "settings.json"
     settings = {"seeds": [*study.seeds], "variances": [*study.variances], "stressed": study.stressed}
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
@@ -316,7 +324,7 @@ def forget_outdated(study: TEMStudy, tables: Path) -> None:
 
 
 def timed_table(folder: Path, name: str, make: Callable[[], pd.DataFrame]) -> tuple[pd.DataFrame, float]:
-    """A table kept in FOLDER, and the seconds it took when it was made."""
+    """A table kept in FOLDER, and the seconds of its computation."""
     place, clock = folder / "tables" / f"{name}.csv", folder / "tables" / f"{name}.seconds"
     start = time.perf_counter()
     table = tem_tables.read_or_make(place, make)
@@ -327,7 +335,7 @@ def timed_table(folder: Path, name: str, make: Callable[[], pd.DataFrame]) -> tu
 
 
 def command(options: argparse.Namespace) -> str:
-    """What prints these tables again."""
+    """Command that prints these tables again."""
     return f"python -m studies.tem FOLDER --size {options.size}"
 
 

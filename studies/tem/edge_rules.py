@@ -1,4 +1,4 @@
-"""Threshold rules of the edge detectors on virtual TEM, boundaries known: python -m studies.tem.edge_rules
+"""Threshold rules of the edge detectors on virtual TEM: python -m studies.tem.edge_rules
 
 Means over pictures: boundary F1 (2 px) of each detector and of two that agree, adapted Rand error and grain
 count error of the grains. The trivial predictor is the picture without any boundary: F1 0, one grain.
@@ -42,7 +42,7 @@ CONFIGS = {
 
 
 def scores(pair: TEMPicture, config: EdgeConfig, width: float) -> dict[str, float]:
-    """Scores of one picture. Grains are judged without the pixels of the drawn boundary."""
+    """Scores of one picture; pixels of the drawn boundary do not count for the grains."""
     edges = fused_edges(pair.image, config)
     grains = watershed_grains(edge_probability(edges, width))
     truth = np.where(pair.boundary, 0, pair.labels + 1)

@@ -1,8 +1,8 @@
-"""Where paper C's route ends: noise beyond its training, iterations, boundaries nobody can see (chapter 14).
+"""Limits of paper C's segmenter: noise beyond its training, iterations, invisible boundaries (chapter 14).
 
-    failure: the variance of the noise at which the route's accuracy falls below that of "no boundary"
+    failure: the variance of the noise at which the accuracy falls below that of "no boundary"
 
-Everything here uses networks that `studies.tem.study.run` has trained.
+All functions use networks that `studies.tem.study.run` has trained.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from microlab.segment.edge_segmenter import EdgeSegmenter, channels_of, finished
 from microlab.segment.edges import edge_probability, fused_edges
 from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.refine import NotConverged, Refinement, first_guess, refine
-from studies.tem.study import TEMStudy, held_out_pictures, route_of
+from studies.tem.study import TEMStudy, held_out_pictures, trained_segmenter
 
 UNTRAINED = "edges, no training"
 NOTHING = "all background"
 
 
 def classical_answers(image: np.ndarray) -> dict[str, Answer]:
-    """What the methods without training make of a picture, all with our watershed.
+    """Results of the methods without training, all with our watershed.
 
     Parameters
     ----------
@@ -64,26 +64,26 @@ def classical_answers(image: np.ndarray) -> dict[str, Answer]:
 
 def without_training(pictures: Sequence[TEMPicture], jobs: int = 1) -> pd.DataFrame:
     """Mean scores of the methods without training and of the trivial baseline, a row for each."""
-    found = list(imap_unordered(_classical_scores, [(pair,) for pair in pictures], jobs))
-    return pd.concat(found).groupby(level=0, sort=False).mean()
+    tables = list(imap_unordered(_classical_scores, [(pair,) for pair in pictures], jobs))
+    return pd.concat(tables).groupby(level=0, sort=False).mean()
 
 
 def noise_stress(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.DataFrame:
-    """Scores at noise up to and far beyond the training's largest variance, on the same grains.
+    """Scores against the variance of the noise, to far beyond that of the training, on the same grains.
 
     Returns
     -------
     DataFrame
-        Columns variance, method, seed, and the mean of each score over the pictures. Methods: Net1, the whole
-        route, edges without training, all background.
+        Columns variance, method, seed, and the mean of each score over the pictures. Methods: Net1, Net1 and
+        Net2, edges without training, all background.
     """
     tasks = [(study, str(folder), variance) for variance in study.variances]
-    found = pd.concat(imap_unordered(_stressed, tasks, jobs))
-    return found.sort_values(["variance", "method", "seed"], ignore_index=True)
+    table = pd.concat(imap_unordered(_stressed, tasks, jobs))
+    return table.sort_values(["variance", "method", "seed"], ignore_index=True)
 
 
 def failure_threshold(variances: Sequence[float], scores: Sequence[float], level: float) -> float:
-    """Variance at which a score first falls below a level, between two measured ones by its logarithm.
+    """Variance at which a score first falls below a level, interpolated in its logarithm.
 
     Parameters
     ----------
@@ -115,16 +115,21 @@ def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int
     Returns
     -------
     DataFrame
-        Columns seed, picture, iteration (0 is Net1's map), iterations (until it stood still), change (of the
-        step that led here), and the scores. A map that has converged keeps its scores to the last iteration.
+        Columns seed, picture, iteration (0 is Net1's map), iterations (to convergence), change (of this
+        step), and the scores. A converged map keeps its scores to the last iteration.
     """
     tasks = [(study, str(folder), seed, n) for seed in study.seeds]
-    found = pd.concat(imap_unordered(_iterated, tasks, jobs), ignore_index=True)
-    every = range(found["iteration"].max() + 1)  # the same for all seeds, so that means are over all of them
+    table = pd.concat(imap_unordered(_iterated, tasks, jobs), ignore_index=True)
+    iterations = range(
+        table["iteration"].max() + 1
+    )  # the same for all seeds, so that means are over all of them
     parts = []
-    for _, part in found.groupby(["seed", "picture"]):
+    for _, part in table.groupby(["seed", "picture"]):
         part = (
-            part.set_index("iteration").reindex(every, method="ffill").rename_axis("iteration").reset_index()
+            part.set_index("iteration")
+            .reindex(iterations, method="ffill")
+            .rename_axis("iteration")
+            .reset_index()
         )
         part.loc[part["iteration"] > part["iterations"], "change"] = np.nan
         parts.append(part)
@@ -143,7 +148,7 @@ def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand erro
     Returns
     -------
     (float, float)
-        NaN where all pictures agree in one of the two, or there are fewer than three.
+        NaN if one of the two is constant, or there are fewer than three pictures.
     """
     last = curves[curves["iteration"] == curves["iteration"].max()]
     mean = last.groupby("picture")[["iterations", measure]].mean().dropna()
@@ -153,8 +158,8 @@ def iterations_and_error(curves: pd.DataFrame, measure: str = "adapted Rand erro
     return float(result.statistic), float(result.pvalue)
 
 
-def recall_by_visibility(route: EdgeSegmenter, pictures: Sequence[TEMPicture]) -> pd.DataFrame:
-    """How plainly every facet shows, and how much of it the route finds.
+def recall_by_visibility(segmenter: EdgeSegmenter, pictures: Sequence[TEMPicture]) -> pd.DataFrame:
+    """Visibility and recall of every facet.
 
     Returns
     -------
@@ -164,27 +169,34 @@ def recall_by_visibility(route: EdgeSegmenter, pictures: Sequence[TEMPicture]) -
     """
     tables = []
     for pair in pictures:
-        boundary, _ = route.grains(run_maps(route, pair.image)[1].result)
+        boundary, _ = segmenter.grains(run_maps(segmenter, pair.image)[1].result)
         distance = distance_to(skeletonize(boundary))
         table, near = visibility(pair), facets(pair.labels)
         low, high = np.minimum(pair.labels, near.neighbour), np.maximum(pair.labels, near.neighbour)
-        here = [pair.boundary & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])]
-        tables.append(table.assign(recall=[float((distance[mask] <= TOLERANCE).mean()) for mask in here]))
+        facet_masks = [
+            pair.boundary & (low == a) & (high == b) for a, b in zip(table["first"], table["second"])
+        ]
+        tables.append(
+            table.assign(recall=[float((distance[mask] <= TOLERANCE).mean()) for mask in facet_masks])
+        )
     return pd.concat(tables, ignore_index=True)
 
 
-def run_maps(route: EdgeSegmenter, image: np.ndarray) -> tuple[np.ndarray, Refinement]:
-    """Net1's map of a picture and its refinement; a cap that is reached is not warned of."""
-    channels = channels_of(image, route.card["inputs"])
-    first = first_guess(route.net1, channels)
+def run_maps(segmenter: EdgeSegmenter, image: np.ndarray) -> tuple[np.ndarray, Refinement]:
+    """Net1's map of a picture and its refinement, without a warning if it does not converge."""
+    channels = channels_of(image, segmenter.card["inputs"])
+    first = first_guess(segmenter.net1, channels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)  # the number of iterations says it
-        options = {"tolerance": route.card["tolerance"], "max_iterations": route.card["max_iterations"]}
-        return first, refine(route.net2, first, channels, **options)
+        options = {
+            "tolerance": segmenter.card["tolerance"],
+            "max_iterations": segmenter.card["max_iterations"],
+        }
+        return first, refine(segmenter.net2, first, channels, **options)
 
 
 def easier() -> dict[str, TEMConfig]:
-    """Test pictures that lack what hides boundaries: which of it costs how much."""
+    """Test pictures without one cause of hidden boundaries each, to measure what it costs."""
     quiet = {"noise_variance": (2e-4, 1e-3)}  # about the real strip's, 4e-4
     plain = TEMConfig()
     return {
@@ -200,7 +212,7 @@ def easier() -> dict[str, TEMConfig]:
 
 
 def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.DataFrame:
-    """The route's scores on pictures that lack what hides boundaries.
+    """Scores on the pictures of :func:`easier`.
 
     Returns
     -------
@@ -209,10 +221,10 @@ def easier_scores(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.Data
         grains in each, as far as the concepts allow.
     """
     tasks = [(study, str(folder), name) for name in easier()]
-    found = pd.concat(imap_unordered(_easier, tasks, jobs))
+    table = pd.concat(imap_unordered(_easier, tasks, jobs))
     order = {name: k for k, name in enumerate(easier())}
     by = ["refiner", "pictures", "seed"]
-    return found.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
+    return table.sort_values(by, key=lambda c: c.map(order) if c.name == "pictures" else c)
 
 
 def _classical_scores(pair: TEMPicture) -> pd.DataFrame:
@@ -227,16 +239,16 @@ def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
     edges = [edge_probability(fused_edges(pair.image)) for pair in pictures]
     answers = {UNTRAINED: [finished(p, {"method": "watershed"}) for p in edges]}
     answers[NOTHING] = [trivial_prediction(pair.image.shape) for pair in pictures]
-    for method, found in answers.items():
-        rows.append({"method": method, "seed": -1, **score_answers(pictures, found).mean().to_dict()})
+    for method, results in answers.items():
+        rows.append({"method": method, "seed": -1, **score_answers(pictures, results).mean().to_dict()})
     for seed in study.seeds:
-        route = route_of(study, folder, seed)
-        maps = [run_maps(route, pair.image) for pair in pictures]
+        segmenter = trained_segmenter(study, folder, seed)
+        maps = [run_maps(segmenter, pair.image) for pair in pictures]
         stages = {"Net1 and Net2": [done.result for _, done in maps]}
         if seed == study.seeds[0]:
             stages["Net1"] = [first for first, _ in maps]
-        for stage, found in stages.items():
-            scores = score_answers(pictures, [route.grains(p) for p in found]).mean().to_dict()
+        for stage, results in stages.items():
+            scores = score_answers(pictures, [segmenter.grains(p) for p in results]).mean().to_dict()
             if stage != "Net1":
                 scores["iterations"] = float(np.mean([done.iterations for _, done in maps]))
             rows.append({"method": stage, "seed": seed, **scores})
@@ -244,14 +256,14 @@ def _stressed(study: TEMStudy, folder: str, variance: float) -> pd.DataFrame:
 
 
 def _iterated(study: TEMStudy, folder: str, seed: int, n: int) -> pd.DataFrame:
-    route, rows = route_of(study, folder, seed), []
+    segmenter, rows = trained_segmenter(study, folder, seed), []
     pictures = held_out_pictures(study, n)
-    done = [run_maps(route, pair.image)[1] for pair in pictures]
-    for picture, (pair, refinement) in enumerate(zip(pictures, done, strict=True)):
+    refinements = [run_maps(segmenter, pair.image)[1] for pair in pictures]
+    for picture, (pair, refinement) in enumerate(zip(pictures, refinements, strict=True)):
         for k, probability in enumerate(refinement.maps):
             about = {"seed": seed, "picture": picture, "iteration": k, "iterations": refinement.iterations}
             about["change"] = refinement.changes[k - 1] if k else np.nan
-            rows.append({**about, **score_answer(pair, *route.grains(probability))})
+            rows.append({**about, **score_answer(pair, *segmenter.grains(probability))})
     return pd.DataFrame(rows)
 
 
@@ -260,8 +272,8 @@ def _easier(study: TEMStudy, folder: str, name: str) -> pd.DataFrame:
     background = float(np.mean([1 - pair.boundary.mean() for pair in pictures]))
     for refiner in ("Net2", "one more Net1"):
         for seed in study.seeds:
-            route = route_of(study, folder, seed, refiner)
-            answers = [route.grains(run_maps(route, pair.image)[1].result) for pair in pictures]
+            segmenter = trained_segmenter(study, folder, seed, refiner)
+            answers = [segmenter.grains(run_maps(segmenter, pair.image)[1].result) for pair in pictures]
             about = {"pictures": name, "refiner": refiner, "seed": seed}
             scores = score_answers(pictures, answers).mean().to_dict()
             rows.append({**about, **scores, "accuracy of all background": background})

@@ -1,9 +1,9 @@
-"""Paper C's route on real images whose boundaries somebody has drawn (chapter 14).
+"""Paper C's segmenter on real images with manually drawn boundaries (chapter 14).
 
     membrane: trained on synthetic TEM only;   then fine-tuned on 5 tiles;   trained on the 5 tiles alone
     steel:    trained on synthetic TEM only
 
-Scored on the tiles that nothing was trained on, beside the methods without training.
+Scored on held-out tiles, beside the methods without training.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def split(
 
 
 def fine_tuning(seed: int, steps: int = 400, lr: float = 1e-3) -> EdgeTrainingConfig:
-    """Settings of a training on a handful of tiles: two of five train Net2."""
+    """Settings of a training on five tiles, two of which train Net2."""
     shared: dict[str, Any] = {"steps": steps, "lr": lr, "batch": 4, "seed": seed}
     return replace(
         EdgeTrainingConfig(),
@@ -79,7 +79,7 @@ def tuned(
     start: EdgeSegmenter | None = None,
     device: str | None = None,
 ) -> EdgeSegmenter:
-    """The route trained on labelled tiles, from the start of another or from nothing."""
+    """Train a segmenter on labelled tiles, from `start` or from scratch."""
     inputs = tuple(start.card["inputs"]) if start else recipe.inputs
     pairs = [(channels_of(tile.image, inputs), tile.boundary) for tile in tiles]
     recipe = replace(recipe, pictures=len(pairs), inputs=inputs)
@@ -88,7 +88,7 @@ def tuned(
 
 def membrane_scores(
     samples: Sequence[Micrograph],
-    route: EdgeSegmenter,
+    segmenter: EdgeSegmenter,
     folder: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     *,
@@ -96,13 +96,13 @@ def membrane_scores(
     jobs: int = 1,
     device: str | None = None,
 ) -> pd.DataFrame:
-    """The route on labelled tiles, before and after it has seen some of them.
+    """Scores of a segmenter on labelled tiles, before and after training on some of them.
 
     Parameters
     ----------
     samples : sequence of Micrograph
         With masks, True on boundaries.
-    route : EdgeSegmenter
+    segmenter : EdgeSegmenter
         Trained on synthetic TEM.
     folder : path
         Keeps networks and scores, so that a killed call goes on.
@@ -116,7 +116,7 @@ def membrane_scores(
     Returns
     -------
     DataFrame
-        Columns method, seed and the mean scores over the tiles that nothing was trained on.
+        Columns method, seed and the mean scores over the held-out tiles.
 
     Raises
     ------
@@ -125,15 +125,15 @@ def membrane_scores(
     """
     folder = Path(folder).absolute()
     RunFolder(folder, {"steps": steps, "samples": [sample.name for sample in samples]})
-    before = list(imap_unordered(_answer_scores, [(sample, route) for sample in samples], jobs))
+    before = list(imap_unordered(_answer_scores, [(sample, segmenter) for sample in samples], jobs))
     before = {sample.name: rows for sample, rows in zip(samples, _in_order(before, samples), strict=True)}
     tasks = [
-        (list(samples), route, folder, seed, steps, start, device)
+        (list(samples), segmenter, folder, seed, steps, start, device)
         for seed in seeds
         for start in (TUNED, ALONE)
     ]
-    rows = [row for found in imap_unordered(_trained, tasks, jobs) for row in found]
-    rows.sort(key=lambda row: (row["seed"], row["method"] == ALONE))  # they come as they are done
+    rows = [row for task_rows in imap_unordered(_trained, tasks, jobs) for row in task_rows]
+    rows.sort(key=lambda row: (row["seed"], row["method"] == ALONE))  # workers finish in any order
     for seed in seeds:
         tests = [sample.name for sample in split(samples, seed)[1]]
         means = pd.concat([before[name] for name in tests]).groupby(level=0, sort=False).mean()
@@ -141,12 +141,16 @@ def membrane_scores(
     return pd.DataFrame(rows)
 
 
-def one_image_scores(sample: Micrograph, routes: dict[int, EdgeSegmenter]) -> pd.DataFrame:
-    """The routes of several seeds on one image with a mask, beside the methods without training."""
+def one_image_scores(sample: Micrograph, segmenters: dict[int, EdgeSegmenter]) -> pd.DataFrame:
+    """The segmenters of several seeds on one image with a mask, beside the methods without training."""
     rows = []
-    for seed, route in routes.items():
+    for seed, segmenter in segmenters.items():
         rows.append(
-            {"method": SYNTHETIC, "seed": seed, **score_real(sample.boundary, route_answer(sample, route))}
+            {
+                "method": SYNTHETIC,
+                "seed": seed,
+                **score_real(sample.boundary, segment_real(sample, segmenter)),
+            }
         )
     answers = {**classical_answers(sample.image), NOTHING: trivial_prediction(sample.shape)}
     for name, answer in answers.items():
@@ -154,16 +158,16 @@ def one_image_scores(sample: Micrograph, routes: dict[int, EdgeSegmenter]) -> pd
     return pd.DataFrame(rows)
 
 
-def route_answer(sample: Micrograph, route: EdgeSegmenter, zoom: float | None = None) -> Answer:
-    """Boundary and grains of a real image by the route; the zoom is estimated if it is not given."""
+def segment_real(sample: Micrograph, segmenter: EdgeSegmenter, zoom: float | None = None) -> Answer:
+    """Boundary and grains of a real image; the zoom is estimated if it is not given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)  # a cap that is reached
-        result = route.segment(sample.image, zoom=zoom, keep=False)
+        result = segmenter.segment(sample.image, zoom=zoom, keep=False)
     return result.boundary, result.labels
 
 
 def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
-    """Synthetic tiles in place of the membrane set, for machines that do not have it; virtual."""
+    """Synthetic tiles in place of the membrane set, where it is not available."""
     concepts = replace(TEMConfig(), shape=(192, 192))
     pairs = [tem_picture(s, concepts) for s in np.random.SeedSequence(seed).spawn(number)]
     return [
@@ -172,20 +176,20 @@ def stand_in(number: int = 8, seed: int = 0) -> list[Micrograph]:
     ]
 
 
-def _answer_scores(sample: Micrograph, route: EdgeSegmenter) -> tuple[str, pd.DataFrame]:
-    answers = {SYNTHETIC: route_answer(sample, route), **classical_answers(sample.image)}
+def _answer_scores(sample: Micrograph, segmenter: EdgeSegmenter) -> tuple[str, pd.DataFrame]:
+    answers = {SYNTHETIC: segment_real(sample, segmenter), **classical_answers(sample.image)}
     answers[NOTHING] = trivial_prediction(sample.shape)
     return sample.name, pd.DataFrame({name: score_real(sample.boundary, a) for name, a in answers.items()}).T
 
 
-def _in_order(found: list[tuple[str, pd.DataFrame]], samples: Sequence[Micrograph]) -> list[pd.DataFrame]:
-    by_name = dict(found)
+def _in_order(scores: list[tuple[str, pd.DataFrame]], samples: Sequence[Micrograph]) -> list[pd.DataFrame]:
+    by_name = dict(scores)
     return [by_name[sample.name] for sample in samples]
 
 
 def _trained(
     samples: list[Micrograph],
-    route: EdgeSegmenter,
+    segmenter: EdgeSegmenter,
     folder: Path,
     seed: int,
     steps: int,
@@ -202,12 +206,12 @@ def _trained(
         torch.set_num_threads(1)
         try:
             train, test = split(samples, seed)
-            start = route if method == TUNED else None
-            lr = 1e-3 if method == TUNED else 3e-3  # from nothing the larger rate is the better one
+            start = segmenter if method == TUNED else None
+            lr = 1e-3 if method == TUNED else 3e-3  # from scratch the larger rate is better
             network = tuned(train, fine_tuning(seed, steps, lr), place, start, device)
-            card = {"finish": route.card["finish"]}
+            card = {"finish": segmenter.card["finish"]}
             network = EdgeSegmenter(network.net1, network.net2, {**network.card, **card})
-            scores = [score_real(tile.boundary, route_answer(tile, network, zoom=1.0)) for tile in test]
+            scores = [score_real(tile.boundary, segment_real(tile, network, zoom=1.0)) for tile in test]
         finally:
             torch.set_num_threads(threads)
         row = {"method": method, "seed": seed, **pd.DataFrame(scores).mean().to_dict()}

@@ -2,9 +2,9 @@
 
     conditional GAN:  refinement loss + weight (D(map, edges) - 1)^2,    D: true map or refined one?
 
-Paper C compares its refinement with nothing. In Net2's place stand here a conditional generative adversarial
-network (Isola et al., CVPR 2017, arXiv:1611.07004) and a plain U-Net of equal size; one more Net1 needs no
-code of its own, and the rival that is a diffusion model is in microlab.book.experiments.bernoulli.
+Paper C does not compare its refinement with a baseline. Here a conditional generative adversarial network
+(Isola et al., CVPR 2017, arXiv:1611.07004) and a plain U-Net of equal size replace Net2; a second Net1 needs
+no code of its own, and the diffusion model is in microlab.book.experiments.bernoulli.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from microlab.training.fit import FitConfig, History, fit
 
 
 class ConditionalGAN(nn.Module):
-    """A refinement network and a discriminator that tells its maps from true ones, given the same edges.
+    """A refinement network and a discriminator between its maps and true ones, given the same edges.
 
-    Calling it gives the losses of one step; as in microlab.generate.cyclegan both sides share the step.
+    Calling it gives the losses of one step; as in microlab.generate.cyclegan both networks share the step.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class ConditionalGAN(nn.Module):
     channels : int >= 1
         C, channels of the image.
     width : int >= 1
-        Of the discriminator, which judges patches of 34 x 34 pixels.
+        Of the discriminator, whose receptive field is 34 x 34 pixels.
     weight : float >= 0
-        Of the adversarial loss; with 0 the refiner's gradient is that of Net2's own training.
+        Of the adversarial loss; at 0 the refiner's gradient equals that of Net2's training.
     applications : int >= 1
         As in :func:`~microlab.segment.refine_training.refinement_loss`.
     seed : int
-        Of the discriminator's first weights.
+        Of the discriminator's initial weights.
 
     Raises
     ------
@@ -82,15 +82,15 @@ class ConditionalGAN(nn.Module):
         Returns
         -------
         dict
-            ``loss`` to lower, and its parts: refinement, adversarial, discriminator.
+            ``loss`` and its parts: refinement, adversarial, discriminator.
         """
         channels = x[:, 1:]
-        made = torch.cat([torch.sigmoid(self.refiner(x).float()), channels], dim=1)
+        refined = torch.cat([torch.sigmoid(self.refiner(x).float()), channels], dim=1)
         real = torch.cat([target, channels], dim=1)
         with frozen(self.discriminator):
-            adversarial = lsgan_loss(self.discriminator(made), 1.0)
+            adversarial = lsgan_loss(self.discriminator(refined), 1.0)
         refinement = refinement_loss(self.refiner, x, target, self.applications)
-        discriminator = discriminator_loss(self.discriminator, real, made)
+        discriminator = discriminator_loss(self.discriminator, real, refined)
         total = refinement + self.weight * adversarial + discriminator
         parts = {"refinement": refinement, "adversarial": adversarial, "discriminator": discriminator}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
@@ -104,7 +104,7 @@ def train_gan(
     weight: float = 0.1,
     **options: Any,
 ) -> tuple[RefineNet, History]:
-    """Train Net2's network as the generator of a conditional GAN, on what Net2 is trained on.
+    """Train Net2's network as the generator of a conditional GAN, on Net2's training data.
 
     Parameters
     ----------
@@ -134,19 +134,21 @@ def train_gan(
 
 
 def unet_of_size(weights: int, in_channels: int = 1, depth: int = 4, seed: int = 0) -> UNet:
-    """The plain U-Net whose number of weights is nearest to a given one.
+    """The plain U-Net with the number of weights closest to a given one.
 
     Parameters
     ----------
     weights : int >= 1
-        Number of weights to meet.
+        Target number of weights.
     in_channels, depth, seed
         As :class:`~microlab.segment.unet.UNet`.
     """
     best, gap = None, float("inf")
-    for width in count(1):  # the number of weights rises with the width: the first step away ends the search
+    for width in count(
+        1
+    ):  # the number of weights rises with the width, so the first increase of the gap ends
         network = UNet(in_channels, width=width, depth=depth, seed=seed)
-        off = abs(count_weights(network) - weights)
-        if off >= gap:
+        difference = abs(count_weights(network) - weights)
+        if difference >= gap:
             return best
-        best, gap = network, off
+        best, gap = network, difference

@@ -1,11 +1,11 @@
-"""What paper C leaves out, measured: rivals of its refinement, ablations, iterations, noise (chapter 14).
+"""Experiments missing in paper C: baselines for its refinement, ablations, iterations, noise (chapter 14).
 
-    route:      Net1 and Net2, trained as the recipe says, on held-out pictures
+    segmenter:  Net1 and Net2, trained by the recipe
     rivals:     other networks in Net2's place, on the same guesses of the same Net1
-    ablations:  a detector or a concept taken out of the training, everything else the same
+    ablations:  a detector or a concept removed from the training, everything else equal
 
-All are scored on the same synthetic pictures with all concepts, which no training has seen. A cell is one
-training with one seed; its scores are written when they are there, so a study that was killed goes on.
+All are scored on the same held-out synthetic pictures with all concepts. A cell is one training with one
+seed; its scores are written at once, so a study that was killed resumes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ GREY = "grey"
 
 @dataclass(frozen=True)
 class Variant:
-    """What one ablation changes in the training."""
+    """Changes of one ablation to the training."""
 
     inputs: tuple[str, ...] = DETECTORS
-    off: str = ""  # concept that the training pictures lack
+    off: str = ""  # concept removed from the training pictures
 
     def concepts(self) -> TEMConfig:
         """The concepts of the training pictures."""
@@ -126,7 +126,7 @@ class TEMStudy:
 def held_out_pictures(
     study: TEMStudy, n: int | None = None, concepts: TEMConfig | None = None
 ) -> list[TEMPicture]:
-    """Pictures that no training has seen: their seed is far from the recipe's."""
+    """Pictures that no training uses: their seed is far from the recipe's."""
     return list(tem_pictures(n or study.test, study.recipe.seed + 10**6, concepts or TEMConfig()))
 
 
@@ -140,7 +140,7 @@ def run(
     device: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train and score every cell of the study, or those that are not there yet.
+    """Train and score every cell of the study that is not finished yet.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def run(
     """
     folder = Path(folder).absolute()
     RunFolder(folder, _comparable(study))
-    route_first(study, folder, jobs=jobs, device=device, progress=progress)
+    prepare_first(study, folder, jobs=jobs, device=device, progress=progress)
     cells = list(study.cells() if cells is None else cells)
     todo = [cell for cell in cells if not score_file(folder, *cell).exists()]
     work = imap_unordered(_run_cell, [(study, folder, *cell, device) for cell in todo], jobs, scheduler)
@@ -199,19 +199,19 @@ def finished(folder: str | Path) -> pd.DataFrame:
 
 
 def score_file(folder: Path, kind: str, name: str, seed: int) -> Path:
-    """Where the scores of a cell lie."""
+    """Path of the scores of a cell."""
     return folder / "scores" / f"{kind}_{_file(name)}_{seed}.json"
 
 
-def route_first(
+def prepare_first(
     study: TEMStudy, folder: Path, *, jobs: int = 1, device: str | None = None, progress: bool = True
 ) -> tuple[EdgeNet, list[Pair], list[np.ndarray]]:
-    """Net1 of the recipe with the pictures kept from it and its guesses on them, made once and stored.
+    """Train the recipe's Net1 once, and store its guesses on the pictures held back from it.
 
     Returns
     -------
     net1 : EdgeNet
-    unknown : list of Pair
+    held_back : list of Pair
     guesses : list of (H, W) float32
     """
     from microlab.segment.refine_training import train_first
@@ -221,19 +221,21 @@ def route_first(
         pairs = edge_pairs(
             recipe.pictures, recipe.seed, recipe.concepts, recipe.inputs, jobs=jobs, progress=progress
         )
-        known, unknown = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
-        net1, _ = train_first(known, recipe.first, folder=folder / "first", device=device, progress=progress)
-        guesses = [first_guess(net1, channels, device=device) for channels, _ in unknown]
+        training, held_back = pairs[: -recipe.for_second], pairs[-recipe.for_second :]
+        net1, _ = train_first(
+            training, recipe.first, folder=folder / "first", device=device, progress=progress
+        )
+        guesses = [first_guess(net1, channels, device=device) for channels, _ in held_back]
         with atomic(path) as partial:
             np.savez_compressed(
                 partial,
-                channels=np.array([c for c, _ in unknown]),
-                targets=np.array([t for _, t in unknown]),
+                channels=np.array([c for c, _ in held_back]),
+                targets=np.array([t for _, t in held_back]),
                 guesses=np.array(guesses, np.float32),
             )
     with np.load(path, allow_pickle=False) as file:
-        unknown = list(zip(file["channels"], file["targets"], strict=True))
-        return _trained_first(study, folder), unknown, list(file["guesses"])
+        held_back = list(zip(file["channels"], file["targets"], strict=True))
+        return _trained_first(study, folder), held_back, list(file["guesses"])
 
 
 def train_refiner(
@@ -244,7 +246,7 @@ def train_refiner(
     seed: int,
     **options: Any,
 ) -> torch.nn.Module:
-    """Train one of `REFINERS`: on damaged boundaries, or half of the time on Net1's guesses."""
+    """Train one of `REFINERS`, on damaged boundaries or, for half of the crops, on Net1's guesses."""
     config = replace(study.recipe.second, steps=study.refiner_steps, seed=seed)
     if name == "Net2 taught by Net1's mistakes":
         config = replace(config, guessed=0.5)
@@ -266,7 +268,7 @@ def train_refiner(
 def refined_maps(
     network: torch.nn.Module, first: np.ndarray, channels: np.ndarray, study: TEMStudy, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, int]]:
-    """Maps that a refiner makes of a first guess: name of the stage -> (map, number of iterations)."""
+    """Refined maps of a first guess: name of the stage -> (map, number of iterations)."""
     if isinstance(network, bernoulli.BernoulliNet):
         options = {"draws": study.draws, "steps": study.draw_steps, "seed": seed}
         return {
@@ -277,7 +279,7 @@ def refined_maps(
             "from coin tosses": (bernoulli.draw(network, channels, **options).mean(0), study.draw_steps),
         }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConverged)  # the cap; the number of iterations says it
+        warnings.simplefilter("ignore", NotConverged)  # the number of iterations shows it
         done = refine(network, first, channels, max_iterations=study.max_iterations)
     return {"once": (done.maps[1], 1), "until it stands still": (done.result, done.iterations)}
 
@@ -300,7 +302,7 @@ def _run_cell(study: TEMStudy, folder: Path, kind: str, name: str, seed: int, de
 def _refiner_cell(
     study: TEMStudy, folder: Path, name: str, seed: int, device: str | None
 ) -> list[dict[str, Any]]:
-    net1, pairs, guesses = route_first(study, folder)
+    net1, pairs, guesses = prepare_first(study, folder)
     place = folder / "refiners" / f"{_file(name)}_{seed}"
     network = train_refiner(name, study, pairs, guesses, seed, folder=place, device=device, progress=False)
     pictures = held_out_pictures(study)
@@ -319,9 +321,9 @@ def _ablation_cell(
     )
     pairs = edge_pairs(study.pictures, study.recipe.seed + 1, variant.concepts(), variant.inputs)
     place = folder / "ablations" / f"{_file(name)}_{seed}"
-    route = train_networks(recipe, place, pairs=pairs, device=device, progress=False)
+    segmenter = train_networks(recipe, place, pairs=pairs, device=device, progress=False)
     pictures = held_out_pictures(study, study.ablation_test)
-    return _scored(study, route.net1, route.net2, variant.inputs, pictures, (FINISH,))
+    return _scored(study, segmenter.net1, segmenter.net2, variant.inputs, pictures, (FINISH,))
 
 
 def _scored(
@@ -332,7 +334,7 @@ def _scored(
     pictures: list[TEMPicture],
     finishes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
-    """Scores of Net1 and of what the refiner makes of its maps, with each way to finish."""
+    """Scores of Net1's maps and of their refinement, with each finish."""
     answers: dict[tuple[str, str], list] = {}
     iterations: dict[str, list[int]] = {}
     for k, pair in enumerate(pictures):
@@ -342,8 +344,8 @@ def _scored(
         for stage, (probability, count) in maps.items():
             iterations.setdefault(stage, []).append(count)
             for finish in finishes:
-                found = edge_segmenter.finished(probability, FINISHES[finish])
-                answers.setdefault((stage, finish), []).append(found)
+                results = edge_segmenter.finished(probability, FINISHES[finish])
+                answers.setdefault((stage, finish), []).append(results)
     sizes = {"Net1": weak_boundaries.count_weights(net1)}
     return [
         {
@@ -352,14 +354,16 @@ def _scored(
             "iterations": float(np.mean(iterations[stage])),
             "most iterations": int(np.max(iterations[stage])),
             "weights": sizes.get(stage, weak_boundaries.count_weights(refiner)),
-            **score_answers(pictures, found).mean().to_dict(),
+            **score_answers(pictures, results).mean().to_dict(),
         }
-        for (stage, finish), found in answers.items()
+        for (stage, finish), results in answers.items()
     ]
 
 
-def route_of(study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFINERS[0]) -> EdgeSegmenter:
-    """Net1 of the recipe with the Net2 of a seed, or "one more Net1" in its place, once trained."""
+def trained_segmenter(
+    study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFINERS[0]
+) -> EdgeSegmenter:
+    """The recipe's Net1 with the trained Net2 of a seed, or "one more Net1" in its place."""
     folder, inputs = Path(folder), study.recipe.inputs
     network = {"Net2": RefineNet, "one more Net1": EdgeNet}[refiner](1 + len(inputs), seed=seed)
     fill(network, folder / "refiners" / f"{_file(refiner)}_{seed}" / "model.safetensors")
@@ -368,7 +372,7 @@ def route_of(study: TEMStudy, folder: str | Path, seed: int, refiner: str = REFI
 
 
 def _trained_first(study: TEMStudy, folder: Path) -> EdgeNet:
-    """The recipe's Net1, once it is trained."""
+    """The recipe's trained Net1."""
     net1 = EdgeNet(len(study.recipe.inputs), seed=study.recipe.first.seed)
     fill(net1, folder / "first" / "model.safetensors")
     return net1.eval()

@@ -1,6 +1,6 @@
-"""The tables of the TEM study, as stored records and for a terminal (chapters 13 and 14).
+"""The tables of the TEM study, as stored records (chapters 13 and 14).
 
-One record, one question; `microlab.book.records` reads and prints them, the results page shows them.
+One record per question; `microlab.book.records` reads and prints them, the results page shows them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TEST = "pictures of the virtual TEM with all concepts that no training has seen"
 
 
 def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
-    """Rivals of Net2, both ways to finish, and the methods without training.
+    """Baselines for Net2, both finishes, and the methods without training.
 
     Parameters
     ----------
@@ -43,11 +43,13 @@ def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
     for finish in FINISHES:
         rows[f"Net1, {finish}"] = _row(net1[net1["finish"] == finish])
     for name in dict.fromkeys(refiners["name"]):
-        mine = refiners[(refiners["name"] == name) & (refiners["stage"] != "Net1")]
+        rows_of_name = refiners[(refiners["name"] == name) & (refiners["stage"] != "Net1")]
         finishes = FINISHES if name == "Net2" else (FINISH,)
-        for stage in dict.fromkeys(mine["stage"]):
+        for stage in dict.fromkeys(rows_of_name["stage"]):
             for finish in finishes:
-                row = _row(mine[(mine["stage"] == stage) & (mine["finish"] == finish)])
+                row = _row(
+                    rows_of_name[(rows_of_name["stage"] == stage) & (rows_of_name["finish"] == finish)]
+                )
                 rows[f"Net1, {name} {stage}, {finish}"] = row
     for name, values in classical.iterrows():
         method = name if name == NOTHING else f"{name}, {FINISH}"
@@ -56,14 +58,14 @@ def methods(scores: pd.DataFrame, classical: pd.DataFrame) -> Rows:
 
 
 def ablation(scores: pd.DataFrame, variants: Sequence[str], whole: str) -> Rows:
-    """Net1 trained with something taken out; the first row, named `whole`, lacks nothing.
+    """Scores of Net1 by ablation; the first row, named `whole`, is the full model.
 
-    The last two columns say what Net2 made of its maps.
+    The last two columns are scores after Net2.
     """
-    mine = scores[(scores["kind"] == "ablation") & (scores["finish"] == FINISH)]
+    ablated = scores[(scores["kind"] == "ablation") & (scores["finish"] == FINISH)]
     rows: Rows = {}
     for name in variants:
-        table = mine[mine["name"] == name]
+        table = ablated[ablated["name"] == name]
         if table.empty:
             continue
         refined = common.spread(table[table["stage"] == ITERATED], AFTER)
@@ -75,7 +77,7 @@ def ablation(scores: pd.DataFrame, variants: Sequence[str], whole: str) -> Rows:
 
 
 def noise(stress: pd.DataFrame) -> tuple[Rows, str]:
-    """Noise beyond the training's, and a sentence with the variance at which the route fails.
+    """Scores at noise beyond the training's, and a sentence with the variance at failure.
 
     Parameters
     ----------
@@ -91,17 +93,17 @@ def noise(stress: pd.DataFrame) -> tuple[Rows, str]:
 
 
 def failures(stress: pd.DataFrame) -> pd.DataFrame:
-    """Variance at which the route fails, a row for each seed.
+    """Variance of the noise at failure, a row for each seed.
 
-    Columns ``accuracy`` (falls below that of all background) and ``boundary F1`` (half of what it is at the
-    training's largest variance, 0.01).
+    Columns ``accuracy`` (falls below that of all background) and ``boundary F1`` (falls below half of that at
+    the training's largest variance, 0.01).
     """
-    route, background = (
+    networks, background = (
         stress[stress["method"] == method].sort_values("variance") for method in ("Net1 and Net2", NOTHING)
     )
     level = background.set_index("variance")["accuracy"]
     rows = {}
-    for seed, part in route.groupby("seed"):
+    for seed, part in networks.groupby("seed"):
         part = part.set_index("variance")
         margin = part["accuracy"] - level
         half = part.loc[0.01, "boundary F1, 2 px"] / 2
@@ -114,7 +116,7 @@ def failures(stress: pd.DataFrame) -> pd.DataFrame:
 
 def failure_sentence(stress: pd.DataFrame) -> str:
     """:func:`failures` in words."""
-    found = failures(stress)
+    thresholds = failures(stress)
 
     def between(values: pd.Series) -> str:
         low, high = (
@@ -125,8 +127,8 @@ def failure_sentence(stress: pd.DataFrame) -> str:
 
     return (
         "Failure, by seed: the accuracy falls below that of answering no boundary at a variance of "
-        f"{between(found['accuracy'])}; boundary F1 is half of what it is at 0.01, the largest of the "
-        f"training, at {between(found['boundary F1'])}."
+        f"{between(thresholds['accuracy'])}; boundary F1 is half of what it is at 0.01, the largest of the "
+        f"training, at {between(thresholds['boundary F1'])}."
     )
 
 
@@ -144,7 +146,7 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
         return "undefined, as one of them does not vary" if np.isnan(value) else f"{value:+.2f} (p = {p:.2g})"
 
     sentence = (
-        f"Iterations until the map stands still: median {counts.median():g}, {counts.min():g} to "
+        f"Iterations to convergence: median {counts.median():g}, {counts.min():g} to "
         f"{counts.max():g}; the paper: 7 to 28. Spearman's correlation over pictures of the number of "
         f"iterations with the adapted Rand error: {correlation('adapted Rand error')}; with boundary F1: "
         f"{correlation('boundary F1, 2 px')}."
@@ -153,7 +155,7 @@ def iterations(curves: pd.DataFrame) -> tuple[Rows, str]:
 
 
 def what_limits(easier: pd.DataFrame) -> Rows:
-    """Scores on pictures without what hides boundaries (`studies.tem.limits.easier_scores`)."""
+    """Scores on easier pictures (`studies.tem.limits.easier_scores`)."""
     return {
         f"{pictures}; {refiner}": common.spread(part, (*MEASURES, "accuracy of all background"))
         for (refiner, pictures), part in easier.groupby(["refiner", "pictures"], sort=False)
@@ -161,7 +163,7 @@ def what_limits(easier: pd.DataFrame) -> Rows:
 
 
 def by_visibility(visible: pd.DataFrame) -> Rows:
-    """Recall by how plainly a boundary shows (`studies.tem.limits.recall_by_visibility`)."""
+    """Recall by visibility (`studies.tem.limits.recall_by_visibility`)."""
     rows: Rows = {}
     for low, high in pairwise((0, 3, 6, 12, 24, np.inf)):
         here = visible["visibility"].between(low, high, inclusive="right" if low else "both")
@@ -201,7 +203,7 @@ def record(
     measures = dict.fromkeys(measure for row in rows.values() for measure in row)
     rows = {**rows, first: {measure: rows[first].get(measure) for measure in measures}}
     recipe = study.recipe
-    found = {
+    result = {
         "title": title,
         "data": data,
         "virtual": virtual,
@@ -219,7 +221,7 @@ def record(
         "seed": list(study.seeds),
     } | common.origin(command, seconds)
     optional = {"note": note, "paper": paper, "bar": bar}
-    return found | {name: value for name, value in optional.items() if value}
+    return result | {name: value for name, value in optional.items() if value}
 
 
 def detector_names() -> list[str]:
@@ -238,7 +240,7 @@ def folder_seconds(scores: pd.DataFrame, kind: str) -> float:
 
 
 def read_or_make(path: Path, make: Any) -> pd.DataFrame:
-    """A table from its CSV file, made and written first if it is not there."""
+    """A table from its CSV file, computed and written if it is missing."""
     if not path.exists():
         table = make()
         with atomic(path) as partial:

@@ -1,12 +1,12 @@
-"""The three systems on the same real image, with the same scores and what each costs .
+"""The three systems on the same real image: scores and costs.
 
     python -m studies.three_systems FOLDER                perovskite, laptop size, three seeds; ten minutes
     python -m studies.three_systems FOLDER --image steel  the second material
     python -m studies.three_systems FOLDER --record       also stores it: `three_systems_perovskite`
 
-FOLDER keeps the sampled pairs and every score of what is trained here: killed and called again, it goes on.
-Shipped weights and what needs no training are scored anew every time, in seconds. Wants the data set
-(downloaded by checksum, or found in MICROLAB_DATA); the smoke size also runs on a virtual stand-in.
+FOLDER keeps the sampled pairs and the scores of all networks trained here: killed and called again, it
+resumes. Shipped weights and methods without training are scored anew every time, in seconds. Needs the data
+set (downloaded by checksum, or found in MICROLAB_DATA); the smoke size also runs on a virtual stand-in.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ NOTE = (
 )
 
 
-def route(name: str) -> EdgeSegmenter | None:
-    """Networks of system C, or None if they are not there."""
+def load_edge_segmenter(name: str) -> EdgeSegmenter | None:
+    """System C, or None if its weights are not available."""
     try:
         return EdgeSegmenter.load(name)
     except weights.WeightsError as error:
@@ -86,7 +86,7 @@ def route(name: str) -> EdgeSegmenter | None:
 
 
 def costs(row: pd.Series, labels: str, labelled: float, source: str) -> dict[str, float | str]:
-    """The cells of a row that are no scores."""
+    """The cells of a row other than scores."""
     cells: dict[str, float | str] = {"labels": labels, "labelled, 1000 px": round(labelled / 1000, 1)}
     cells |= {"training, min": round(float(row["minutes"]), 2), "training timed": source}
     return cells | {
@@ -133,11 +133,11 @@ def scores(
     on_card = {SHIPPED: weights.card(REGISTRY[DEFAULT_METHOD].weights)["hardware"], TEM: tem_hardware}
     fresh = compare.table(rows).set_index("name")
     few = size.study.patches * (size.study.patch / zoom) ** 2
-    found = {}
+    untrained = {}
     for name in fresh.index:
         source = f"card, {on_card[name]}" if name in on_card else "needs none"
         measured = {m: round(float(fresh.loc[name, m]), 4) for m in MEASURES}
-        found[name] = measured | costs(fresh.loc[name], "none", 0, source)
+        untrained[name] = measured | costs(fresh.loc[name], "none", 0, source)
     trained = {}
     for name, group in table.groupby("name", sort=False):
         labels, labelled = (
@@ -151,11 +151,11 @@ def scores(
         )
         trained[name][GAIN] = gain(table, name)
     stored = {} if target.virtual else stored_rows(target.name)
-    systems = {SHIPPED: found.pop(SHIPPED), **{n: r for n, r in stored.items() if n.startswith("A")}}
+    systems = {SHIPPED: untrained.pop(SHIPPED), **{n: r for n, r in stored.items() if n.startswith("A")}}
     systems |= {name: trained[name] for name in (BOTH, SAMPLED) if name in trained}
-    systems |= {TEM: found.pop(TEM)} if TEM in found else {}
+    systems |= {TEM: untrained.pop(TEM)} if TEM in untrained else {}
     controls = {name: row for name, row in trained.items() if name not in systems}
-    return {**systems, **controls, **{n: r for n, r in stored.items() if n not in systems}, **found}
+    return {**systems, **controls, **{n: r for n, r in stored.items() if n not in systems}, **untrained}
 
 
 def record(
@@ -167,13 +167,15 @@ def record(
     options: argparse.Namespace,
     tem_hardware: str = "",
 ) -> dict:
-    """The comparison as `microlab.book.records` and the results page take it."""
+    """The record of the comparison (`microlab.book.records`)."""
     size = compare.SIZES[options.size]
-    made = scores(table, rows, target, zoom, size, tem_hardware)
+    rows_by_name = scores(table, rows, target, zoom, size, tem_hardware)
     columns = [*MEASURES, GAIN, *costs(table.iloc[0], "", 0, "")]
-    made = {name: {c: row[c] for c in columns if c in row} for name, row in made.items()}
-    first = next(iter(made))
-    made[first] = {c: made[first].get(c, "") for c in columns}  # the first row names the columns
+    rows_by_name = {name: {c: row[c] for c in columns if c in row} for name, row in rows_by_name.items()}
+    first = next(iter(rows_by_name))
+    rows_by_name[first] = {
+        c: rows_by_name[first].get(c, "") for c in columns
+    }  # the first row names the columns
     about = {
         SHIPPED: "the weights in the package, on 480 virtual micrographs",
         TEM: "paper C's networks as they ship, trained on synthetic TEM only; magnification estimated",
@@ -187,14 +189,14 @@ def record(
     manifests = folder.glob("pair_model_*/pairs/manifest.json")
     minutes = [json.loads(path.read_text())["about"]["minutes"] for path in manifests]
     twice = sum(minutes) if {BOTH, SAMPLED} <= set(table["name"]) else 0
-    missing = "" if TEM in made else "System C's weights were not there, so its row is missing. "
+    missing = "" if TEM in rows_by_name else "System C's weights were not there, so its row is missing. "
     return {
         "title": f"Three systems on one image: {target.name}, {options.size} size",
         "data": f"{'Right half of the real micrograph ' if not target.virtual else ''}{target.name}; what is "
         f"trained here: mean and standard deviation over {table['seed'].nunique()} seeds.",
         "virtual": target.virtual,
-        "sets": {name: about[name] for name in made},
-        "scores": made,
+        "sets": {name: about[name] for name in rows_by_name},
+        "scores": rows_by_name,
         "note": NOTE + missing + options.note,
         "trivial": NOTHING,
         "settings": {
@@ -215,7 +217,7 @@ def record(
 
 
 def command(options: argparse.Namespace) -> str:
-    """What prints the numbers again."""
+    """Command that reproduces the numbers."""
     words = f"python -m studies.three_systems FOLDER --image {options.image} --size {options.size}"
     if options.seeds != SEEDS:
         words += " --seeds " + " ".join(map(str, options.seeds))
@@ -234,15 +236,15 @@ def main() -> None:
     parser.add_argument("--note", default="", help="sentences for the record")
     options = parser.parse_args()
     if options.record and options.size == "smoke":
-        parser.error("the smoke size only shows that the command runs: record another")
+        parser.error("the smoke size only tests that the command runs: record another")
     load = samples.target_or_stand_in if options.size == "smoke" else samples.target
     target = load(options.image)
     zoom = load_segmenter().estimate_zoom(target.style.image)  # of the unlabelled half
     folder = options.folder / f"{options.image}_{options.size}"
     table = compare.run(target, zoom, folder, compare.SIZES[options.size], seeds=options.seeds)
-    networks = route(options.tem)
-    rows = compare.untrained(target, networks)
-    tem_hardware = networks.card["first"]["hardware"] if networks else ""
+    edge_segmenter = load_edge_segmenter(options.tem)
+    rows = compare.untrained(target, edge_segmenter)
+    tem_hardware = edge_segmenter.card["first"]["hardware"] if edge_segmenter else ""
     comparison = record(table, rows, target, zoom, folder, options, tem_hardware)
     common.publish(f"three_systems_{options.image}", comparison, options.record)
 

@@ -1,11 +1,11 @@
-"""The three systems on one micrograph, with the same scores, and what each of them costs (chapter 14).
+"""The three systems on one micrograph: scores and costs (chapter 14).
 
     A  simulations under a virtual microscope -> U-Net            no label
     B  four labelled patches -> VQ-VAE + PixelCNN -> sampled pairs -> U-Net
     C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and never this kind of image
 
-Beside them stand what needs no training, the same U-Net on the four patches alone, and the trivial
-baseline. All are scored on the half of the micrograph that nothing was trained on.
+They are compared with methods without training, the same U-Net on the four patches alone, and the trivial
+baseline. All are scored on the held-out half of the micrograph.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from microlab.training import devices
 Answer = tuple[np.ndarray, np.ndarray]  # boundary (H, W) bool, grains (H, W) int
 CLASSES = ("grain", "boundary")  # of the sampled masks
 
-# Names as in the stored record: the dreams are the sampled pairs.
+# Names as in the stored record; "dreams" are sampled pairs.
 REAL, BOTH, SAMPLED = "four labelled patches", "B: patches and dreams", "B: dreams alone"
 ORACLE = "oracle, same U-Net"
-TRAINED = {  # name -> what its U-Net saw, in the order of the table
+TRAINED = {  # name -> training data of its U-Net, in the order of the table
     BOTH: "half of the U-Net's pairs are views of the four labelled patches, half were sampled from a VQ-VAE "
     "and a PixelCNN; three of the four patches train these, one measures when to stop",
     SAMPLED: "the same U-Net on sampled pairs only",
@@ -59,7 +59,7 @@ RIDGE, EDGES, NOTHING = "ridge filter", "edges, no training", "nothing anywhere"
 
 @dataclass(frozen=True)
 class Size:
-    """Settings of everything that is trained here."""
+    """Settings of all trainings."""
 
     study: Study  # the U-Net and its patches, as in chapter 07
     pair_model: PairModelConfig
@@ -118,8 +118,8 @@ def run(
 ) -> pd.DataFrame:
     """Train and score system B and its controls, seed by seed.
 
-    A result is written when it is there, and sampled pairs too: after a kill, make the same call again. A
-    training that was cut off begins anew, so that its cost is that of the whole.
+    Results and sampled pairs are written at once: after a kill, make the same call again. An interrupted
+    training restarts, so that its measured cost is complete.
 
     Parameters
     ----------
@@ -156,27 +156,35 @@ def run(
     return table(rows)
 
 
-def untrained(target: Target, route: EdgeSegmenter | None = None, *, device: str | None = None) -> list[Row]:
-    """Rows of what nobody trains here: shipped weights, the TEM route, the classical ones, and nothing.
+def untrained(
+    target: Target, edge_segmenter: EdgeSegmenter | None = None, *, device: str | None = None
+) -> list[Row]:
+    """Rows of shipped weights, system C, the classical methods and the trivial baseline.
 
-    Without a `route` (`EdgeSegmenter.load`) the row of system C is left out.
+    Without an `edge_segmenter` (`EdgeSegmenter.load`) the row of system C is left out.
     """
     network = load_segmenter(device=device)
 
     def shipped(image: np.ndarray) -> Answer:
-        found = network.segment(image)
-        return found.boundary, found.labels
+        segmentation = network.segment(image)
+        return segmentation.boundary, segmentation.labels
 
     def tem(image: np.ndarray) -> Answer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            found = replace(route, device=device or route.device).segment(image, keep=False)
-        return found.boundary, found.labels
+            segmentation = replace(edge_segmenter, device=device or edge_segmenter.device).segment(
+                image, keep=False
+            )
+        return segmentation.boundary, segmentation.labels
 
     rows = [_row(SHIPPED, shipped, target, network.card["minutes"], megabytes(network.model), device)]
-    if route is not None:
-        minutes = route.card.get("first", {}).get("minutes", float("nan"))  # of both networks together
-        rows.append(_row(TEM, tem, target, minutes, megabytes(route.net1, route.net2), device))
+    if edge_segmenter is not None:
+        minutes = edge_segmenter.card.get("first", {}).get(
+            "minutes", float("nan")
+        )  # of both networks together
+        rows.append(
+            _row(TEM, tem, target, minutes, megabytes(edge_segmenter.net1, edge_segmenter.net2), device)
+        )
     rows += [
         _row(RIDGE, lambda image: grains_of(np.asarray(ridge(image), np.float32)), target),
         _row(EDGES, lambda image: grains_of(edges.edge_probability(edges.fused_edges(image))), target),
@@ -206,7 +214,7 @@ def sample_patches(
     """
     place = Path(folder) / "pairs"
     if not (place / MANIFEST).exists():
-        now, start = clock(device), clock(device)()
+        timer, start = clock(device), clock(device)()
         model = train_pair_model(
             [replace(patch, classes=patch.boundary.astype(np.uint8)) for patch in patches],
             folder,
@@ -215,10 +223,10 @@ def sample_patches(
             class_names=CLASSES,
             device=device,
             progress=False,
-            resume=False,  # of a training that goes on only the rest would be timed
+            resume=False,  # a resumed training would be timed in part only
         )
         pairs = model.sample(size.sampled, shape=patches[0].shape, seed=seed, device=device)
-        about = {"minutes": (now() - start) / 60, "seed": seed}
+        about = {"minutes": (timer() - start) / 60, "seed": seed}
         write_pairs(place, pairs, classes=len(CLASSES), about=about)
     about = json.loads((place / MANIFEST).read_text(encoding="utf-8"))["about"]
     pairs = [Micrograph(pair.image, boundary=pair.classes == 1) for pair in read_pairs(place)]
@@ -226,13 +234,13 @@ def sample_patches(
 
 
 def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`microlab.measure.scores.score`, and the share of pixels that are called right."""
-    found = scores.score(truth, boundary, labels)
-    return {"accuracy": float(pixel.pixel_accuracy(truth, boundary)), **found}
+    """`microlab.measure.scores.score`, and pixel accuracy."""
+    measured = scores.score(truth, boundary, labels)
+    return {"accuracy": float(pixel.pixel_accuracy(truth, boundary)), **measured}
 
 
 def grains_of(probability: np.ndarray) -> Answer:
-    """Boundary and grains of a map by the watershed that all systems but C's own finish share."""
+    """Boundary and grains of a map by the watershed that A, B and the controls share."""
     labels = watershed_grains(probability)
     return closed_boundary(probability, labels), labels
 
@@ -243,7 +251,7 @@ def megabytes(*models: torch.nn.Module) -> float:
 
 
 def clock(device: str | None = None) -> Callable[[], float]:
-    """A clock in seconds: processor time on a CPU, which other programs do not stretch; else wall time."""
+    """A clock in seconds: processor time on a CPU, independent of other programs' load; else wall time."""
     return time.process_time if devices.pick_device(device).type == "cpu" else time.perf_counter
 
 
@@ -257,9 +265,9 @@ def _trained_row(
     name: str, seed: int, target: Target, zoom: float, folder: Path, size: Size, device: str | None
 ) -> dict[str, object]:
     pairs, generator_minutes = _pairs(name, seed, target, zoom, folder, size, device)
-    now, start = clock(device), clock(device)()
+    timer, start = clock(device), clock(device)()
     model = train_unet(pairs, size.study, seed, device=device, progress=False)
-    minutes = generator_minutes + (now() - start) / 60
+    minutes = generator_minutes + (timer() - start) / 60
 
     def answer(image: np.ndarray) -> Answer:
         return grains_of(boundary_probability(image, model, zoom, device=device))
@@ -292,10 +300,10 @@ def _row(
     size: float = 0.0,
     device: str | None = None,
 ) -> Row:
-    """Score an answer to the test image and time it, the second time round."""
+    """Score an answer to the test image and time its second call."""
     image = target.test.image
     answer(image)  # the first call also loads libraries
-    now, start = clock(device), clock(device)()
+    timer, start = clock(device), clock(device)()
     boundary, labels = answer(image)
-    seconds = now() - start
+    seconds = timer() - start
     return Row(name, None, score(target.test.boundary, boundary, labels), minutes, seconds, size)

@@ -3,7 +3,7 @@
     python -m studies.training_sets FOLDER            both targets, three seeds; two and a half hours
     python -m studies.training_sets FOLDER --record   also stores them: `training_sets_TARGET`
 
-FOLDER keeps the library, every training and every score: killed and called again, it goes on. Wants the data
+FOLDER keeps the library, every training and every score: killed and called again, it resumes. Needs the data
 sets perovskite and steel (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
@@ -29,7 +29,7 @@ from microlab.segment.unet import UNet, boundary_probability
 from microlab.simulate import library
 from studies import common
 
-HELD_OUT = 8  # structures that the shipped translators were judged on
+HELD_OUT = 8  # structures on which the shipped translators were evaluated
 CUT = StyleConfig(method="cut", steps=1000)
 MEASURES = (
     "grain IoU",
@@ -88,8 +88,10 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     }
     if len(options.seeds) > 1:
         rows["CycleGAN, lines thinned by 1 px"] = thinned(folder / name, target, zoom, options.seeds)
-    found = network.segment(target.test.image)
-    rows["shipped labour-free weights"] = score(target.test.boundary, found.boundary, found.labels)
+    segmentation = network.segment(target.test.image)
+    rows["shipped labour-free weights"] = score(
+        target.test.boundary, segmentation.boundary, segmentation.labels
+    )
     rows |= training_sets.without_training(target)
     rows = {
         kind: {m: v if isinstance(v, list) else round(float(v), 4) for m, v in row.items() if m in MEASURES}
@@ -121,7 +123,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
 
 
 def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int], pixels: float = 1.0) -> dict:
-    """Scores of the CycleGAN set with its drawn lines thinned: what their thickness alone costs."""
+    """Scores of the CycleGAN set with thinned lines: the effect of line thickness alone."""
     rows = []
     for seed in seeds:
         model = UNet(width=training_sets.Study.width, depth=training_sets.Study.depth)

@@ -1,11 +1,11 @@
-"""Translators: the ablation over the weights of the losses, and the training of those that ship.
+"""Translators: ablation of the loss weights, and training of the shipped ones.
 
     python -m studies.translation FOLDER                      prints the ablation; half an hour
     python -m studies.translation FOLDER --record             also stores it: `translation_perovskite`
     python -m studies.translation FOLDER --train perovskite   one translator, 10 to 20 minutes on two cores
 
-FOLDER keeps the library and every run; killed and called again, it goes on. `--ship` copies the weights
-into the package. Wants the data set (downloaded by checksum, or found in MICROLAB_DATA); masks are not read.
+FOLDER keeps the library and every run; killed and called again, it resumes. `--ship` copies the weights
+into the package. Needs the data set (downloaded by checksum, or found in MICROLAB_DATA); masks are not read.
 """
 
 from __future__ import annotations
@@ -77,25 +77,28 @@ def ablation(folder: Path) -> dict:
     """Realism against displacement, over the weights of the losses."""
     target = samples.target("perovskite")
     zoom, library_ = zoom_of(target), structures(folder / "library")
-    known, unseen = library_[:-HELD_OUT], library_[-HELD_OUT:]
-    real, flat = train_style.style_images([target.style.image], zoom), train_style.flat_images(unseen, seed=1)
-    made, faithful = {}, {}
-    made["untextured"], faithful["untextured"] = flat, train_style.fidelity(unseen, flat)
+    training, held_out = library_[:-HELD_OUT], library_[-HELD_OUT:]
+    real, flat = (
+        train_style.style_images([target.style.image], zoom),
+        train_style.flat_images(held_out, seed=1),
+    )
+    images, fidelity = {}, {}
+    images["untextured"], fidelity["untextured"] = flat, train_style.fidelity(held_out, flat)
     generators = {}
     if "style-perovskite" in weights.available():
         generators["ours"] = Generator.from_weights("style-perovskite")
     for name, config in ABLATION.items():
         place = folder / "ablation" / name.replace(", ", "_").replace(" ", "_")
-        generators[name] = learn_style(train_style.flat_images(known), real, config, folder=place)[0].F
+        generators[name] = learn_style(train_style.flat_images(training), real, config, folder=place)[0].F
     start = time.perf_counter()
     for name, generator in generators.items():
-        made[name] = [translate(generator, y, seed=k) for k, y in enumerate(flat)]
-        faithful[name] = train_style.fidelity(unseen, made[name])
-    made["virtual SEM"] = [
-        training_pairs.render_pair(s.grain_map, [1, k]).image for k, s in enumerate(unseen)
+        images[name] = [translate(generator, y, seed=k) for k, y in enumerate(flat)]
+        fidelity[name] = train_style.fidelity(held_out, images[name])
+    images["virtual SEM"] = [
+        training_pairs.render_pair(s.grain_map, [1, k]).image for k, s in enumerate(held_out)
     ]
-    report = realism_report(real, made, inputs=dict.fromkeys(generators, flat))
-    table = pd.DataFrame(faithful).T.join(report, how="outer").loc[[*report.index]]
+    report = realism_report(real, images, inputs=dict.fromkeys(generators, flat))
+    table = pd.DataFrame(fidelity).T.join(report, how="outer").loc[[*report.index]]
     # Of all trainings, those of earlier calls included.
     trained = sum(pd.read_csv(path)["seconds"].max() for path in (folder / "ablation").glob("*/history.csv"))
     rows = {

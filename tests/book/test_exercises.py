@@ -46,7 +46,7 @@ def test_every_check_belongs_to_an_exercise_and_has_its_wrong_answers():
 def test_solution_of_the_page_is_right(label):
     answers = ANSWERS[label]
     solution = answers.solution() if answers.solution else checked()[label].answer(solved=True)
-    feedback = check(label, *solution, **answers.given())
+    feedback = check(label, *solution, **answers.context())
     assert feedback.right, feedback
 
 
@@ -54,14 +54,14 @@ def test_solution_of_the_page_is_right(label):
 def test_stub_of_the_page_is_not_right_and_raises_nothing(label):
     answers = ANSWERS[label]
     stub = answers.stub() if answers.stub else checked()[label].answer(solved=False)
-    feedback = check(label, *stub, **answers.given())
+    feedback = check(label, *stub, **answers.context())
     assert not feedback.right
     assert feedback.text
 
 
 @pytest.mark.parametrize(("label", "answer", "hint"), WRONG)
 def test_hint_names_the_mistake(label, answer, hint):
-    feedback = check(label, *handed_in(answer), **ANSWERS[label].given())
+    feedback = check(label, *handed_in(answer), **ANSWERS[label].context())
     assert not feedback.right
     assert re.search(hint, feedback.text), feedback
 
@@ -69,14 +69,14 @@ def test_hint_names_the_mistake(label, answer, hint):
 @pytest.mark.parametrize("label", ANSWERS)
 def test_at_least_two_mistakes_have_hints_of_their_own(label):
     answers = ANSWERS[label]
-    told = [check(label, *handed_in(answer), **answers.given()) for answer, _ in answers.wrong]
+    told = [check(label, *handed_in(answer), **answers.context()) for answer, _ in answers.wrong]
     assert len({feedback.text for feedback in told if feedback.status == MISTAKE}) >= 2
 
 
 @pytest.mark.parametrize("label", ANSWERS)
 def test_same_answer_gets_the_same_feedback(label):
     answer, _ = ANSWERS[label].wrong[0]
-    first, second = (check(label, *handed_in(answer), **ANSWERS[label].given()) for _ in range(2))
+    first, second = (check(label, *handed_in(answer), **ANSWERS[label].context()) for _ in range(2))
     assert first == second
 
 
@@ -221,7 +221,7 @@ def test_unknown_label_is_an_error_that_names_the_known():
 
 def test_a_second_check_of_one_exercise_is_an_error():
     labels()
-    with pytest.raises(ValueError, match="two checks"):
+    with pytest.raises(ValueError, match="second check"):
         check_for("voronoi-ex-needle")(lambda answer: None)
 
 

@@ -18,14 +18,14 @@ class Answers:
     ----------
     wrong : list of (answer, str)
         Answer (a tuple, or the one thing to hand in), and a pattern that its hint must match.
-    given : callable
+    context : callable
         Keyword arguments of the check, made anew for each call.
     solution, stub : callable, optional
         Answers made anew for each call; by default what the page's solution and stub define.
     """
 
     wrong: list[tuple[object, str]]
-    given: Callable[[], dict] = dict
+    context: Callable[[], dict] = dict
     solution: Callable[[], tuple] | None = None
     stub: Callable[[], tuple] | None = None
 

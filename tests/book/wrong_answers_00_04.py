@@ -129,7 +129,7 @@ ANSWERS = {
         ],
     ),
     "start-ex-cheat": Answers(
-        given=lambda: {"truth": squares()},
+        context=lambda: {"truth": squares()},
         solution=lambda: (rows(11),),
         stub=lambda: (rows(256),),
         wrong=[
@@ -140,12 +140,12 @@ ANSWERS = {
         ],
     ),
     "start-ex-gap": Answers(
-        given=lambda: {"grains_left": grains_left},
+        context=lambda: {"grains_left": grains_left},
         solution=lambda: (0.3,),
         wrong=[(30, "percent"), (-0.3, "between 0 and 1"), (0.01, "erase more"), (0.9, "erase less")],
     ),
     "voronoi-ex-alpha": Answers(
-        given=lambda: {"seeds": SEEDS, "shape": (100, 120)},
+        context=lambda: {"seeds": SEEDS, "shape": (100, 120)},
         solution=lambda: (
             voronoi.nearest_neighbour_distances(SEEDS, (100, 120)).min() / voronoi.d0(40, (100, 120)),
         ),
@@ -179,12 +179,12 @@ ANSWERS = {
         ]
     ),
     "phase-ex-lifetime": Answers(
-        given=lambda: {"measured": 74.0},
+        context=lambda: {"measured": 74.0},
         solution=lambda: (72.0,),
         wrong=[(144, "the 2 is missing"), (36, "one of the two"), (72 * np.pi, "pi cancels")],
     ),
     "phase-ex-ring": Answers(
-        given=lambda: {"measured": (0.02, 0.96)},
+        context=lambda: {"measured": (0.02, 0.96)},
         wrong=[((1, 1), "outer outline alone"), ((2, 1), "do not add"), ((0, 0), "discs shrink")],
     ),
     "phase-ex-three": Answers(
@@ -210,7 +210,7 @@ ANSWERS = {
         ]
     ),
     "grain-growth-ex-threshold": Answers(
-        given=lambda: {"x": X, "phi": PHI},
+        context=lambda: {"x": X, "phi": PHI},
         solution=lambda: (np.interp(1.5, X, PHI),),
         wrong=[
             (np.interp(3.0, X, PHI), "line of 6 px"),
@@ -228,7 +228,7 @@ ANSWERS = {
         ]
     ),
     "grain-growth-ex-sharper": Answers(
-        given=lambda: {"ours": 1.045},
+        context=lambda: {"ours": 1.045},
         solution=lambda: (1.01,),
         wrong=[(1.045, "own slope"), (np.pi / 3, "not divided"), (1.2, "too large")],
     ),
@@ -240,7 +240,7 @@ ANSWERS = {
         ]
     ),
     "microscope-ex-order": Answers(
-        given=lambda: {"A": SHARP, "B": SMOOTH},
+        context=lambda: {"A": SHARP, "B": SMOOTH},
         solution=lambda: ("A",),
         wrong=[("B", "neighbouring pixels of B are alike"), ("C", '"A" or "B"'), (SHARP, "a letter")],
     ),

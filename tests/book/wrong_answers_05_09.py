@@ -171,7 +171,7 @@ def kuiper_of(a, b, sign=1):
 
 ANSWERS = {
     "cyclegan-ex-width": Answers(
-        given=lambda: {"ratio": 1.6},
+        context=lambda: {"ratio": 1.6},
         solution=lambda: (1.5,),
         wrong=[(1 / 1.6, "upside down"), (160, "percent"), (3.0, "too large"), (1.1, "too small")],
     ),
@@ -184,12 +184,12 @@ ANSWERS = {
         ]
     ),
     "cyclegan-ex-noise": Answers(
-        given=lambda: {"made": np.full((64, 64), 0.5)},
+        context=lambda: {"made": np.full((64, 64), 0.5)},
         solution=lambda: (1,),
         wrong=[(64 * 64, "nothing can tell"), (2, "frame"), (256, "constant is a constant")],
     ),
     "realism-ex-blind": Answers(
-        given=lambda: {"truth": NOTICED},
+        context=lambda: {"truth": NOTICED},
         solution=lambda: (NOTICED,),
         wrong=[
             (NOTICED | {"histogram": {"inverted", "shuffled"}}, "does not know where"),
@@ -207,7 +207,7 @@ ANSWERS = {
         ]
     ),
     "realism-ex-contrast": Answers(
-        given=lambda: {"own": OWN, "strangers": STRANGERS},
+        context=lambda: {"own": OWN, "strangers": STRANGERS},
         wrong=[
             (lambda image, mask: image.std(), "mask is not used"),
             (lambda image, mask: mask.mean(), "image is not used"),
@@ -216,7 +216,7 @@ ANSWERS = {
         ],
     ),
     "sets-ex-reach": Answers(
-        given=lambda: {"touched": 44, "deeper": 188},
+        context=lambda: {"touched": 44, "deeper": 188},
         solution=lambda: (46,),
         wrong=[(94, "not one half"), (188, "deeper network"), (22, "both sides")],
     ),
@@ -237,7 +237,7 @@ ANSWERS = {
         ]
     ),
     "sets-ex-adabn": Answers(
-        given=lambda: {"usual": TILES, "f1_after": f1_after},
+        context=lambda: {"usual": TILES, "f1_after": f1_after},
         solution=lambda: ([np.zeros((8, 8))],),
         stub=lambda: (TILES,),
         wrong=[
@@ -276,7 +276,7 @@ ANSWERS = {
         ]
     ),
     "metrics-ex-worse": Answers(
-        given=lambda: {"truth": LINES},
+        context=lambda: {"truth": LINES},
         solution=lambda: (moved_until_worse(),),
         wrong=[
             (2.5, "whole number"),
@@ -286,7 +286,7 @@ ANSWERS = {
         ],
     ),
     "metrics-ex-sabotage": Answers(
-        given=lambda: {"truth": LINES, "count": grains_in},
+        context=lambda: {"truth": LINES, "count": grains_in},
         solution=lambda: (with_holes(9),),
         stub=lambda: (LINES,),
         wrong=[
@@ -332,7 +332,7 @@ ANSWERS = {
         ]
     ),
     "grains-ex-fields": Answers(
-        given=lambda: {"from_grains": 0.81},
+        context=lambda: {"from_grains": 0.81},
         solution=lambda: (0.95,),
         wrong=[(0.81, "scatter between grains"), (95, "percent"), (0.89, "Student"), (0.5, "too small")],
     ),

@@ -69,7 +69,7 @@ def pen(width, of=1):
     return lambda mask: np.where(distance_transform_edt(mask != of) <= width, of, mask)
 
 
-def by_accident(mask, state=np.random.default_rng(0)):  # noqa: B008
+def at_random(mask, state=np.random.default_rng(0)):  # noqa: B008
     return np.where(state.random(mask.shape) < 0.1, 1 - (mask == 1), mask)
 
 
@@ -107,7 +107,7 @@ ANSWERS = {
         ]
     ),
     "growth-ex-grains": Answers(
-        given=lambda: {"error": ERROR, "count": COUNT},
+        context=lambda: {"error": ERROR, "count": COUNT},
         solution=lambda: (900,),
         wrong=[
             (np.mean(COUNT * ERROR / 0.02), "root of the number"),
@@ -116,7 +116,7 @@ ANSWERS = {
         ],
     ),
     "growth-ex-whole": Answers(
-        given=lambda: {"time": TIME, "areas": AREAS, "error": np.ones(8), "k": 0.8},
+        context=lambda: {"time": TIME, "areas": AREAS, "error": np.ones(8), "k": 0.8},
         solution=lambda: (2.0 / np.pi / 0.8,),
         wrong=[
             (0.8 * np.pi / 2, "upside down"),
@@ -125,7 +125,7 @@ ANSWERS = {
         ],
     ),
     "growth-ex-scale": Answers(
-        given=lambda: {"before": kinetics(0.97)},
+        context=lambda: {"before": kinetics(0.97)},
         solution=lambda: (kinetics(0.6),),
         wrong=[
             (kinetics(0.97), "old scale"),
@@ -168,7 +168,7 @@ ANSWERS = {
         ]
     ),
     "dual-ex-segment": Answers(
-        given=lambda: {"without": 0.04},
+        context=lambda: {"without": 0.04},
         solution=lambda: (0.05,),
         wrong=[(4, "percent"), (0.95, "cannot see"), (0.5, "too large")],
     ),
@@ -196,11 +196,11 @@ ANSWERS = {
         ]
     ),
     "dose-ex-corrupt": Answers(
-        given=lambda: {"masks": masks(), "limit": 0.7},
+        context=lambda: {"masks": masks(), "limit": 0.7},
         solution=lambda: (pen(1.5),),
         wrong=[
-            (pen(8), "too much is spoilt"),
-            (by_accident, "no accident"),
+            (pen(8), "too many pixels are changed"),
+            (at_random, "is not random"),
             (pen(4, of=2), "spares the carbide"),
             (lambda mask: np.where(mask == 0, 7, mask), "no true mask has"),
         ],

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 from command_line import run
-from edge_nets import patchwork, save_route
+from edge_nets import patchwork, save_edge_segmenter
 from typer.testing import CliRunner
 
 from microlab.cli.main import main
@@ -39,7 +39,7 @@ def segment_tem(*arguments: object):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    return save_route(tmp_path_factory.mktemp("weights"))
+    return save_edge_segmenter(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_setting_of_another_method_is_one_line(tmp_path, foil):
 
 
 def test_wrong_weights_are_one_line(tmp_path, foil, weights):
-    damaged = save_route(tmp_path / "damaged")
+    damaged = save_edge_segmenter(tmp_path / "damaged")
     (damaged / "refine.safetensors").write_bytes((damaged / "refine.safetensors").read_bytes()[:-1])
     for wrong, reason in (
         ("nobody", "no such weights"),
@@ -218,7 +218,7 @@ def test_the_report_names_the_method_and_shows_both_cards_and_the_uncertainty(tm
 
 
 def test_the_report_tells_of_a_cap_that_was_reached(tmp_path, foil):
-    hasty = save_route(tmp_path / "hasty", max_iterations=1, tolerance=1e-7)
+    hasty = save_edge_segmenter(tmp_path / "hasty", max_iterations=1, tolerance=1e-7)
     result = segment_tem(foil, "-o", tmp_path / "out", "--weights", hasty)
     assert result.exit_code == 0
     assert "cap of 1 iterations" in result.stderr

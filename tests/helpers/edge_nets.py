@@ -16,7 +16,7 @@ from microlab.data import weights
 from microlab.segment.refine import EdgeNet, EncoderDecoder, RefineNet
 
 
-def save_route(
+def save_edge_segmenter(
     folder: Path, inputs: Sequence[str] = ("sobel", "log", "canny"), channels: int | None = None, **entries
 ) -> Path:
     """Write both networks with their cards; further entries of the first card by name."""

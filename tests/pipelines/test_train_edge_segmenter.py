@@ -43,13 +43,13 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
-def route(pairs):
+def segmenter(pairs):
     return train_networks(CONFIG, pairs=pairs, **QUIET)
 
 
-def weights(route) -> list[torch.Tensor]:
+def weights(segmenter) -> list[torch.Tensor]:
     """Everything that the two networks remember."""
-    return [v.clone() for net in (route.net1, route.net2) for v in net.state_dict().values()]
+    return [v.clone() for net in (segmenter.net1, segmenter.net2) for v in net.state_dict().values()]
 
 
 def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -136,15 +136,15 @@ def test_pairs_of_another_number_than_the_settings_are_refused(pairs):
 # ---- what comes out --------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(route):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(segmenter):
     again = train_networks(CONFIG, **QUIET)  # draws the pictures itself
-    assert equal(weights(route), weights(again))
+    assert equal(weights(segmenter), weights(again))
     assert again.card["inputs"] == ["sobel", "grey"]
     other = replace(CONFIG, first=replace(CONFIG.first, seed=1), second=replace(CONFIG.second, seed=1))
-    assert not equal(weights(route), weights(train_networks(other, **QUIET)))
+    assert not equal(weights(segmenter), weights(train_networks(other, **QUIET)))
 
 
-def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, tmp_path, monkeypatch):
+def test_a_training_killed_between_the_networks_goes_on_with_net2(segmenter, pairs, tmp_path, monkeypatch):
     def killed(*args, **options):
         raise KeyboardInterrupt
 
@@ -161,26 +161,26 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(route, pairs, 
             steps.append(type(config)) or crops(pairs, guesses, config, step)
         ),
     )
-    assert equal(weights(train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)), weights(route))
+    assert equal(weights(train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)), weights(segmenter))
     assert steps == [SecondConfig] * CONFIG.second.steps
     train_networks(CONFIG, tmp_path, pairs=pairs, **QUIET)
     assert len(steps) == CONFIG.second.steps  # what is finished is not trained again
 
 
-def test_networks_trained_further_leave_the_start_untouched(route, pairs):
-    before = weights(route)
-    further = train_networks(CONFIG, pairs=pairs, start=route, **QUIET)
-    assert equal(before, weights(route))
+def test_networks_trained_further_leave_the_start_untouched(segmenter, pairs):
+    before = weights(segmenter)
+    further = train_networks(CONFIG, pairs=pairs, start=segmenter, **QUIET)
+    assert equal(before, weights(segmenter))
     assert not equal(before, weights(further))  # which are also those of the same training from nothing
 
 
-def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs, tmp_path):
+def test_saved_networks_come_back_with_their_card_and_the_same_maps(segmenter, pairs, tmp_path):
     scores = {"held-out virtual TEM: accuracy": 0.5}
-    paths = save_networks(tmp_path, route, CONFIG, scores, minutes=1.26)
+    paths = save_networks(tmp_path, segmenter, CONFIG, scores, minutes=1.26)
     assert [path.name for path in paths] == ["first.safetensors", "refine.safetensors"]
     again = EdgeSegmenter.load(tmp_path)
     for name in ("inputs", "grain_size_px", "finish", "tolerance", "max_iterations"):
-        assert again.card[name] == route.card[name]
+        assert again.card[name] == segmenter.card[name]
     assert again.card["grain_size_px"] == pytest.approx(grain_size(pairs), abs=0.01)
     for card in (again.card["first"], again.card["refine"]):
         assert card["scores"] == scores
@@ -188,8 +188,8 @@ def test_saved_networks_come_back_with_their_card_and_the_same_maps(route, pairs
         assert card["data"].startswith("4 synthetic TEM pictures")
         assert "2 of them for Net2" in card["data"]
     channels = pairs[-1][0]
-    first = first_guess(route.net1, channels, device="cpu")
-    second = refine(route.net2, first, channels, tolerance=1, device="cpu").result
+    first = first_guess(segmenter.net1, channels, device="cpu")
+    second = refine(segmenter.net2, first, channels, tolerance=1, device="cpu").result
     # The weights are kept in half precision: each is off by up to 5e-4 of itself; a map keeps its contrast.
     maps = (
         (first, first_guess(again.net1, channels, device="cpu")),

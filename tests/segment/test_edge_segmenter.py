@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from edge_nets import patchwork, save_route
+from edge_nets import patchwork, save_edge_segmenter
 from skimage.measure import label
 from skimage.transform import rescale
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class Everywhere(nn.Module):
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory) -> EdgeSegmenter:
-    return EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("weights")), "cpu")
+    return EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("weights")), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_brightness_and_contrast_change_nothing(picture, segmenter, result, gain
 
 
 def test_a_picture_with_a_grey_channel_goes_the_same_way(tmp_path, picture):
-    segmenter = EdgeSegmenter.load(save_route(tmp_path, ["sobel", "log", "canny", "grey"]), "cpu")
+    segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, ["sobel", "log", "canny", "grey"]), "cpu")
     # The grey weighs in too, so grains differ; what matters here is that the channel arrives.
     found = segmenter.segment(picture)
     assert found.channels.shape == (4, *picture.shape)
@@ -166,7 +166,7 @@ def test_a_picture_with_a_grey_channel_goes_the_same_way(tmp_path, picture):
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
 def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
-    segmenter = EdgeSegmenter.load(save_route(tmp_path, grain_size_px=32.0), "cpu")
+    segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, grain_size_px=32.0), "cpu")
     image = rescale(patchwork(5, 6), size, order=1, anti_aliasing=size < 1)
     found = segmenter.segment(image)
     expected = 32.0 / (size * mean_intercept(truth(5, 6)))
@@ -182,7 +182,7 @@ def test_without_a_grain_size_on_the_card_the_image_is_taken_as_it_is(result):
 
 
 def test_a_blank_middle_does_not_stop_the_search_for_the_scale(tmp_path):
-    segmenter = EdgeSegmenter.load(save_route(tmp_path, grain_size_px=32.0), "cpu")
+    segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, grain_size_px=32.0), "cpu")
     image = patchwork(16, 16)
     image[160:352, 160:352] = 0.5  # all that is looked at where the ladder of zooms ends
     assert segmenter.estimate_zoom(image) == pytest.approx(1, rel=0.4)
@@ -232,7 +232,7 @@ def test_a_map_that_never_stands_still_reaches_the_cap_and_warns(picture, segmen
 
 
 def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, tmp_path):
-    folder = save_route(tmp_path, tolerance=0.5)
+    folder = save_edge_segmenter(tmp_path, tolerance=0.5)
     assert EdgeSegmenter.load(folder, "cpu").segment(picture).refinement.iterations == 1
     strict = EdgeSegmenter.load(folder, "cpu", tolerance=1e-5).segment(picture).refinement
     assert strict.iterations > 3
@@ -345,7 +345,7 @@ def test_a_wrong_setting_is_named(picture, segmenter, settings, words):
 def test_a_card_that_does_not_fit_is_refused(tmp_path, segmenter, entries, words):
     with pytest.raises(ValueError, match=words):
         changed(segmenter, **entries)
-    folder = save_route(tmp_path)
+    folder = save_edge_segmenter(tmp_path)
     path = folder / "first.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
     with pytest.raises(weights.WeightsError, match=words) as error:
@@ -354,7 +354,10 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, segmenter, entries, words
 
 
 def test_networks_that_were_not_trained_together_are_refused(tmp_path):
-    three, four = save_route(tmp_path / "3"), save_route(tmp_path / "4", ["sobel", "log", "canny", "grey"])
+    three, four = (
+        save_edge_segmenter(tmp_path / "3"),
+        save_edge_segmenter(tmp_path / "4", ["sobel", "log", "canny", "grey"]),
+    )
     for suffix in ("safetensors", "json"):
         (three / f"refine.{suffix}").write_bytes((four / f"refine.{suffix}").read_bytes())
     with pytest.raises(ValueError, match=r"net2 takes 5 channels, but .* need a map and 3; choose weights"):
@@ -366,7 +369,7 @@ def test_missing_weights_are_named(tmp_path):
         EdgeSegmenter.load("nobody")
     with pytest.raises(ValueError, match=r"first\.safetensors"):
         EdgeSegmenter.load(tmp_path)
-    folder = save_route(tmp_path / "swapped")
+    folder = save_edge_segmenter(tmp_path / "swapped")
     for suffix in ("safetensors", "json"):
         (folder / f"first.{suffix}").write_bytes((folder / f"refine.{suffix}").read_bytes())
     with pytest.raises(ValueError, match="holds a RefineNet, not a EdgeNet"):

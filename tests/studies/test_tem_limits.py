@@ -1,4 +1,4 @@
-"""Where the route ends, on networks made by hand, and the tables of the study, on made-up scores."""
+"""Where the segmenter ends, on networks made by hand, and the tables of the study, on made-up scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import run_records
-from edge_nets import save_route
+from edge_nets import save_edge_segmenter
 from scipy import ndimage, stats
 from skimage.morphology import skeletonize
 
@@ -36,22 +36,22 @@ from studies.tem.study import FINISH, FINISHES, TEMStudy
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"shape": (48, 64), "grain_area": (200.0, 400.0)}
 STUDY = TEMStudy(seeds=(0, 1), variances=(0.01, 0.08), stressed=2, test=2)
-CAPS = {0: 2, 1: 5}  # of the two seeds' routes, so that one stands still before the other
+CAPS = {0: 2, 1: 5}  # of the two seeds' segmenters, so that one stands still before the other
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_study(tmp_path_factory):
     """Small pictures, and networks made by hand in place of trained ones."""
-    made = EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("route")))
+    made = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
 
-    def route_of(study, folder, seed, refiner="Net2"):
+    def trained_segmenter(study, folder, seed, refiner="Net2"):
         card = {"inputs": made.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
         return EdgeSegmenter(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tem_study, limits):
             patch.setattr(module, "TEMConfig", partial(TEMConfig, **SMALL))
-            patch.setattr(module, "route_of", route_of)
+            patch.setattr(module, "trained_segmenter", trained_segmenter)
         yield
 
 
@@ -125,12 +125,12 @@ def test_a_map_that_stands_still_keeps_its_scores_to_the_last_iteration_of_all(c
 
 def test_the_scores_of_the_route_are_those_of_its_last_iteration(curves):
     pictures = tem_study.held_out_pictures(STUDY, 2)
-    route = tem_study.route_of(STUDY, "nowhere", 0)
+    segmenter = tem_study.trained_segmenter(STUDY, "nowhere", 0)
     for k, pair in enumerate(pictures):
-        first, done = limits.run_maps(route, pair.image)
+        first, done = limits.run_maps(segmenter, pair.image)
         part = curves[(curves["seed"] == 0) & (curves["picture"] == k)].set_index("iteration")
         for iteration, probability in ((0, first), (2, done.result), (5, done.result)):
-            boundary, labels = route.grains(probability)
+            boundary, labels = segmenter.grains(probability)
             expected = weak_boundaries.score_answer(pair, boundary, labels)
             np.testing.assert_allclose(
                 part.loc[iteration, list(MEASURES)].astype(float), list(expected.values()), atol=1e-3
@@ -191,12 +191,12 @@ def test_methods_without_training_stand_beside_the_one_that_knows_nothing():
 
 def test_recall_of_facets_adds_up_to_the_recall_of_the_map():
     pair = tem_study.held_out_pictures(STUDY)[0]
-    route = tem_study.route_of(STUDY, "nowhere", 0)
-    table = limits.recall_by_visibility(route, [pair, pair])
+    segmenter = tem_study.trained_segmenter(STUDY, "nowhere", 0)
+    table = limits.recall_by_visibility(segmenter, [pair, pair])
     half = len(table) // 2
     pd.testing.assert_frame_equal(table[:half], table[half:].reset_index(drop=True))
     assert table["recall"].between(0, 1).all()
-    boundary, _ = route.grains(limits.run_maps(route, pair.image)[1].result)
+    boundary, _ = segmenter.grains(limits.run_maps(segmenter, pair.image)[1].result)
     near = ndimage.distance_transform_edt(~skeletonize(boundary)) <= 2
     share = table["pixels"].sum() / 2 / pair.boundary.sum()
     weighted = np.average(table["recall"], weights=table["pixels"])

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from edge_nets import save_route
+from edge_nets import save_edge_segmenter
 
 from microlab.data.micrograph import Micrograph
 from microlab.measure.scores import TOLERANCES, mask_grains, trivial_prediction
@@ -39,8 +39,8 @@ def tiles() -> list[Micrograph]:
 
 
 @pytest.fixture(scope="module")
-def route(tmp_path_factory) -> EdgeSegmenter:
-    made = EdgeSegmenter.load(save_route(tmp_path_factory.mktemp("route")))
+def segmenter(tmp_path_factory) -> EdgeSegmenter:
+    made = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
     return EdgeSegmenter(made.net1, made.net2, {"finish": {"method": "watershed"}, "grain_size_px": 25.0})
 
 
@@ -99,8 +99,8 @@ def test_a_perfect_answer_has_no_error_and_no_boundary_the_accuracy_of_the_backg
     assert none == score_real(truth, trivial_prediction(pair.boundary.shape))
 
 
-def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tiles, route):
-    table = one_image_scores(tiles[0], {0: route, 4: route})
+def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tiles, segmenter):
+    table = one_image_scores(tiles[0], {0: segmenter, 4: segmenter})
     assert table[table["method"] == SYNTHETIC]["seed"].tolist() == [0, 4]
     others = table[table["method"] != SYNTHETIC]
     assert set(others["seed"]) == {-1}
@@ -112,29 +112,29 @@ def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tile
 # ---- who trains on what ----------------------------------------------------------------------------------
 
 
-def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
+def test_no_tile_that_trained_is_scored(tiles, segmenter, tmp_path, monkeypatch):
     trained, scored, begun = {}, {}, []
 
     def tuned(train, recipe, folder, start, device):
         begun.append(folder.name)
         trained[folder.name] = {tile.name for tile in train}
         assert (start is None) == folder.name.startswith("5-tiles")
-        return EdgeSegmenter(route.net1, route.net2, {"name": folder.name})
+        return EdgeSegmenter(segmenter.net1, segmenter.net2, {"name": folder.name})
 
-    def route_answer(tile, network, zoom=None):
+    def segment_real(tile, network, zoom=None):
         method = network.card.get("name", SYNTHETIC)
         scored.setdefault(method, []).append(tile.name)
         if method != SYNTHETIC:
-            assert network.card["finish"] == route.card["finish"]
+            assert network.card["finish"] == segmenter.card["finish"]
         # A boundary of k rows too many in tile k, so that a mean tells which tiles are in it.
         boundary = tile.boundary.copy()
         boundary[: int(tile.name[-1])] ^= True
         return boundary, mask_grains(boundary)
 
     monkeypatch.setattr(real, "tuned", tuned)
-    monkeypatch.setattr(real, "route_answer", route_answer)
+    monkeypatch.setattr(real, "segment_real", segment_real)
     monkeypatch.setattr(real, "classical_answers", lambda image: {})
-    table = membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=1)
+    table = membrane_scores(tiles, segmenter, tmp_path, seeds=(0, 1), steps=1)
     assert sorted(scored.pop(SYNTHETIC)) == [tile.name for tile in tiles]
     assert set(scored) == set(trained)
     for name, tested in scored.items():
@@ -151,23 +151,23 @@ def test_no_tile_that_trained_is_scored(tiles, route, tmp_path, monkeypatch):
         assert rows[NOTHING, seed] == pytest.approx(1 - np.mean([tile.boundary.mean() for tile in test]))
     assert table["method"].drop_duplicates().tolist() == [TUNED, ALONE, SYNTHETIC, NOTHING]
 
-    again = membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=1)
+    again = membrane_scores(tiles, segmenter, tmp_path, seeds=(0, 1), steps=1)
     assert len(begun) == 4  # what is finished is read
     assert again.equals(table)
     with pytest.raises(ValueError, match="other settings"):
-        membrane_scores(tiles, route, tmp_path, seeds=(0, 1), steps=2)
+        membrane_scores(tiles, segmenter, tmp_path, seeds=(0, 1), steps=2)
     for path in tmp_path.rglob("scores.json"):
         assert json.loads(path.read_text())["accuracy"] <= 1
 
 
-def test_tuning_starts_from_the_route_and_leaves_it_as_it_is(tiles, route, tmp_path):
-    before = [p.clone() for p in route.net1.parameters()]
+def test_tuning_starts_from_the_route_and_leaves_it_as_it_is(tiles, segmenter, tmp_path):
+    before = [p.clone() for p in segmenter.net1.parameters()]
     recipe = fine_tuning(3, steps=1)
     assert recipe.first.seed == recipe.second.seed == 3
-    found = tuned(tiles[:5], recipe, tmp_path, route, "cpu")
-    assert found.card["inputs"] == route.card["inputs"]
+    found = tuned(tiles[:5], recipe, tmp_path, segmenter, "cpu")
+    assert found.card["inputs"] == segmenter.card["inputs"]
     assert [p.shape for p in found.net1.parameters()] == [p.shape for p in before]
-    for p, old in zip(route.net1.parameters(), before, strict=True):
+    for p, old in zip(segmenter.net1.parameters(), before, strict=True):
         assert torch.equal(p, old)
     moved = max(float((p - old).abs().max()) for p, old in zip(found.net1.parameters(), before, strict=True))
     assert 0 < moved <= 2e-3  # one step of Adam at a rate of at most 1e-3

@@ -127,11 +127,11 @@ def test_every_stage_is_scored_with_every_finish(killed_and_finished):
 
 def test_the_stored_route_gives_the_stored_scores(killed_and_finished):
     folder, table, _, _ = killed_and_finished
-    route = tem_study.route_of(STUDY, folder, 0)
-    assert route.card["max_iterations"] == STUDY.max_iterations
-    assert route.card["finish"]["method"] == tem_study.FINISH
+    segmenter = tem_study.trained_segmenter(STUDY, folder, 0)
+    assert segmenter.card["max_iterations"] == STUDY.max_iterations
+    assert segmenter.card["finish"]["method"] == tem_study.FINISH
     pictures = tem_study.held_out_pictures(STUDY)
-    answers = [route.grains(run_maps(route, pair.image)[1].result) for pair in pictures]
+    answers = [segmenter.grains(run_maps(segmenter, pair.image)[1].result) for pair in pictures]
     expected = score_answers(pictures, answers).mean()
     row = table[(table["name"] == "Net2") & (table["stage"] == "until it stands still")]
     row = row[row["finish"] == tem_study.FINISH].iloc[0]
@@ -161,7 +161,7 @@ def test_a_folder_without_scores_is_no_study(tmp_path):
 
 def test_net1_and_its_guesses_are_those_of_the_recipe_on_pictures_that_it_has_not_seen(killed_and_finished):
     folder, *_ = killed_and_finished
-    net1, unknown, guesses = tem_study.route_first(STUDY, folder)
+    net1, unknown, guesses = tem_study.prepare_first(STUDY, folder)
     pairs = edge_pairs(4, 0, TEMConfig(**SMALL), STUDY.recipe.inputs)
     for (channels, target), (stored, boundary) in zip(pairs[2:], unknown, strict=True):
         np.testing.assert_array_equal(channels, stored)

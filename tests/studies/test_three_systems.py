@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import run_records
-from edge_nets import save_route
+from edge_nets import save_edge_segmenter
 
 from microlab.book import records
 from microlab.data import weights
@@ -124,7 +124,7 @@ def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_pa
     assert TEM not in rows  # without its networks
     rows = {
         row.name: row
-        for row in compare.untrained(target, EdgeSegmenter.load(save_route(tmp_path)), device="cpu")
+        for row in compare.untrained(target, EdgeSegmenter.load(save_edge_segmenter(tmp_path)), device="cpu")
     }
     assert rows[NOTHING].scores["accuracy"] == pytest.approx(1 - target.test.boundary.mean())
     assert rows[NOTHING].scores["boundary F1, 3 px"] == 0

@@ -1,4 +1,4 @@
-"""Checks behind the book's exercises: the reader hands in an answer and is told what is wrong with it.
+"""Checks behind the book's exercises: the reader submits an answer and gets feedback that names the mistake.
 
     from microlab.book import exercises
 
@@ -8,7 +8,7 @@ The first argument is the exercise's label in the book. One module per chapter h
 network, and less than a second each.
 
 A check is a function that takes the reader's answer. It raises `NotYet` or `Mistake` with a hint, or returns
-what there is to say about a right answer.
+a remark on a correct answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHECKS: dict[str, Callable[..., str | None]] = {}
 
 @dataclass(frozen=True, repr=False)
 class Feedback:
-    """What a check says of an answer.
+    """Result of a check.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ def check_for(label: str) -> Callable[[Callable], Callable]:
 
     def register(grade: Callable[..., str | None]) -> Callable[..., str | None]:
         if label in _CHECKS:
-            raise ValueError(f"exercise {label!r} has two checks, in {grade.__module__} and before")
+            raise ValueError(f"exercise {label!r} has a second check in {grade.__module__}")
         _CHECKS[label] = grade
         return grade
 
@@ -106,7 +106,7 @@ def labels() -> list[str]:
     return list(_CHECKS)
 
 
-def check(label: str, *answers: object, **given: object) -> Feedback:
+def check(label: str, *answers: object, **context: object) -> Feedback:
     """Say whether the answer to an exercise is right, and if not, why.
 
     Never raises because of a wrong answer, an empty one, or an error inside the reader's function.
@@ -117,8 +117,8 @@ def check(label: str, *answers: object, **given: object) -> Feedback:
         The exercise's label in the book, such as ``voronoi-ex-needle``.
     *answers : object
         The answer: a function (without brackets behind its name), a number, an array, or several of them.
-    **given : object
-        What the check needs of the chapter, such as the mask that the answer belongs to.
+    **context : object
+        Variables of the chapter that the check needs, such as the mask that the answer belongs to.
 
     Returns
     -------
@@ -135,10 +135,10 @@ def check(label: str, *answers: object, **given: object) -> Feedback:
     if prefix in modules:
         importlib.import_module(f"microlab.book.exercises.{modules[prefix]}")
     if label not in _CHECKS:
-        known = [name for name in labels() if name.startswith(f"{prefix}-ex-")] or labels()
-        raise ValueError(f"no check for exercise {label!r}; there is one for {', '.join(known)}")
+        registered = [name for name in labels() if name.startswith(f"{prefix}-ex-")] or labels()
+        raise ValueError(f"no check for exercise {label!r}; there is one for {', '.join(registered)}")
     try:
-        remark = _CHECKS[label](*answers, **given)
+        remark = _CHECKS[label](*answers, **context)
     except Fault as fault:
         return Feedback(fault.status, str(fault))
     return Feedback(RIGHT, remark or "")

@@ -51,13 +51,13 @@ def cheat(mask: NDArray, *, truth: NDArray[np.bool_]) -> str:
     if not mask.any():
         raise NotYet("the mask is empty: nothing drawn, nothing found, and F1 is 0")
     wide, narrow = (boundary_f1(truth, mask, t, skeleton=False) for t in (5.4, 1.0))
-    told = f"boundary F1 is {wide:.2f} within 5.4 px and {narrow:.2f} within 1 px"
+    summary = f"boundary F1 is {wide:.2f} within 5.4 px and {narrow:.2f} within 1 px"
     if narrow >= 0.4:
-        raise Mistake(f"{told}: this mask has seen the truth. Draw without looking")
+        raise Mistake(f"{summary}: this mask has seen the truth. Draw without looking")
     if wide < 0.4:
         spare = mask.mean() < 0.08
-        raise NotYet(f"{told}. " + ("Draw more lines" if spare else "Draw lines, not areas"))
-    return f"{told}. Within a pixel the trick fails: name the tolerance, and keep it below half a grain"
+        raise NotYet(f"{summary}. " + ("Draw more lines" if spare else "Draw lines, not areas"))
+    return f"{summary}. Within a pixel the trick fails: name the tolerance, and keep it below half a grain"
 
 
 @check_for("start-ex-gap")
@@ -70,9 +70,9 @@ def gap(share: float, *, grains_left: Callable[[float], int]) -> str:
     if not 0 <= share <= 1:
         raise Mistake(f"a share lies between 0 and 1, and yours is {share}")
     whole, left = grains_left(0.0), grains_left(share)
-    told = f"{left} of {whole} grains are left"
+    summary = f"{left} of {whole} grains are left"
     if left >= 0.65 * whole:
-        raise NotYet(f"{told}: erase more")
+        raise NotYet(f"{summary}: erase more")
     if left <= 0.35 * whole:
-        raise NotYet(f"{told}: erase less")
-    return f"{told}, and most of the mask is still there"
+        raise NotYet(f"{summary}: erase less")
+    return f"{summary}, and most of the mask is still there"

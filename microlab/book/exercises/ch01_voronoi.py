@@ -113,34 +113,36 @@ def chessboard(chessboard: float, bricks: float) -> str:
 def rolled(answer: Callable) -> str:
     """A periodic grain map with grains `ratio` times as long along x."""
     for n, shape, ratio in ((300, (150, 300), 3), (300, (240, 240), 2)):
-        made = run(answer, n, shape, ratio)
-        made = np.asarray(made)
-        if made.shape == (shape[0] * ratio, shape[1]):
-            raise Mistake(f"your map {made.shape} is still {ratio} times too tall: keep one row in {ratio}")
-        if made.shape != shape:
-            raise Mistake(f"the map has shape {made.shape}, and {shape} was asked for")
-        if made.dtype.kind not in "iu":
-            raise Mistake(f"a grain map holds whole numbers; yours holds {made.dtype}")
-        down = made != np.roll(made, 1, 0)
-        across = made != np.roll(made, 1, 1)
+        grain_map = run(answer, n, shape, ratio)
+        grain_map = np.asarray(grain_map)
+        if grain_map.shape == (shape[0] * ratio, shape[1]):
+            raise Mistake(
+                f"your map {grain_map.shape} is still {ratio} times too tall: keep one row in {ratio}"
+            )
+        if grain_map.shape != shape:
+            raise Mistake(f"the map has shape {grain_map.shape}, and {shape} was asked for")
+        if grain_map.dtype.kind not in "iu":
+            raise Mistake(f"a grain map holds whole numbers; yours holds {grain_map.dtype}")
+        down = grain_map != np.roll(grain_map, 1, 0)
+        across = grain_map != np.roll(grain_map, 1, 1)
         if max(down[0].mean() / down[1:].mean(), across[:, 0].mean() / across[:, 1:].mean()) > 3:
             raise Mistake("the map is not periodic: grains are cut where its opposite edges meet")
-        count = len(np.unique(made))
+        count = len(np.unique(grain_map))
         if count < 0.9 * n:
             raise Mistake(f"only {count} grains of {n} are in the map: nothing may be cut off")
-        found = down.mean() / across.mean()
-        if abs(found * ratio - 1) < 0.15:
+        elongation = down.mean() / across.mean()
+        if abs(elongation * ratio - 1) < 0.15:
             raise Mistake("the grains are stretched along y; a row must have fewer boundaries than a column")
-        if abs(found - 1) < 0.15:
+        if abs(elongation - 1) < 0.15:
             raise NotYet("these grains are as long as high")
-        if abs(found / ratio**2 - 1) < 0.15:
+        if abs(elongation / ratio**2 - 1) < 0.15:
             raise Mistake(
-                f"{found:.1f} times as long as high: stretch one direction, not squeeze the other too"
+                f"{elongation:.1f} times as long as high: stretch one direction, not squeeze the other too"
             )
-        if abs(found / ratio - 1) > 0.12:
-            raise NotYet(f"the grains are {found:.2f} times as long as high, and {ratio} was asked for")
-        if not np.array_equal(made, answer(n, shape, ratio)):
+        if abs(elongation / ratio - 1) > 0.12:
+            raise NotYet(f"the grains are {elongation:.2f} times as long as high, and {ratio} was asked for")
+        if not np.array_equal(grain_map, answer(n, shape, ratio)):
             raise Mistake("the same seed gives two different maps: hand `seed` on to `random_seeds`")
-        if np.array_equal(made, np.asarray(answer(n, shape, ratio, 1))):
+        if np.array_equal(grain_map, np.asarray(answer(n, shape, ratio, 1))):
             raise Mistake("another seed gives the same map: hand `seed` on to `random_seeds`")
     return "stretching keeps ratios of areas, and who touches whom: spread and sides stay as they are"

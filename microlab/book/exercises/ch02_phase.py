@@ -137,7 +137,7 @@ def fourth(answer: Callable) -> str:
         return _along(eta, 1) + _along(eta, 2)
 
     try:
-        compare(answer, right, [(field,)], kinds, tell=False)
+        compare(answer, right, [(field,)], kinds, reveal=False)
     except NotYet:
         if agree(np.asarray(answer(field.copy()))[:, 3:-3, 3:-3], right(field)[:, 3:-3, 3:-3]):
             raise NotYet(
@@ -147,5 +147,5 @@ def fourth(answer: Callable) -> str:
             share = share_of_the_law(answer)
         if not 0.99 < share < 1.01:
             raise NotYet(f"with this Laplacian a circle shrinks at {share:.3f} of the law") from None
-        return f"another road than ours, and {share:.3f} of the law"
+        return f"not our stencil, but {share:.3f} of the law"
     return f"{share_of_the_law(answer):.3f} of the law"

@@ -78,29 +78,29 @@ def colour(answer: Callable) -> str:
     upper = np.argwhere(np.triu(rng.random((14, 14)) < 0.4, 1))
     mixed = np.where(rng.random((len(upper), 1)) < 0.5, upper, upper[:, ::-1])
     for pairs, n in ((ring, 5), (star, 6), (upper, 14), (mixed, 14)):
-        wanted = _lowest_free(pairs, n)
-        found = np.asarray(run(answer, pairs, n, like=wanted))
-        if not np.array_equal(found, np.round(found)) or found.min() < 0:
+        expected = _lowest_free(pairs, n)
+        colours = np.asarray(run(answer, pairs, n, like=expected))
+        if not np.array_equal(colours, np.round(colours)) or colours.min() < 0:
             raise Mistake("colours are whole numbers from 0 on, and every grain has one")
-        if np.array_equal(found, wanted + 1):
+        if np.array_equal(colours, expected + 1):
             raise Mistake("the lowest colour is 0; yours begin with 1")
-        clash = pairs[found[pairs[:, 0]] == found[pairs[:, 1]]]
-        if len(clash) and not found.any():
+        clash = pairs[colours[pairs[:, 0]] == colours[pairs[:, 1]]]
+        if len(clash) and not colours.any():
             raise NotYet("all grains have colour 0")
         if len(clash):
             a, b = clash[0]
             raise Mistake(
-                f"grains {a} and {b} touch and both have colour {found[a]:.0f}. "
+                f"grains {a} and {b} touch and both have colour {colours[a]:.0f}. "
                 "A grain may stand in either column of `pairs`"
             )
-        if np.array_equal(found, np.arange(n)):
+        if np.array_equal(colours, np.arange(n)):
             raise Mistake("every grain has a colour of its own: take the lowest that no neighbour has")
-        if not np.array_equal(found, wanted):
-            grain = int(np.argmax(found != wanted))
+        if not np.array_equal(colours, expected):
+            grain = int(np.argmax(colours != expected))
             raise Mistake(
-                f"nothing clashes, but grain {grain} could have the lower colour {wanted[grain]}: "
+                f"nothing clashes, but grain {grain} could have the lower colour {expected[grain]}: "
                 "go through the grains in order"
-                if found[grain] > wanted[grain]
+                if colours[grain] > expected[grain]
                 else "nothing clashes, but the grains were not taken in order"
             )
     return "the order of the grains matters: DSATUR takes the most hemmed-in grain first"

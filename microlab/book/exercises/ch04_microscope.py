@@ -112,13 +112,13 @@ def astigmatism(answer: Callable) -> str:
     point = np.zeros((81, 81))
     point[40, 40] = 1
     settings = [(3.0, 1.5, 0.0), (3.0, 1.5, np.pi / 2), (4.0, 2.0, np.pi / 6), (2.5, 2.5, 1.0)]
-    found = [np.asarray(run(answer, point, *setting, like=point), float) for setting in settings]
-    if np.allclose(found[0], point):
+    images = [np.asarray(run(answer, point, *setting, like=point), float) for setting in settings]
+    if np.allclose(images[0], point):
         raise NotYet("the picture comes out as it went in")
-    sums = [blurred.sum() for blurred in found]
+    sums = [blurred.sum() for blurred in images]
     if not np.allclose(sums, 1, atol=0.01):
         raise Mistake(f"blur moves light and makes none: the sum of a point of 1 becomes {sums[0]:.3g}")
-    spreads = [_spread(blurred) for blurred in found]
+    spreads = [_spread(blurred) for blurred in images]
     guesses = {
         "": lambda a, b, t: _ellipse(a, b, t),
         "along and across are exchanged, or the angle is taken from the columns": lambda a, b, t: _ellipse(

@@ -27,18 +27,18 @@ def shift(my_F: Callable, my_G: Callable) -> str:
     """A translator that shifts and one that shifts back."""
     rng = np.random.default_rng(0)
     for picture in (rng.random((24, 32)), rng.random((16, 16))):
-        there = np.asarray(run(my_F, picture, like=picture))
-        back = np.asarray(run(my_G, there, like=picture))
-        if np.array_equal(there, picture):
+        shifted = np.asarray(run(my_F, picture, like=picture))
+        restored = np.asarray(run(my_G, shifted, like=picture))
+        if np.array_equal(shifted, picture):
             raise NotYet("F shifts nothing yet")
-        if not np.allclose(np.sort(there, axis=None), np.sort(picture, axis=None)):
+        if not np.allclose(np.sort(shifted, axis=None), np.sort(picture, axis=None)):
             raise Mistake(
                 "F loses pixels at one side and invents some at the other: let them come in again (`np.roll`)"
             )
-        if np.array_equal(back, there):
+        if np.array_equal(restored, shifted):
             raise Mistake("G changes nothing, so F's shift stays: the cycle loss is not zero")
-        if not np.allclose(back, picture):
-            same = np.allclose(back, np.asarray(run(my_F, there, like=picture)))
+        if not np.allclose(restored, picture):
+            same = np.allclose(restored, np.asarray(run(my_F, shifted, like=picture)))
             raise Mistake(
                 "G shifts further in F's direction; it must go back"
                 if same

@@ -32,15 +32,15 @@ def blind(answer: dict[str, set[str]], *, truth: dict[str, set[str]]) -> str:
     """Which changes of a patch each figure notices."""
     changes = {"mirrored", "shuffled", "inverted"}
     for figure, right in truth.items():
-        said = answer.get(figure) if isinstance(answer, dict) else None
-        if said is None or "?" in said:
+        noticed = answer.get(figure) if isinstance(answer, dict) else None
+        if noticed is None or "?" in noticed:
             raise NotYet(f"what does the {figure} notice? `set()` if nothing")
-        if not isinstance(said, (set, frozenset, list, tuple)) or not set(said) <= changes:
+        if not isinstance(noticed, (set, frozenset, list, tuple)) or not set(noticed) <= changes:
             raise Mistake(
-                f'for the {figure} give a set of "mirrored", "shuffled", "inverted", and not {said!r}'
+                f'for the {figure} give a set of "mirrored", "shuffled", "inverted", and not {noticed!r}'
             )
-        for change in sorted(set(said) ^ right):
-            verb = "does not notice" if change in said else "notices"
+        for change in sorted(set(noticed) ^ right):
+            verb = "does not notice" if change in noticed else "notices"
             raise Mistake(f"the {figure} {verb} that pixels or greys are {change}: {WHY[figure, change]}")
     return "each is blind to something; read none of them alone"
 

@@ -137,10 +137,10 @@ def adabn(answer: list, *, usual: list, f1_after: Callable[[list], float]) -> st
     if same:
         raise NotYet("these are the tiles as they were")
     before, after = f1_after(usual), f1_after(answer)
-    told = f"boundary F1 {after:.3f}, with the right tiles {before:.3f}"
+    summary = f"boundary F1 {after:.3f}, with the right tiles {before:.3f}"
     if after >= before - 0.02:
-        raise NotYet(f"{told}: that does no harm. What changes the share of boundary in a tile?")
-    return f"{told}: it harms"
+        raise NotYet(f"{summary}: that does no harm. What changes the share of boundary in a tile?")
+    return f"{summary}: it harms"
 
 
 @check_for("sets-ex-bce")
@@ -184,7 +184,7 @@ def bce(answer: Callable) -> str:
         ),
         "that is the squared error": of(lambda x, m: functional.mse_loss(torch.sigmoid(x), m)),
     }
-    compare(answer, of(by_hand), [(model, (images, masks))], mistakes, rtol=1e-4, tell=False)
+    compare(answer, of(by_hand), [(model, (images, masks))], mistakes, rtol=1e-4, reveal=False)
     value = run(answer, model, (images, masks))
     if not (isinstance(value, Tensor) and value.requires_grad):
         raise Mistake("the value is right, but no gradient leads back to the weights: use torch, not numpy")

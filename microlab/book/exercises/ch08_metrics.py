@@ -42,7 +42,7 @@ def worse(answer: int, *, truth: NDArray[np.bool_]) -> str:
         moved = np.pad(truth, ((0, 0), (pixels, 0)), mode="edge")[:, : truth.shape[1]]
         return pixel.iou(~truth, ~moved)
 
-    empty = pixel.iou(~truth, np.ones_like(truth))
+    empty_iou = pixel.iou(~truth, np.ones_like(truth))
     if answer is None or answer is Ellipsis:
         raise NotYet("there is no shift yet")
     number(answer, answer, name="shift")
@@ -50,13 +50,13 @@ def worse(answer: int, *, truth: NDArray[np.bool_]) -> str:
         raise Mistake("a shift here is a whole number of pixels")
     if not 0 <= answer < truth.shape[1]:
         raise Mistake(f"shift to the right by 0 to {truth.shape[1] - 1} px")
-    here = score(int(answer))
-    told = f"grain IoU {here:.3f}, of the empty mask {empty:.3f}"
-    if here >= empty:
-        raise NotYet(f"{told}: still better than nothing")
-    if score(int(answer) - 1) < empty:
-        raise NotYet(f"{told}, but a smaller shift does it too")
-    return f"{told}: all grains are there, with their right sizes, a little to one side"
+    shifted_iou = score(int(answer))
+    summary = f"grain IoU {shifted_iou:.3f}, of the empty mask {empty_iou:.3f}"
+    if shifted_iou >= empty_iou:
+        raise NotYet(f"{summary}: still better than nothing")
+    if score(int(answer) - 1) < empty_iou:
+        raise NotYet(f"{summary}, but a smaller shift does it too")
+    return f"{summary}: all grains are there, with their right sizes, a little to one side"
 
 
 @check_for("metrics-ex-sabotage")
@@ -71,16 +71,18 @@ def sabotage(answer: NDArray, *, truth: NDArray[np.bool_], count: Callable[[NDAr
         raise Mistake("only erase: your mask draws boundary where there is none")
     n, left = count(truth), count(mask)
     erased, f1 = 1 - mask.sum() / truth.sum(), boundary.boundary_f1(truth, mask, 2)
-    told = f"{left} of {n} grains left, {erased:.1%} erased, boundary F1 {f1:.3f}"
+    summary = f"{left} of {n} grains left, {erased:.1%} erased, boundary F1 {f1:.3f}"
     if erased == 0:
         raise NotYet("nothing is erased")
     if erased >= 0.04:
-        raise Mistake(f"{told}: too much is erased. A small hole joins two grains as well as no line at all")
+        raise Mistake(
+            f"{summary}: too much is erased. A small hole joins two grains as well as no line at all"
+        )
     if f1 < 0.98:
-        raise Mistake(f"{told}: boundary F1 notices. Holes no longer than the tolerance go unseen")
+        raise Mistake(f"{summary}: boundary F1 notices. Holes no longer than the tolerance go unseen")
     if left > n / 2:
-        raise NotYet(f"{told}: cut where two grains are not joined yet, and right through the line")
-    return f"{told}"
+        raise NotYet(f"{summary}: cut where two grains are not joined yet, and right through the line")
+    return f"{summary}"
 
 
 def _rand(true_labels: NDArray, labels: NDArray, ordered: bool = True) -> tuple[float, float, float]:
@@ -149,7 +151,7 @@ def open_lines(answer: Callable) -> str:
     labels, lines = _squares()
     away = distance_transform_edt(~boundaries(labels))
 
-    def holes(k: int) -> NDArray[np.bool_]:
+    def with_gaps(k: int) -> NDArray[np.bool_]:
         mask = away <= 1.5
         for line in lines[:k]:
             mask[line] = False
@@ -162,21 +164,21 @@ def open_lines(answer: Callable) -> str:
         "thick lines": (away <= 3.5, 0.0, "a thick line closes as well as a thin one"),
         "lines shifted by 2 px": (moved, 0.0, "a shift within the tolerance must not count"),
         "no line at all": (np.zeros_like(moved), 1.0, "every line is open"),
-        "3 gaps in 24 lines": (holes(3), 3 / 24, "count lines, not pixels and not grains"),
+        "3 gaps in 24 lines": (with_gaps(3), 3 / 24, "count lines, not pixels and not grains"),
         "9 gaps in 24 lines": (
-            holes(9),
+            with_gaps(9),
             9 / 24,
             "each open line counts once, also where it joins grains that are joined already",
         ),
     }
-    for name, (mask, wanted, why) in cases.items():
-        said = float(run(answer, labels, mask, like=1.0))
+    for name, (mask, expected, reason) in cases.items():
+        value = float(run(answer, labels, mask, like=1.0))
         merged = 1 - components(mask, min_area=30, fill=True).max() / 16
-        if abs(said - wanted) < 0.005:
+        if abs(value - expected) < 0.005:
             continue
-        if 0 < wanted < 1 and abs(said - merged) < 0.005:
-            raise Mistake(f"for {name} you count the grains that are gone; {why}")
-        if abs(said - (1 - wanted)) < 0.005:
-            raise Mistake(f"for {name} it says {said:.3f}: that is the closed share, the open one is wanted")
-        raise Mistake(f"for {name} it says {said:.3f}, and {wanted:.3f} is right: {why}")
+        if 0 < expected < 1 and abs(value - merged) < 0.005:
+            raise Mistake(f"for {name} you count the grains that are gone; {reason}")
+        if abs(value - (1 - expected)) < 0.005:
+            raise Mistake(f"for {name} it says {value:.3f}: that is the closed share, the open one is wanted")
+        raise Mistake(f"for {name} it says {value:.3f}, and {expected:.3f} is right: {reason}")
     return "what fools it? Invented lines, and grains that moved: it is half a score, and wants a partner"

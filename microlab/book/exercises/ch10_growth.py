@@ -82,21 +82,21 @@ def rate(answer: Callable) -> str:
 
 
 @check_for("growth-ex-grains")
-def grains(answer: float, *, error: ArrayLike, count: ArrayLike, wanted: float = 0.02) -> str:
+def grains(answer: float, *, error: ArrayLike, count: ArrayLike, target: float = 0.02) -> str:
     """Grains for a relative standard error; `error` is that of frames with `count` grains."""
     error, count = np.asarray(error, float), np.asarray(count, float)
-    needed = float(np.mean(count * (error / wanted) ** 2))
+    needed = float(np.mean(count * (error / target) ** 2))
     number(
         answer,
         needed,
         {
             "the error falls with the root of the number: half the error takes four times the grains": float(
-                np.mean(count * error / wanted)
+                np.mean(count * error / target)
             ),
             "2 % is 0.02: you took percent for a share": needed * 1e-4,
             "a standard error is wanted, not the half of a 95 % interval": needed * 1.96**2,
             "that is how many frames' worth of grains; give the grains": float(
-                np.mean((error / wanted) ** 2)
+                np.mean((error / target) ** 2)
             ),
         },
         rtol=0.2,

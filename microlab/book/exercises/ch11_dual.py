@@ -66,21 +66,21 @@ def perplexity(my_perplexity: float, function: Callable) -> str:
 
 @check_for("dual-ex-gradient")
 def gradient(answer: float) -> str:
-    """Straight-through gradient at z = 0.3 with code 0, wanted 0.4 and beta 0.25."""
-    z, code, wanted, beta = 0.3, 0.0, 0.4, 0.25
+    """Straight-through gradient at z = 0.3 with code 0, target 0.4 and beta 0.25."""
+    z, code, target, beta = 0.3, 0.0, 0.4, 0.25
     number(
         answer,
-        2 * (code - wanted) + 2 * beta * (z - code),
+        2 * (code - target) + 2 * beta * (z - code),
         {
-            "the commitment is missing: it pulls z to its code": 2 * (code - wanted),
-            "the decoder gets the code and not z: x' is 0": 2 * (z - wanted) + 2 * beta * (z - code),
-            "the decoder gets the code and not z, and the commitment is missing": 2 * (z - wanted),
+            "the commitment is missing: it pulls z to its code": 2 * (code - target),
+            "the decoder gets the code and not z: x' is 0": 2 * (z - target) + 2 * beta * (z - code),
+            "the decoder gets the code and not z, and the commitment is missing": 2 * (z - target),
             "that is the commitment alone: straight-through hands the decoder's gradient on to z": (
                 2 * beta * (z - code)
             ),
-            "the sign is wrong": -(2 * (code - wanted) + 2 * beta * (z - code)),
-            "beta weighs the commitment": 2 * (code - wanted) + 2 * (z - code),
-            "the derivative of a square has a 2": (code - wanted) + beta * (z - code),
+            "the sign is wrong": -(2 * (code - target) + 2 * beta * (z - code)),
+            "beta weighs the commitment": 2 * (code - target) + 2 * (z - code),
+            "the derivative of a square has a 2": (code - target) + beta * (z - code),
             "the staircase has no slope, and therefore one pretends that it is not there": 0.0,
         },
         rtol=0,
@@ -118,7 +118,7 @@ def mask(answer: Callable) -> str:
                 lambda s, k: np.maximum(rows[s], (np.indices((s, s))[0] == s // 2).astype(float))
             ),
         },
-        tell=False,
+        reveal=False,
     )
     return "the library never stores the zeros"
 

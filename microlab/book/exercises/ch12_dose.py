@@ -15,11 +15,11 @@ from microlab.measure import pixel
 
 def _ious(matrix: NDArray) -> NDArray:
     """IoU of each class, NaN where a class is neither there nor predicted."""
-    found = []
+    ious = []
     for c in range(len(matrix)):
         union = matrix[c].sum() + matrix[:, c].sum() - matrix[c, c]
-        found.append(matrix[c, c] / union if union else np.nan)
-    return np.array(found)
+        ious.append(matrix[c, c] / union if union else np.nan)
+    return np.array(ious)
 
 
 @check_for("dose-ex-metric")
@@ -27,23 +27,23 @@ def metric(answer: Callable) -> str:
     """Missing Class IoU from a confusion matrix."""
     rng = np.random.default_rng(0)
     cases = []
-    for gone, never in ((3, None), (1, 1), (None, None), (0, None)):
+    for absent, unpredicted in ((3, None), (1, 1), (None, None), (0, None)):
         matrix = rng.integers(1, 50, (4, 4)) + 100 * np.eye(4, dtype=int)
-        if gone is not None:
-            matrix[gone] = 0  # not in the truth, though some pixels were given to it
-        if never is not None:
-            matrix[:, never] = 0
+        if absent is not None:
+            matrix[absent] = 0  # not in the truth, though some pixels were given to it
+        if unpredicted is not None:
+            matrix[:, unpredicted] = 0
         cases.append((matrix,))
 
-    def there(matrix: NDArray) -> NDArray:
+    def in_truth(matrix: NDArray) -> NDArray:
         return matrix.sum(1) > 0
 
     def diagonal_over(axis: int) -> Callable:
-        return lambda m: np.mean((np.diag(m) / np.maximum(m.sum(axis), 1))[there(m)])
+        return lambda m: np.mean((np.diag(m) / np.maximum(m.sum(axis), 1))[in_truth(m)])
 
     compare(
         answer,
-        lambda m: np.mean(_ious(m)[there(m)]),
+        lambda m: np.mean(_ious(m)[in_truth(m)]),
         cases,
         {
             "a class that the truth lacks is left out of the mean, not counted as 0": (
@@ -53,7 +53,7 @@ def metric(answer: Callable) -> str:
                 lambda m: np.nanmean(_ious(m))
             ),
             "the union counts the overlap once: row plus column minus the diagonal": (
-                lambda m: np.mean((np.diag(m) / np.maximum(m.sum(0) + m.sum(1), 1))[there(m)])
+                lambda m: np.mean((np.diag(m) / np.maximum(m.sum(0) + m.sum(1), 1))[in_truth(m)])
             ),
             "that is recall: pixels given to a class wrongly (its column) are missing in the union": (
                 diagonal_over(1)
@@ -129,35 +129,37 @@ def many(answer: Callable) -> str:
         raise Mistake("more doses need a higher level each; yours does not depend on their number")
     for doses, level in zip((7, 3, 20), levels, strict=True):
         fooled = _fooled(level, doses)
-        told = f"with {doses} doses and a level of {level:.4f}, {fooled:.1%} of all studies are fooled"
+        summary = f"with {doses} doses and a level of {level:.4f}, {fooled:.1%} of all studies are fooled"
         if fooled > 0.0275:  # 2.5 % and the noise of so many studies
-            raise NotYet(f"{told}: more than 2.5 %")
+            raise NotYet(f"{summary}: more than 2.5 %")
         if fooled < 0.005:
-            raise NotYet(f"{told}: safe, but far too wide, and a true gain would be missed")
+            raise NotYet(f"{summary}: safe, but far too wide, and a true gain would be missed")
     now, before = _fooled(levels[0], 7), _fooled(0.95, 7)
     return f"{now:.1%} of all studies of seven useless doses are fooled, {before:.1%} before"
 
 
 @check_for("dose-ex-corrupt")
 def corrupt(answer: Callable, *, masks: Sequence[NDArray], limit: float) -> str:
-    """A habit of drawing: 85 to 95 % agreement, and worse for class 1 than random mistakes (`limit`)."""
-    spoilt = []
+    """Systematic label noise: 85 to 95 % agreement, and class 1 worse than with random noise (`limit`)."""
+    corrupted = []
     for mask in masks:
-        drawn = np.asarray(run(answer, mask, like=mask))
-        if not np.isin(drawn, np.unique(np.concatenate([np.ravel(m) for m in masks]))).all():
+        result = np.asarray(run(answer, mask, like=mask))
+        if not np.isin(result, np.unique(np.concatenate([np.ravel(m) for m in masks]))).all():
             raise Mistake("your masks hold classes that no true mask has")
-        if not np.array_equal(drawn, np.asarray(answer(mask.copy()))):
-            raise Mistake("the same mask is spoilt differently each time: a habit is no accident")
-        spoilt.append(drawn)
-    agree = float(np.mean([np.mean(a == b) for a, b in zip(masks, spoilt, strict=True)]))
-    iou = pixel.class_iou(list(masks), spoilt, 4, per_image=False)[1]
-    told = f"{agree:.1%} of the pixels agree, IoU of class 1 {iou:.2f}, with random mistakes {limit:.2f}"
-    if agree == 1:
-        raise NotYet("nothing is spoilt")
-    if agree < 0.85:
-        raise Mistake(f"{told}: too much is spoilt")
-    if agree > 0.95:
-        raise NotYet(f"{told}: too little is spoilt")
+        if not np.array_equal(result, np.asarray(answer(mask.copy()))):
+            raise Mistake("the same mask is changed differently each time: a systematic error is not random")
+        corrupted.append(result)
+    agreement = float(np.mean([np.mean(a == b) for a, b in zip(masks, corrupted, strict=True)]))
+    iou = pixel.class_iou(list(masks), corrupted, 4, per_image=False)[1]
+    summary = (
+        f"{agreement:.1%} of the pixels agree, IoU of class 1 {iou:.2f}, with random mistakes {limit:.2f}"
+    )
+    if agreement == 1:
+        raise NotYet("no pixel is changed")
+    if agreement < 0.85:
+        raise Mistake(f"{summary}: too many pixels are changed")
+    if agreement > 0.95:
+        raise NotYet(f"{summary}: too few pixels are changed")
     if not iou < limit:
-        raise Mistake(f"{told}: the mistake spares the carbide network, class 1")
-    return f"{told}. No number of images averages this away"
+        raise Mistake(f"{summary}: the mistake spares the carbide network, class 1")
+    return f"{summary}. No number of images averages this away"

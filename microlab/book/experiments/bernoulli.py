@@ -2,9 +2,9 @@
 
     q(x_t = 1 | x_0) = a_t x_0 + (1 - a_t) / 2,     a_0 = 1,  a_T = 0
 
-Every pixel of a map keeps its value with probability a_t and is otherwise tossed like a coin. A network
-learns p(x_0 | x_t, edges); going back step by step turns coin tosses, or a first guess with some coin tosses
-in it, into a map. Sohl-Dickstein et al., ICML 2015 (arXiv:1503.03585); with the network in place of x_0
+Every pixel of a map keeps its value with probability a_t and is otherwise resampled, 0 or 1 with probability
+1/2. A network learns p(x_0 | x_t, edges); the reverse steps turn random bits, or a noised first guess, into a
+map. Sohl-Dickstein et al., ICML 2015 (arXiv:1503.03585); with the network in place of x_0
 inside the posterior: Hoogeboom et al., NeurIPS 2021 (arXiv:2102.05379) and Austin et al., NeurIPS 2021
 (arXiv:2107.03006). For masks of medical images: Chen et al., MICCAI 2023 (arXiv:2304.04429).
 """
@@ -32,7 +32,7 @@ from microlab.training.fit import FitConfig, History, fit
 
 
 def kept_shares(steps: int) -> Tensor:
-    """a_t for t = 0..steps, the share of pixels not tossed yet: 1 at t = 0, exactly 0 at the end.
+    """a_t for t = 0..steps, the share of pixels not yet resampled: 1 at t = 0, exactly 0 at the end.
 
     The cosine schedule of Nichol and Dhariwal, ICML 2021 (arXiv:2102.09672), without its offset.
     """
@@ -78,7 +78,7 @@ def posterior_mean(x_t: Tensor, x0: Tensor, kept_t: float, kept_s: float) -> Ten
     between = kept_t / kept_s  # share kept from s to t
     ones = noised_mean(torch.ones_like(x_t), between)  # q(x_t = 1 | x_s = 1)
     from_one = torch.where(x_t > 0.5, ones, 1 - ones)  # q(x_t | x_s = 1)
-    from_zero = 1 - from_one  # the toss is fair: q(x_t | x_s = 0) = q(1 - x_t | x_s = 1)
+    from_zero = 1 - from_one  # by symmetry: q(x_t | x_s = 0) = q(1 - x_t | x_s = 1)
     total = torch.zeros_like(x_t)
     for value, probability in ((0.0, 1 - x0), (1.0, x0)):
         prior = noised_mean(torch.full_like(x_t, value), kept_s)  # q(x_s = 1 | x_0 = value)
@@ -95,7 +95,7 @@ def ancestral(
     kept: Tensor,
     uniform: Callable[[], Tensor],
 ) -> Tensor:
-    """Go back from x at ``times[0]`` to the probabilities of x_0.
+    """Reverse process: from x at ``times[0]`` to the probabilities of x_0.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class BernoulliNet(nn.Module):
         self.kept = kept_shares(steps)
         self.channels, self.steps = channels, steps
         self.network = EncoderDecoder(2 + channels, widths, bridge, seed)
-        # What a card needs to build the same network again (microlab.data.weights).
+        # Constructor arguments for the weights' card (microlab.data.weights).
         sizes = self.network.architecture
         self.architecture = {
             "channels": channels,
@@ -184,7 +184,7 @@ class BernoulliNet(nn.Module):
 
 
 def bernoulli_loss(network: nn.Module, kept: Tensor, target: Tensor, channels: Tensor) -> Tensor:
-    """Cross-entropy of the predicted x_0 at random times: what training lowers.
+    """Cross-entropy of the predicted x_0 at random times, the training loss.
 
     Cross-entropy alone, without the Dice term of the other networks: it is smallest at the true
     probabilities, which the posterior needs.
@@ -219,7 +219,7 @@ def draw(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Draw boundary maps of one image.
+    """Sample boundary maps of one image.
 
     Parameters
     ----------
@@ -227,14 +227,13 @@ def draw(
         Trained.
     channels : (C, H, W) float in [0, 1]
     draws : int >= 1
-        Maps. Their mean is the probability of a boundary, their spread how sure it is.
+        Number of maps. Their mean estimates the probability of a boundary, their spread its uncertainty.
     steps : int >= 1, optional
-        Steps back, evenly spread over the model's; by default all of them.
+        Reverse steps, evenly spread over the model's; by default all of them.
     first : (H, W) float in [0, 1], optional
-        A first guess, as Net1's, to start from; by default from coin tosses.
+        A first guess, as Net1's, to start from; by default from random bits.
     start : float in (0, 1]
-        With `first`: the time, as a share of the model's steps, to which the guess is noised. At 1 nothing is
-        left of it.
+        With `first`: the time, as a share of the steps, to which the guess is noised; 1 is pure noise.
     seed : int or Generator
         A draw depends on it and on its place among the draws.
     device, progress

@@ -1,10 +1,10 @@
-"""Break a micrograph on purpose, and see whether anything warns.
+"""Degrade a micrograph, and measure whether a warning computed without the truth detects the failure.
 
-    error(strength) = ARE(truth, labels),     warning(strength) = what one can compute without the truth
+    error(strength) = ARE(truth, labels),     warning(strength): a statistic that needs no truth
     alarm if warning > x,                     balanced accuracy = 1 - (false alarms + misses) / 2
 
 A warning that rises with the error is useful; one that stays low while the error is high leaves the network
-confidently wrong. A threshold x is set on some polycrystals and evaluated on others.
+confidently wrong. The threshold x is set on some polycrystals and evaluated on others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ UNITS = {
 }
 WARNINGS = ("disagreement", "deviation", "largest grain")
 SCORES = ("boundary F1, 3 px", "adapted Rand error", "count error")
-HALF_LINE = 2.0  # px; a thinner true line breaks where the scan jitters, and its grains run together
+HALF_LINE = 2.0  # px; a thinner true line breaks where the scan jitters, and its grains merge
 VIEWS = 4  # predictions of each picture for its warnings: the quarter turns
 BAD = 0.2  # adapted Rand error beyond which we call a segmentation unusable
 
@@ -74,7 +74,7 @@ class Fault:
 
     @property
     def zoom(self) -> float:
-        """Magnification that the fault brings, other pixels for the same field."""
+        """Magnification of the fault: the same field with another number of pixels."""
         if not self.kind.startswith("zoomed"):
             return 1.0
         return 2.0 ** (self.strength if self.kind == "zoomed in" else -self.strength)
@@ -82,7 +82,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Picture:
-    """A micrograph and the boundaries that it should show, perhaps on another grid of pixels.
+    """A micrograph and its true boundaries, which may be on another pixel grid.
 
     Attributes
     ----------
@@ -107,13 +107,13 @@ def render_faulty(
     seed: int = 0,
     microscope: sem.Microscope | None = None,
 ) -> Picture:
-    """A virtual micrograph with one fault, which acts where it does in a microscope, before or after noise.
+    """A virtual micrograph with one fault, applied at its place in the imaging chain, before or after noise.
 
     Parameters
     ----------
     grain_map : (H, W) int, periodic
     fault : Fault, optional
-        Intact without one.
+        None for an intact micrograph.
     seed : int
         Of the microscope (unless given), of its noise and of the fault.
     microscope : Microscope, optional
@@ -133,7 +133,7 @@ def render_faulty(
 
 
 def degrade(image: np.ndarray, fault: Fault, seed: int = 0) -> np.ndarray:
-    """The same faults on a finished micrograph, such as a real one. Its own noise is blurred or covered too.
+    """The same faults applied to an existing micrograph, such as a real one; they also act on its noise.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def degrade(image: np.ndarray, fault: Fault, seed: int = 0) -> np.ndarray:
 def evaluate(
     picture: Picture, network: Segmenter, zoom: float | None = 1.0
 ) -> tuple[Segmentation, dict[str, float]]:
-    """Segment a picture; its scores, which need the truth, and its warnings, which do not.
+    """Segment a picture and compute its scores, which need the truth, and its warnings, which do not.
 
     Parameters
     ----------
@@ -172,26 +172,26 @@ def evaluate(
     Segmentation
         On the grid of the truth.
     dict
-        `SCORES`, `WARNINGS` and ``zoom``. The warning "largest grain" is its share of the picture; the
-        disagreement of a picture in which a single grain was found, which has none, is 1.
+        `SCORES`, `WARNINGS` and ``zoom``. The warning "largest grain" is its share of the picture. The
+        disagreement, undefined for a single grain, is then set to 1.
     """
-    found = network.segment(picture.image, zoom=zoom)
-    views = estimate_uncertainty(picture.image, network, found.zoom, views=VIEWS)
+    segmentation = network.segment(picture.image, zoom=zoom)
+    views = estimate_uncertainty(picture.image, network, segmentation.zoom, views=VIEWS)
     warnings = {
         "disagreement": 1.0 if np.isnan(views.disagreement) else views.disagreement,
         "deviation": views.deviation,
-        "largest grain": float(np.bincount(found.labels.ravel()).max() / found.labels.size),
+        "largest grain": float(np.bincount(segmentation.labels.ravel()).max() / segmentation.labels.size),
     }
     shape = picture.truth.shape
-    if found.labels.shape != shape:
+    if segmentation.labels.shape != shape:
         labels, boundary = (
             resize(part, shape, order=0, preserve_range=True, anti_aliasing=False).astype(part.dtype)
-            for part in (found.labels, found.boundary)
+            for part in (segmentation.labels, segmentation.boundary)
         )
-        probability = resize(found.probability, shape, order=1).astype(np.float32)
-        found = Segmentation(probability, boundary, labels, found.zoom)
-    scores = score(picture.truth, found.boundary, found.labels)
-    return found, {name: scores[name] for name in SCORES} | warnings | {"zoom": found.zoom}
+        probability = resize(segmentation.probability, shape, order=1).astype(np.float32)
+        segmentation = Segmentation(probability, boundary, labels, segmentation.zoom)
+    scores = score(picture.truth, segmentation.boundary, segmentation.labels)
+    return segmentation, {name: scores[name] for name in SCORES} | warnings | {"zoom": segmentation.zoom}
 
 
 def sweep(
@@ -264,7 +264,7 @@ def split_by_seed(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def best_threshold(warning: np.ndarray, bad: np.ndarray) -> float:
-    """The x of "look yourself if the warning exceeds x" that errs least on given pictures.
+    """The threshold x of the rule "inspect if the warning exceeds x" with the highest balanced accuracy.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ def best_threshold(warning: np.ndarray, bad: np.ndarray) -> float:
     Raises
     ------
     ValueError
-        If all pictures are good, or all are bad: nothing could be set.
+        If all pictures are good, or all are bad.
     """
     warning, bad = np.asarray(warning, float), np.asarray(bad, bool)
     if bad.all() or not bad.any():
@@ -295,7 +295,7 @@ def best_threshold(warning: np.ndarray, bad: np.ndarray) -> float:
 
 
 def alarm_rates(alarm: np.ndarray, bad: np.ndarray) -> dict[str, float]:
-    """How good alarms were: false alarms, misses, and their balance.
+    """False-alarm rate, miss rate and balanced accuracy of alarms.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def alarm_rates(alarm: np.ndarray, bad: np.ndarray) -> dict[str, float]:
     -------
     dict
         ``false alarms``: share of the good pictures with an alarm; ``misses``: share of the bad ones without;
-        ``balanced accuracy``: one minus the mean of the two, 0.5 for whoever always or never looks.
+        ``balanced accuracy``: one minus the mean of the two, 0.5 for a rule that always or never alarms.
     """
     alarm, bad = np.asarray(alarm, bool), np.asarray(bad, bool)
     false, missed = alarm[~bad].mean(), (~alarm[bad]).mean()
@@ -329,13 +329,13 @@ def evaluate_rules(setting: pd.DataFrame, testing: pd.DataFrame, limit: float = 
     Returns
     -------
     DataFrame
-        One row per rule: its threshold and what :func:`alarm_rates` says. "either" raises the alarm if the
+        One row per rule: its threshold and its :func:`alarm_rates`. "either" raises the alarm if the
         disagreement or the largest grain does, at their own thresholds.
     """
-    bad_then, bad = (table["adapted Rand error"] > limit for table in (setting, testing))
+    bad_setting, bad = (table["adapted Rand error"] > limit for table in (setting, testing))
     rows, alarms = {}, {}
     for name in WARNINGS:
-        threshold = best_threshold(setting[name], bad_then)
+        threshold = best_threshold(setting[name], bad_setting)
         alarms[name] = testing[name] > threshold
         rows[name] = {"threshold": threshold} | alarm_rates(alarms[name], bad)
     either = alarms["disagreement"] | alarms["largest grain"]

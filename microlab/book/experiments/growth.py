@@ -1,4 +1,4 @@
-"""Grain growth seen through a microscope: frames, their segmentation, and the rate from both.
+"""Grain growth imaged by a microscope: frames, their segmentation, and the growth rate of both.
 
     phase field -> frames -> micrograph of each -> segmentation of each -> mean size against time -> k
 
@@ -33,10 +33,10 @@ Image = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Settings:
-    """A growing polycrystal and when it is looked at.
+    """A growing polycrystal and the times of its frames.
 
-    The defaults start with 20 px from grain to grain, so that the first frame, after the straight sides of
-    the tessellation have curved, has grains that a network trained on larger ones still resolves.
+    The defaults start with 20 px from grain to grain, so that the first frame, after the initial transient of
+    the tessellation, has grains that a network trained on larger ones still resolves.
 
     Raises
     ------
@@ -68,14 +68,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Grown:
-    """The simulation at one time.
+    """The simulated structure at one time.
 
     Attributes
     ----------
     time : float
     grain_map : (H, W) int32
         Periodic. A grain keeps its id in all frames, and the largest id is that of a large grain of the first
-        frame, so that whatever gives greys to ids gives the same ones in every frame.
+        frame, so that a grey assigned by id stays the same in every frame.
     boundary : (H, W) bool
     """
 
@@ -94,22 +94,21 @@ class Frame:
 
     @property
     def truth(self) -> np.ndarray:
-        """Label image of the true grains as the frame cuts them, (H, W) int, 1..n."""
+        """Label image of the true grains, cut by the frame, (H, W) int, 1..n."""
         return growth.grain_pieces(self.grown.grain_map)
 
 
 def virtual_sem(microscope: Microscope | None = None) -> Image:
     """The virtual SEM as an `image` callable: one microscope for the whole sequence.
 
-    Grains keep grey, tilt and texture from frame to frame. The grooves are etched afresh and the noise is
-    new.
+    Grains keep grey, tilt and texture from frame to frame; grooves and noise are new.
     """
     chosen = microscope or Microscope()
     return lambda grain_map, boundary, seed: render(grain_map, chosen, seed=seed)
 
 
 def translated(generator: object, *, device: str | None = None) -> Image:
-    """A learnt style as an `image` callable: the flat rendering of each frame, translated whole.
+    """A learnt style as an `image` callable: the flat rendering of each frame, translated.
 
     Parameters
     ----------
@@ -134,9 +133,8 @@ def grow(
     ----------
     settings : Settings
     folder : path, optional
-        Frames are written here, each whole or not at all, with the state of the simulation. The next call
-        with the same settings yields what is there and goes on with the rest, with the same numbers. To
-        cancel, stop iterating.
+        Receives the frames, each written atomically, and the state of the simulation. The next call with the
+        same settings yields the stored frames and resumes with the same numbers. To cancel, stop iterating.
     progress : bool
 
     Raises
@@ -196,8 +194,8 @@ def observe(
     seed : int
         The same for every frame, so that a grain keeps its grey.
     folder, name
-        Frames are written to ``folder/name`` and taken from there by the next call. One name stands for one
-        `image` and its network: neither can be compared with what is stored.
+        Frames are written to ``folder/name`` and read by the next call. Use one name for one `image` and
+        network: neither is checked against the stored frames.
 
     Raises
     ------
@@ -311,7 +309,7 @@ def kinetics(
 ) -> Kinetics:
     """Fit the parabolic law to the truth and to the segmented frames and compare the slopes.
 
-    All fits weigh the frames by the errors of the true sizes, so that they answer the same question.
+    All fits weight the frames by the errors of the true sizes, so that they are comparable.
     """
     table = measured.table
     error = table["true_error"]
@@ -343,7 +341,7 @@ def kinetics(
 
 
 def _resume(settings: Settings, state: Path | None, step: int) -> GrainGrowth:
-    """The stored simulation if it has not passed `step`, else one from the start."""
+    """The stored simulation if it has not passed `step`, else a new one."""
     if state is not None and state.exists():
         simulation = GrainGrowth.load(state)
         if simulation.step_count <= step:
@@ -364,5 +362,5 @@ def _run_folder(folder: str | os.PathLike | None, name: str, settings: dict[str,
 def _once(
     run: RunFolder | None, k: int, make: Callable[..., dict[str, object]], *arguments: object
 ) -> dict[str, object]:
-    """Arrays of frame `k`: from its file if there is one, else made, and written if there is a folder."""
+    """Arrays of frame `k`: from its file if it exists, else computed, and written if there is a folder."""
     return make(*arguments) if run is None else run.arrays(f"{k:04d}.npz", make, *arguments)

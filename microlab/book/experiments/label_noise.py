@@ -2,8 +2,8 @@
 
     poor(x) = wrong_class(merge(expert(x + u(x)))),     u a smooth random shift
 
-Three errors of careless manual annotation: borders beside their place, gaps between neighbours closed,
-objects of another class. Each has its own switch, and all of them at zero change nothing.
+Three errors of careless manual annotation: displaced borders, closed gaps between neighbours, objects of the
+wrong class. Each has its own setting; at zero it changes nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def changed_pixels(
     expert = np.asarray(mask)
     stages = _stages(mask, settings or PoorMask(), seed)
     before = [expert, *stages.values()]
-    shares = {name: float((now != then).mean()) for (name, now), then in zip(stages.items(), before)}
+    shares = {
+        name: float((after != previous).mean()) for (name, after), previous in zip(stages.items(), before)
+    }
     return shares | {"all": float((stages["wrong"] != expert).mean())}
 
 
@@ -87,14 +89,14 @@ def _stages(mask: np.ndarray, settings: PoorMask, seed: int | np.random.Generato
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0 or mask.dtype.kind not in "iu" or mask.min() < 0:
         raise ValueError(f"mask must be class ids >= 0 of shape (H, W), got {mask.dtype} {mask.shape}")
-    # A stream for each step, so that a switch of one leaves the draws of the others as they were.
-    shifting, mistaking = np.random.default_rng(seed).spawn(2)
-    shifted = _shift(mask, settings.boundary, settings.correlation, shifting)
+    # One stream per step, so that a setting of one does not change the draws of the others.
+    shift_rng, class_rng = np.random.default_rng(seed).spawn(2)
+    shifted = _shift(mask, settings.boundary, settings.correlation, shift_rng)
     merged = _merge(shifted, settings.merge)
     return {
         "boundary": shifted,
         "merge": merged,
-        "wrong": _mistake(merged, settings.wrong, settings.wrong_area * mask.size, mistaking),
+        "wrong": _change_classes(merged, settings.wrong, settings.wrong_area * mask.size, class_rng),
     }
 
 
@@ -128,7 +130,7 @@ def _merge(mask: np.ndarray, gap: float) -> np.ndarray:
     return merged
 
 
-def _mistake(mask: np.ndarray, share: float, largest: float, rng: np.random.Generator) -> np.ndarray:
+def _change_classes(mask: np.ndarray, share: float, largest: float, rng: np.random.Generator) -> np.ndarray:
     labels = label(mask.astype(np.int64) + 1, background=0, connectivity=2)
     area = np.bincount(labels.ravel())[1:]
     of_object = np.zeros(len(area), mask.dtype)
@@ -136,7 +138,7 @@ def _mistake(mask: np.ndarray, share: float, largest: float, rng: np.random.Gene
     present, index = np.unique(of_object, return_inverse=True)
     mistaken = np.flatnonzero((rng.random(len(area)) < share) & (area <= largest))
     if len(present) > 1 and len(mistaken):
-        # a step of 1..C-1 round the classes present never comes back to the same one
+        # a cyclic step of 1..C-1 through the classes present never returns the same class
         steps = rng.integers(1, len(present), len(mistaken))
         of_object[mistaken] = present[(index[mistaken] + steps) % len(present)]
     return of_object[labels - 1]

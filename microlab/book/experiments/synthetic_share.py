@@ -3,11 +3,11 @@
     training set = real pairs of a base + share / 100 * (their number) pairs from a pool of synthetic ones
     gain = mean d_s +- t_{n-1} sd(d) / sqrt(n),     d_s = score with synthetic - without, both of seed s
 
-Every model has the same network, the same largest number of optimiser steps and the same test images. The
-paper's epochs grow with the training set, so there a larger set also means more steps; here it does not. Both
-models of a difference have the same seed, so the same initial weights and order of random numbers: what the
-seeds have in common cancels. The seeds cover training and the choice from the pool, not another choice of
-real patches or of test fields; the interval says nothing about those.
+Every model has the same network, the same maximum number of optimiser steps and the same test images. In the
+paper an epoch grows with the training set, so there a larger set also means more steps; here it does not.
+Both models of a difference have the same seed, so the same initial weights and random numbers: common
+variation cancels. The seeds vary training and the choice from the pool, not the real patches or the test
+fields; the interval does not cover those.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Grid:
     few_validation: int = 5
     poor: PoorMask = field(default_factory=PoorMask)
     poor_seed: int = 0
-    training: ConstituentConfig = field(default_factory=ConstituentConfig)  # its seed gives way to the cell's
+    training: ConstituentConfig = field(default_factory=ConstituentConfig)  # the cell's seed replaces its own
 
     def __post_init__(self) -> None:
         for base in self.bases:
@@ -108,7 +108,7 @@ class Grid:
             raise ValueError("training.augment is photometric already, so control=True would compare nothing")
 
     def cells(self) -> list[Cell]:
-        """All models, seed by seed, so that a study that was stopped has whole seeds."""
+        """All models, seed by seed, so that an interrupted study has complete seeds."""
         cells = []
         for seed in self.seeds:
             for base in self.bases:
@@ -149,7 +149,7 @@ def field_of(pair: Micrograph) -> str:
 def phase_data(
     target: LabelledFields, grid: Grid, side: int = 256, *, per_field: int = 3, test_per_field: int = 6
 ) -> PhaseData:
-    """The patches of a material as a study takes them, the few of `grid` first.
+    """The patches of a material for a study, the few of `grid` first.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "evening": OVERNIGHT, "paper": PAPER}
 
 
 def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Micrograph]:
-    """The real pairs of a base, with the masks that it has.
+    """The real pairs of a base, with its expert or poor masks.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def real_pairs(data: PhaseData, grid: Grid, base: str, part: str) -> list[Microg
 
 
 def synthetic_number(data: PhaseData, grid: Grid, base: str, share: float) -> int:
-    """How many synthetic pairs a share is: of the base's own number, or of 'many' if it has none."""
+    """Number of synthetic pairs of a share: of the base's real pairs, or of 'many' if it has none."""
     return round(share / 100 * (len(data.train) if BASES[base].many else grid.few))
 
 
@@ -248,10 +248,10 @@ def check_pool(data: PhaseData, pool: Sequence[Micrograph], grid: Grid, cell: Ce
 
 
 def training_pairs(data: PhaseData, pool: Sequence[Micrograph], grid: Grid, cell: Cell) -> list[Micrograph]:
-    """What a model is trained on: the real pairs, then the synthetic ones.
+    """Training pairs of a model: the real ones, then the synthetic ones.
 
-    The synthetic ones are drawn from the pool without repetition, by the cell's seed. A larger share holds
-    those of a smaller one.
+    The synthetic ones are drawn from the pool without replacement, by the cell's seed. A larger share
+    contains a smaller one.
     """
     check_pool(data, pool, grid, cell)
     n = synthetic_number(data, grid, cell.base, cell.share)
@@ -259,7 +259,7 @@ def training_pairs(data: PhaseData, pool: Sequence[Micrograph], grid: Grid, cell
     return real_pairs(data, grid, cell.base, "train") + [pool[k] for k in order]
 
 
-MEASURES = {  # column -> what it is called
+MEASURES = {  # column -> display name
     "accuracy": "accuracy",
     "mIoU": "mIoU",
     "missing_class_iou": "Missing Class IoU",
@@ -293,7 +293,7 @@ class PaperFigure:
     share: int | None  # None: not stated
     measure: str
     value: float
-    words: str = ""  # where the text is less than exact
+    words: str = ""  # qualifier in the text
     augmented: bool = False
 
 
@@ -353,11 +353,11 @@ def gain(
     resamples: int = 2000,
     seed: int | np.random.Generator = 0,
 ) -> Gain:
-    """Paired difference to the same base with nothing synthetic.
+    """Paired difference to the same base without synthetic pairs.
 
     With its interval it is eq. 1 of chapter 12 (dose-gain).
 
-    A base without real pairs is compared with the base whose validation it shares.
+    A base without real pairs is compared with the base that shares its validation set.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ def gain(
     measure : str
         Column of `scores`.
     level : float in (0, 1)
-        Of both intervals. Of 20 intervals at 0.95 around nothing, one excludes 0: for the best of m cells,
+        Of both intervals. Without any effect, 1 in 20 intervals at 0.95 excludes 0: for the best of m cells,
         take 1 - 0.05 / m (Bonferroni).
     resamples : int
         Bootstrap samples.
@@ -402,7 +402,7 @@ def gain(
 
 
 def gains(scores: pd.DataFrame, *, measure: str = "missing_class_iou", level: float = 0.95) -> pd.DataFrame:
-    """The gain of every training set that is not a plain base.
+    """The gain of every training set over its base.
 
     Returns
     -------
@@ -441,8 +441,8 @@ def beside_paper(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     rows = []
     for figure in PAPER_FIGURES:
         key = (figure.base, figure.share, source if figure.share else "", figure.augmented)
-        found = key in ours.index and figure.measure in ours.columns.get_level_values(0)
-        mean, sd = (ours.loc[key, (figure.measure, part)] if found else np.nan for part in ("mean", "sd"))
+        measured = key in ours.index and figure.measure in ours.columns.get_level_values(0)
+        mean, sd = (ours.loc[key, (figure.measure, part)] if measured else np.nan for part in ("mean", "sd"))
         row = {"base": figure.base, "share": figure.share, "augmented": figure.augmented}
         row |= {"measure": figure.measure, "paper": figure.value, "words": figure.words}
         rows.append({**row, "mean": float(mean), "sd": float(sd)})
@@ -466,10 +466,10 @@ def run(
     device: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train and score every model of a grid, or those that are not there yet.
+    """Train and score every model of a grid that is not finished yet.
 
-    Each score is written when it is there, as ``scores/<cell>.json``, and a training that was interrupted
-    goes on from its checkpoint: after a kill, make the same call again.
+    Each score is written at once as ``scores/<cell>.json``, and an interrupted training resumes from its
+    checkpoint: after a kill, make the same call again.
 
     Parameters
     ----------
@@ -520,7 +520,7 @@ def run(
 
 
 def trivial(data: PhaseData) -> dict[str, float]:
-    """Scores of answering everywhere the class that is commonest in training, named as in `run`."""
+    """Scores of predicting the commonest training class everywhere, named as in `run`."""
     commonest = np.bincount(np.concatenate([pair.classes.ravel() for pair in data.train])).argmax()
     truths = [pair.classes for pair in data.test]
     answers = [np.full_like(truth, commonest) for truth in truths]
@@ -540,7 +540,7 @@ def trivial(data: PhaseData) -> dict[str, float]:
 
 
 def finished(folder: str | Path) -> pd.DataFrame:
-    """Every score of a study's folder, as `run` returns them, whatever was asked for in the last call.
+    """Every score of a study's folder, as `run` returns them, those of earlier calls included.
 
     Raises
     ------
@@ -586,7 +586,7 @@ def _train_cell(folder: Path, grid: Grid, cell: Cell, device: str) -> str:
     }
     with atomic(_score_file(folder, cell)) as partial:
         partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    (place / "state.safetensors").unlink(missing_ok=True)  # several times the weights, and never needed again
+    (place / "state.safetensors").unlink(missing_ok=True)  # several times the size of the weights
     return cell.name
 
 
@@ -594,11 +594,11 @@ def _score_file(folder: Path, cell: Cell) -> Path:
     return folder / "scores" / f"{cell.name}.json"
 
 
-# ---- inputs on disk, where every worker finds them ---------------------------------------------------------
+# ---- inputs on disk, readable by every worker --------------------------------------------------------------
 
 
 def _open(folder: Path, grid: Grid, data: PhaseData, pools: Mapping[str, Sequence[Micrograph]]) -> None:
-    """Write the inputs and settings, or refuse to mix results of different ones."""
+    """Write the inputs and settings; raise if the folder holds others."""
     settings = {**asdict(grid.training), "few": grid.few, "few_validation": grid.few_validation}
     del settings["seed"]  # the cells have their own
     settings |= {f"poor {name}": value for name, value in asdict(grid.poor).items()}

@@ -2,8 +2,8 @@
 
     same U-Net, same steps, same crops; only the training pairs differ
 
-Every set is scored on the half of a real micrograph that nothing was trained on. The expert's mask of the
-other half is seen by the oracle, and four small patches of it by the sets that say so, and by no other.
+Every set is scored on the held-out half of a real micrograph. Only the oracle uses the expert's mask of the
+other half; the sets named so use four small patches of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.unet import UNet, boundary_probability
 from microlab.simulate.library import Structure
 
-# name -> what it is, in the order of the table
+# name -> description, in the order of the table
 SETS = {
     "few labelled": "four labelled patches of the target, augmented (the paper's first baseline)",
     "untextured": "simulations in flat greys (the paper's second baseline)",
@@ -42,7 +42,7 @@ SETS = {
     "CycleGAN, then few labelled": "trained on CycleGAN, then fine-tuned on the four patches",
     "oracle": "the expert's mask of the whole training half",
 }
-LABELLED = ("few labelled", "CycleGAN, then few labelled", "oracle")  # the others saw no label
+LABELLED = ("few labelled", "CycleGAN, then few labelled", "oracle")  # the others use no label
 ADABN = ", AdaBN"  # ending of a set whose batch-norm statistics were re-estimated on the target
 
 
@@ -78,7 +78,7 @@ def train_unet(
     device: str | None = None,
     progress: bool = True,
 ) -> UNet:
-    """The study's U-Net on some pairs; `start` is trained further, at a tenth of the learning rate."""
+    """Train the study's U-Net, or fine-tune `start` at a tenth of the learning rate."""
     model = start if start is not None else UNet(width=study.width, depth=study.depth, seed=seed)
     steps = steps or study.steps
     fit_unet(
@@ -99,7 +99,7 @@ def train_unet(
 
 
 def evaluate(model: UNet, target: Target, zoom: float, *, device: str | None = None) -> dict[str, float]:
-    """Scores on the target's test half, as `scores.score`, by the common watershed."""
+    """Scores on the target's test half, as `scores.score`, after the common watershed."""
     probability = boundary_probability(target.test.image, model, zoom, device=device)
     labels = watershed_grains(probability)
     return score(target.test.boundary, closed_boundary(probability, labels), labels)
@@ -120,8 +120,8 @@ def run(
 ) -> pd.DataFrame:
     """Train and score the U-Net on every set with every seed.
 
-    Each result is written when it is there, so a run that was killed goes on; trained weights stay in the
-    folder, where a training that was interrupted finds its checkpoint.
+    Each result is written at once, so a run that was killed resumes; weights and checkpoints stay in the
+    folder.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def run(
 
 
 class _Pairs:
-    """The pairs of every set. What is simulated is made once, and is the same for all seeds."""
+    """The pairs of every set. Simulated pairs are made once and shared by all seeds."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class _Pairs:
 
 
 def without_training(target: Target) -> dict[str, dict[str, float]]:
-    """Scores of what needs no training set: the classical baselines, and the trivial baseline."""
+    """Scores of the methods without training: the classical baselines and the trivial baseline."""
     from microlab.segment.classical import BASELINES
 
     rows = {}

@@ -1,4 +1,4 @@
-"""A second phase: what a network trained on one phase misses, and what two-phase data gains.
+"""Two-phase polycrystals: what a network trained on one phase misses, and the gain from two-phase data.
 
     two-phase phase field -> grain map, phase map -> virtual SEM with phase contrast -> (image, mask) pairs
 
@@ -94,7 +94,7 @@ def render(
     ----------
     solid : Structure
     seed : int
-        Of the microscope, its noise, and what is not given.
+        Of the microscope, its noise, and the settings left to chance.
     step : float, optional
         Brightness of beta above alpha; drawn from 0.1 to 0.35, of either sign, by default.
     groove : float, optional
@@ -117,13 +117,13 @@ def render(
     return PhasePicture(image, distance <= m.boundary_half_width, to_border <= distance + 0.5)
 
 
-def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERANCE) -> dict[str, float]:
-    """Share of the true boundary that was found, by its kind.
+def recalls(picture: PhasePicture, prediction: np.ndarray, tolerance: float = TOLERANCE) -> dict[str, float]:
+    """Recall of the true boundary by kind.
 
     Parameters
     ----------
     picture : PhasePicture
-    found : (H, W) bool
+    prediction : (H, W) bool
         Predicted boundary mask.
     tolerance : float
         In px, between thinned lines.
@@ -133,7 +133,7 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
     dict
         ``recall, grain boundaries`` and ``recall, phase borders``; NaN where there are none.
     """
-    lines, thin = skeletonize(picture.truth), skeletonize(found)
+    lines, thin = skeletonize(picture.truth), skeletonize(prediction)
     near = distance_to(thin) <= tolerance
     kinds = {
         "recall, grain boundaries": lines & ~picture.border,
@@ -144,8 +144,8 @@ def recalls(picture: PhasePicture, found: np.ndarray, tolerance: float = TOLERAN
 
 def evaluate(picture: PhasePicture, network: Segmenter) -> dict[str, float]:
     """Scores of a network on a two-phase picture, at zoom 1."""
-    found = network.segment(picture.image, zoom=1.0)
-    return _scores(picture, found.boundary, found.labels)
+    segmentation = network.segment(picture.image, zoom=1.0)
+    return _scores(picture, segmentation.boundary, segmentation.labels)
 
 
 def fine_tune(
@@ -160,7 +160,7 @@ def fine_tune(
     device: str | None = None,
     progress: bool = False,
 ) -> UNetSegmenter:
-    """Train a copy of a network further on pictures whose truth is known; the one given stays as it is."""
+    """Fine-tune a copy of a network on pictures whose truth is known; `network` is unchanged."""
     model = copy.deepcopy(network.model)
     pairs = [Micrograph(eight_bits(p.image), boundary=p.truth) for p in pictures]
     train_segmenter.fit_unet(
@@ -194,11 +194,11 @@ def study(
     ----------
     network : UNetSegmenter, optional
     structures, pictures : int
-        Two-phase polycrystals to learn from, and micrographs of them.
+        Two-phase polycrystals for training, and micrographs of them.
     test : int
         Polycrystals to score on, each with flat and with grooved phase borders, phases 0.15 apart.
     steps : int
-        Of training; the control sees as many pictures of the same grains without phases.
+        Of training; the control trains on as many pictures of the same grains without phases.
 
     Returns
     -------
@@ -207,14 +207,14 @@ def study(
     """
     network = network or load_segmenter()
     solids = [grow(seed + k) for k in range(structures)]
-    learn = [render(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
+    training = [render(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
     control = [
         replace(p, image=_without_phases(solids[k % structures], seed + 1000 + k))
-        for k, p in enumerate(learn)
+        for k, p in enumerate(training)
     ]
     methods = {
         "shipped": network,
-        "trained on two phases": fine_tune(network, learn, steps, seed=seed, progress=progress),
+        "trained on two phases": fine_tune(network, training, steps, seed=seed, progress=progress),
         "control, trained on one": fine_tune(network, control, steps, seed=seed, progress=progress),
     }
     rows = []
@@ -223,9 +223,11 @@ def study(
         for groove in (0.0, 1.0):
             picture = render(solid, seed + 5000 + k, step=0.15, groove=groove)
             about = {"picture": k, "groove": groove}
-            rows += [{"method": name} | about | evaluate(picture, one) for name, one in methods.items()]
-            answer = trivial_prediction(picture.truth.shape)
-            rows.append({"method": TRIVIAL} | about | _scores(picture, *answer))
+            rows += [
+                {"method": name} | about | evaluate(picture, segmenter) for name, segmenter in methods.items()
+            ]
+            prediction = trivial_prediction(picture.truth.shape)
+            rows.append({"method": TRIVIAL} | about | _scores(picture, *prediction))
     return pd.DataFrame(rows)
 
 

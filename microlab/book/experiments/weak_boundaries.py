@@ -1,9 +1,9 @@
-"""Scores of a boundary map on a synthetic TEM picture, strong and weak boundaries apart.
+"""Scores of a boundary map on a synthetic TEM picture, separately for strong and weak boundaries.
 
     recall, weak    = share of the true weak boundary that has a predicted line within 2 px
     precision, weak = share of the predicted lines nearest to a weak boundary that lie within 2 px of it
 
-A boundary is weak where the grains that it parts differ in brightness by less than the largest noise
+A boundary is weak where the adjacent grains differ in brightness by less than the largest noise
 (`microlab.render.tem.WEAK_CONTRAST`). Paper C states the accuracy of pixels only.
 """
 
@@ -46,13 +46,13 @@ def score_answer(pair: TEMPicture, boundary: np.ndarray, labels: np.ndarray) -> 
     boundary : (H, W) bool
         True on boundaries; lines of any width are thinned before distances are taken.
     labels : (H, W) int
-        Grains from 1; 0 on boundaries or nowhere.
+        Grains from 1; 0 on boundaries, if anywhere.
 
     Returns
     -------
     dict
-        Of `MEASURES`. The count bias is the signed error of the number of grains, of which the count error is
-        the size. Precision and recall are NaN where there is nothing to take a share of.
+        Of `MEASURES`. The count bias is the signed relative error of the number of grains, the count error
+        its absolute value. Precision and recall are NaN where undefined.
 
     Raises
     ------
@@ -82,8 +82,8 @@ def by_strength(
 ) -> dict[str, float]:
     """Precision and recall of strong and of weak boundaries.
 
-    A predicted pixel counts for the kind of true boundary that it is nearest to, so an invented line inside a
-    grain lowers the precision of whichever boundary lies nearer.
+    A predicted pixel belongs to the kind of its nearest true boundary, so a false line inside a grain lowers
+    the precision of that kind.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ def by_strength(
     truth, prediction = skeletonize(pair.boundary), skeletonize(boundary)
     to_prediction, to_truth = distance_to(prediction), distance_to(truth)
     scores = {}
-    for kind, chosen in (("strong", pair.strength >= threshold), ("weak", pair.strength < threshold)):
-        scores[f"precision, {kind}"] = _share(to_truth[prediction & chosen] <= tolerance)
-        scores[f"recall, {kind}"] = _share(to_prediction[truth & chosen] <= tolerance)
+    for kind, of_kind in (("strong", pair.strength >= threshold), ("weak", pair.strength < threshold)):
+        scores[f"precision, {kind}"] = _share(to_truth[prediction & of_kind] <= tolerance)
+        scores[f"recall, {kind}"] = _share(to_prediction[truth & of_kind] <= tolerance)
     return scores
 
 
@@ -114,19 +114,19 @@ def score_answers(pairs: Sequence[TEMPicture], answers: Iterable[Answer]) -> pd.
 
 
 def visibility(pair: TEMPicture, reach: float = 6.0, least: int = 8) -> pd.DataFrame:
-    """How plainly each boundary between two grains shows in the picture, for one who knows where it lies.
+    """Detectability index d' of each boundary between two grains, given its position.
 
         d' = |mean on one side - mean on the other| / standard error of that difference
 
-    The means are taken over the pixels of the picture within `reach` of the facet but for the one beside it.
-    The standard error is that of independent pixels; correlated noise and shading make the true one larger,
-    so a small d' says that nobody could see the boundary, a large one does not say that everybody would.
+    The means are taken over the pixels within `reach` of the facet, except the adjacent one. The standard
+    error assumes independent pixels; correlated noise and shading make the true one larger. So a small d'
+    means that the boundary is undetectable, a large one does not mean that it is detectable.
 
     Parameters
     ----------
     pair : TEMPicture
     reach : float
-        Pixels on each side that count.
+        Width of the band on each side in pixels.
     least : int
         Facets with fewer pixels on a side are left out.
 
@@ -134,7 +134,7 @@ def visibility(pair: TEMPicture, reach: float = 6.0, least: int = 8) -> pd.DataF
     -------
     DataFrame
         A row for each facet: ``first``, ``second`` (grains), ``pixels`` (of the target nearest to it),
-        ``contrast`` (of the brightness as it was drawn) and ``visibility`` d'.
+        ``contrast`` (of the brightness before imaging) and ``visibility`` d'.
     """
     from microlab.render.tem_grains import facets
 
