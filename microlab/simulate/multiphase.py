@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import trange
 
-from microlab.simulate import phasefield, sharing
+from microlab.simulate import fused, phasefield, sharing
 
 ALPHA, BETA = 0, 1
 
@@ -133,12 +133,16 @@ class TwoPhaseGrowth:
         self._reach = int(np.ceil(reach * np.sqrt(p.kappa) / p.dx))
         self._follow_every = max(1, round(5 / (p.L * p.dt)))
         where = torch.device(device or "cpu")
+        on_cpu = where.type == "cpu"
+        self._step = fused.step_two_phases if on_cpu else _step
+        self._follow_grains = fused.follow if on_cpu else sharing.follow
         ids = torch.tensor(grains.astype(np.int32), device=where)
         self.order_parameters, self.owner = sharing.separate(
             torch.ones(ids.shape, dtype=dtype, device=where)[None], ids[None], self.n, self._reach
         )
         at_rest = torch.tensor([p.c_alpha, p.c_beta], dtype=dtype, device=where)
         self.composition = at_rest[torch.tensor(self.phase_of.astype(np.int64), device=where)[ids.long()]]
+        self._next = torch.empty_like(self.order_parameters)
         self._update_phases()
         waves = [2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(s, dtype=dtype)) for s in ids.shape]
         k2 = (waves[0][:, None] + waves[1][None, : ids.shape[1] // 2 + 1]) / p.dx**2  # -k2 is the Laplacian's
@@ -212,29 +216,24 @@ class TwoPhaseGrowth:
 
     def _advance(self) -> None:
         p, c = self.parameters, self.composition
-        pull = [p.gamma * (c - other) ** 2 for other in (p.c_beta, p.c_alpha)]  # on alpha and on beta grains
-        phi = torch.zeros_like(c)
-        for eta in self.order_parameters:
-            phi.addcmul_(eta, eta)
+        others = (p.c_beta, p.c_alpha)  # of alpha grains and of beta grains
+        pull = torch.stack([p.gamma * (c - other) ** 2 for other in others])
         if p.M:
             # Half of the steepest slope of dF/dc, taken at the new time, keeps F from rising (Eyre 1998).
             steep = p.A + 3 * p.gamma
             explicit = torch.fft.rfft2(c) - p.dt * p.M * self._k2 * torch.fft.rfft2(self._slope() - steep * c)
             new = explicit / (1 + p.dt * p.M * self._k2 * (steep + p.kappa_c * self._k2))
             self.composition = torch.fft.irfft2(new, s=c.shape)
-        # One field at a time: temporaries of all fields would not fit a CPU's cache.
-        for eta, is_beta in zip(self.order_parameters, self._beta):
-            rate = torch.lerp(pull[ALPHA], pull[BETA], is_beta) - 2 * p.eps * phi
-            rate.addcmul_(eta, eta, value=2 * p.eps - 1)
-            eta.add_(rate * eta + p.kappa * _laplacian(eta, p.dx), alpha=p.dt * p.L)
+        eta, rate = self.order_parameters, p.dt * p.L
+        arguments = (eta, self._next, self._beta, pull, p.eps, rate, rate * p.kappa / p.dx**2)
+        self.order_parameters, self._next = self._step(*arguments), eta
         self.step_count += 1
 
     def _follow(self) -> None:
-        owner, clash = sharing.follow(self.order_parameters, self.owner, self.n, self._reach)
+        owner, clash = self._follow_grains(self.order_parameters, self.owner, self.n, self._reach)
         if clash:
-            self.order_parameters, owner = sharing.separate(
-                self.order_parameters, self.owner, self.n, self._reach
-            )
+            eta, owner = sharing.separate(self.order_parameters, self.owner, self.n, self._reach)
+            self.order_parameters, self._next = eta, torch.empty_like(eta)
         self.owner = owner
         self._update_phases()
 
@@ -271,6 +270,15 @@ def assign_phases(grain_map: ArrayLike, fraction: float, seed: int | np.random.G
     phases = np.full(len(areas), ALPHA, np.uint8)
     phases[order[: np.abs(share - fraction).argmin()]] = BETA
     return phases
+
+
+def _step(
+    eta: Tensor, new: Tensor, beta: Tensor, pull: Tensor, eps: float, rate: float, coupling: float
+) -> Tensor:
+    """One explicit step into `new`, written as the equation; rate = dt L, coupling = dt L kappa / dx^2."""
+    phi = (eta * eta).sum(0)
+    growth = torch.lerp(pull[ALPHA], pull[BETA], beta) + (2 * eps - 1) * eta * eta - 2 * eps * phi
+    return new.copy_(eta + rate * growth * eta + coupling * _laplacian(eta, 1.0))
 
 
 def _laplacian(field: Tensor, dx: float) -> Tensor:

@@ -1,0 +1,76 @@
+"""The compiled loops give what the torch expressions give."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from microlab.data.parallel import torch_threads
+from microlab.simulate import fused, multiphase, phasefield, sharing
+from microlab.simulate.phasefield import GrainGrowth
+from microlab.simulate.voronoi import random_seeds, tessellate
+
+SHAPES = [(5, 64, 70), (3, 1, 33), (2, 40, 1), (1, 2, 2), (6, 260, 200)]
+DTYPES = [(torch.float32, 1e-6), (torch.float64, 1e-14)]
+
+
+def fields(shape, dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("gamma", [1.0, 1.5])
+def test_a_step_equals_that_of_torch(shape, dtype, tolerance, gamma):
+    eta = fields(shape, dtype)
+    before = eta.clone()
+    numbers = 0.1, 0.07, gamma
+    step = fused.step(eta, torch.empty_like(eta), *numbers)
+    for reference in (phasefield._step, phasefield._step_in_place):
+        assert_close(step, reference(eta, torch.empty_like(eta), *numbers), atol=tolerance, rtol=0)
+    assert torch.equal(eta, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_a_two_phase_step_equals_that_of_torch(shape, dtype, tolerance):
+    eta, pull = fields(shape, dtype), fields((2, *shape[1:]), dtype, 1)
+    beta = (fields(shape, dtype, 2) > 0.5).to(dtype)
+    arguments = beta, pull, 1.5, 0.1, 0.07
+    step = fused.step_two_phases(eta, torch.empty_like(eta), *arguments)
+    reference = multiphase._step(eta, torch.empty_like(eta), *arguments)
+    assert_close(step, reference, atol=tolerance, rtol=0)
+
+
+def test_a_thousand_steps_stay_with_torch(monkeypatch):
+    grain_map = tessellate(random_seeds(12, (96, 80), 3), (96, 80))
+    phi = GrainGrowth(grain_map).run(1000).phi()
+    monkeypatch.setattr(fused, "step", phasefield._step)
+    monkeypatch.setattr(fused, "follow", sharing.follow)
+    np.testing.assert_allclose(phi, GrainGrowth(grain_map).run(1000).phi(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "n"), [((64, 90), 9), ((160, 41), 30), ((12, 7), 2)])
+@pytest.mark.parametrize("reach", [1, 8, 30])
+def test_grains_are_followed_as_by_torch(shape, n, reach):
+    simulation = GrainGrowth(tessellate(random_seeds(n, shape, 1), shape)).run(60)
+    arguments = simulation.order_parameters, simulation.owner, simulation.n, reach
+    owner, clash = fused.follow(*arguments)
+    reference, reference_clash = sharing.follow(*arguments)
+    assert clash == reference_clash
+    assert torch.equal(owner, reference)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    eta = fields((7, 301, 257), torch.float32)
+    with torch_threads(1):
+        one = fused.step(eta, torch.empty_like(eta), 0.1, 0.1, 1.0)
+    with torch_threads(3):
+        assert torch.equal(fused.step(eta, torch.empty_like(eta), 0.1, 0.1, 1.0), one)
+
+
+def test_the_callers_thread_keeps_its_denormal_numbers():
+    eta = torch.full((1, 8, 8), 1e-40)
+    fused.step(eta, torch.empty_like(eta), 0.1, 0.1, 1.0)
+    assert (eta * 0.5).max() > 0
