@@ -53,10 +53,13 @@ def main() -> None:
     seeds = rng.uniform(0, options.size, (options.grains, 2))
     truth = cells(seeds, options.size)
     labels = cells(seeds + rng.normal(0, 2, seeds.shape), options.size)  # boundaries a few pixels off
-    edge, found = find_boundaries(truth, mode="inner"), find_boundaries(labels, mode="inner")
+    true_boundary, predicted_boundary = (
+        find_boundaries(truth, mode="inner"),
+        find_boundaries(labels, mode="inner"),
+    )
     t4, p4 = truth % 4, labels % 4
     as_torch = [torch.from_numpy(x) for x in (p4, t4)]
-    things = [torch.from_numpy(np.stack([0 * x, x], -1))[None] for x in (labels, truth)]
+    segmentations = [torch.from_numpy(np.stack([0 * x, x], -1))[None] for x in (labels, truth)]
     rows = [
         (
             "mean IoU, 4 classes",
@@ -74,15 +77,15 @@ def main() -> None:
         ),
         (
             "boundary F1, 3 px",
-            lambda: boundary.boundary_f1(edge, found, 3, skeleton=False),
+            lambda: boundary.boundary_f1(true_boundary, predicted_boundary, 3, skeleton=False),
             "k-d tree",
-            lambda: kd_tree_f1(edge, found, 3),
+            lambda: kd_tree_f1(true_boundary, predicted_boundary, 3),
         ),
         (
             "Hausdorff distance",
-            lambda: boundary.hausdorff95(edge, found, percentile=100, skeleton=False),
+            lambda: boundary.hausdorff95(true_boundary, predicted_boundary, percentile=100, skeleton=False),
             "scikit-image",
-            lambda: skimage_metrics.hausdorff_distance(edge, found),
+            lambda: skimage_metrics.hausdorff_distance(true_boundary, predicted_boundary),
         ),
         (
             "adapted Rand error",
@@ -100,7 +103,7 @@ def main() -> None:
             "panoptic quality",
             lambda: instance.panoptic_quality(truth, labels).pq,
             "torchmetrics",
-            lambda: tm.detection.panoptic_quality(*things, things={0}, stuffs={1}).item(),
+            lambda: tm.detection.panoptic_quality(*segmentations, things={0}, stuffs={1}).item(),
         ),
     ]
     warnings.simplefilter("ignore")

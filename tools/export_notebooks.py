@@ -179,7 +179,7 @@ def plain_directive(
         )
     else:
         raise ValueError(
-            f"directive {{{name}}} has no plain form; use another or teach tools/export_notebooks.py"
+            f"directive {{{name}}} has no plain form; use another or extend tools/export_notebooks.py"
         )
     if folded:
         return [f"<details><summary>{title}</summary>", "", plain(body, numbers), "", "</details>"]

@@ -39,21 +39,21 @@ def build(source: Path) -> nbformat.NotebookNode:
     """
     notebook = jupytext.read(source)
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    seen = set()
+    grade_ids = set()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
-        short = cell.metadata.get("nbgrader")
+        marks = cell.metadata.get("nbgrader")
         cell.metadata = {}
-        if short is None:
+        if marks is None:
             continue
-        name = short.get("grade_id")
-        if not name or name in seen or not short.keys() <= {"grade_id", "points", "solution"}:
+        name = marks.get("grade_id")
+        if not name or name in grade_ids or not marks.keys() <= {"grade_id", "points", "solution"}:
             raise ValueError(
-                f"{source.name}: cell {number} has the nbgrader metadata {dict(short)}; "
+                f"{source.name}: cell {number} has the nbgrader metadata {dict(marks)}; "
                 "it must hold a grade_id of its own, and points or solution: true"
             )
-        seen.add(name)
-        solution, graded = bool(short.get("solution")), "points" in short
+        grade_ids.add(name)
+        solution, graded = bool(marks.get("solution")), "points" in marks
         cell.id = name
         cell.metadata["nbgrader"] = {
             "grade_id": name,
@@ -62,7 +62,7 @@ def build(source: Path) -> nbformat.NotebookNode:
             "locked": graded and not solution,
             "task": False,
             "schema_version": 3,
-            **({"points": short["points"]} if graded else {}),
+            **({"points": marks["points"]} if graded else {}),
         }
     return notebook
 

@@ -1,4 +1,4 @@
-"""Mend the built pages: what the theme and the extensions leave unfit for screen readers, and doubled ids."""
+"""Post-process the built pages: repair markup for screen readers, and duplicate ids."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 
-def mend(text: str) -> str:
-    """One page, mended.
+def repair(text: str) -> str:
+    """One page, repaired.
 
     - a bibliography entry needs a list as parent, or the plain role of a list item;
     - a ``<summary>`` and the search button have visible words, which the label must not hide;
@@ -36,12 +36,12 @@ def mend(text: str) -> str:
     constants = re.compile(r"<script>const THEBE_JS_URL.*?</script>", re.S)
     if first := constants.search(text):
         text = text[: first.end()] + constants.sub("", text[first.end() :])
-    seen: set[str] = set()
+    ids: set[str] = set()
 
     def once(match: re.Match) -> str:
-        if match[2] in seen:
+        if match[2] in ids:
             return match[1]
-        seen.add(match[2])
+        ids.add(match[2])
         return match[0]
 
     # Scripts may hold text that looks like a tag; they are stepped over.
@@ -51,13 +51,13 @@ def mend(text: str) -> str:
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Mend every page once the build is done."""
+    """Repair every page after the build."""
     if exception or app.builder.format != "html":
         return
     out = Path(app.outdir)
     for page in out.rglob("*.html"):
         if "_static" not in page.relative_to(out).parts:
-            page.write_text(mend(page.read_text(encoding="utf-8")), encoding="utf-8")
+            page.write_text(repair(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict:

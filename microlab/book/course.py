@@ -1,7 +1,7 @@
-"""Hidden tests of the assignments: numbers from a course's own seed, and a comparison that cannot be patched.
+"""Hidden tests of the assignments: random numbers from a secret course seed, and a comparison in pure Python.
 
-The sources of the assignments are public. What a hidden test checks can be read there; the numbers it checks
-with are drawn from a seed that only the instructor has, so they cannot be typed into an answer.
+The sources of the assignments, hidden tests included, are public. The numbers of a hidden test are drawn from
+a seed that only the instructor has, so they cannot be hard-coded in an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def hidden_rng(test: str) -> np.random.Generator:
     Parameters
     ----------
     test : str
-        Name of the test: every test has numbers of its own.
+        Name of the test; each has its own numbers.
 
     Returns
     -------
@@ -44,10 +44,10 @@ def hidden_rng(test: str) -> np.random.Generator:
 
 
 def close(got: Any, expected: Any, tolerance: float = 1e-6) -> bool:
-    """True if an answer has the shape and the numbers expected.
+    """True if an answer has the expected shape and numbers.
 
-    Numbers are compared one by one with `math.isclose`: an answer that replaces NumPy's comparison, or brings
-    an operator of its own, gains nothing by it.
+    Numbers are compared one by one with `math.isclose`, so that patching NumPy's comparison or overloading an
+    operator has no effect.
 
     Parameters
     ----------

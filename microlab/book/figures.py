@@ -305,13 +305,13 @@ def share_plot(
     width = 0.8 / len(bases)
     lowest = []
     for k, base in enumerate(bases):
-        found = [
+        bars = [
             (i, table.loc[key])
             for i, s in enumerate(shares)
             if (key := (base, s, source, False)) in table.index
         ]
-        x = [i + (k - (len(bases) - 1) / 2) * width for i, _ in found]
-        mean, sd = ([row[part] for _, row in found] for part in ("mean", "sd"))
+        x = [i + (k - (len(bases) - 1) / 2) * width for i, _ in bars]
+        mean, sd = ([row[part] for _, row in bars] for part in ("mean", "sd"))
         ax.bar(
             x,
             mean,

@@ -1,4 +1,4 @@
-"""Which codes does a PixelCNN really see? The blind spot, by measurement.
+"""Receptive field and blind spot of a PixelCNN, measured by gradients.
 
 influence of x on the logits at (r, s) = sum |d logits(r, s) / d x|
 """
@@ -15,13 +15,13 @@ from microlab.generate.pixelcnn import Autoregressive
 def receptive_field(
     model: Autoregressive, shape: tuple[int, int] | None = None, at: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """How strongly each code acts on the logits at one position, by gradients.
+    """Influence of each code on the logits at one position, by gradients.
 
     Parameters
     ----------
     model : PixelCNN or GatedPixelCNN
     shape : (int, int), optional
-        Rows and columns of the map. By default all that the kernels can span, and one row below.
+        Rows and columns of the map. By default the span of the kernels, and one row below.
     at : (int, int), optional
         Row and column of the position. By default ``(reach, reach)``.
 
@@ -47,7 +47,7 @@ def receptive_field(
     condition = like.new_zeros(1, model.condition) if model.condition else None
     with torch.enable_grad():
         logits = model.from_one_hot(x, condition)[0, :, at[0], at[1]]
-        # one gradient per logit: their sum could cancel
+        # one gradient per logit: gradients of their sum could cancel
         gradients = [torch.autograd.grad(logit, x, retain_graph=True)[0] for logit in logits]
     return sum(gradient.abs() for gradient in gradients).sum((0, 1)).cpu().numpy()
 

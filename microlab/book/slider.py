@@ -74,19 +74,19 @@ def frame_slider(
 ) -> HTML:
     """A slider through precomputed pictures that works in the published page, without a kernel.
 
-    The arrow keys move it; the play button is left out for readers who asked for less motion. Without
-    JavaScript the first picture and the caption stay.
+    The arrow keys move it; the play button is hidden for readers who prefer reduced motion. Without
+    JavaScript the first picture and the caption remain.
 
     Parameters
     ----------
     arrays : sequence of (H, W) or (H, W, 3)
         One picture per position. They share one grey scale, so that brightness means the same in all.
     values : sequence
-        What the slider says at each position, as it shall be read: ``"t = 50"`` or ``50``.
+        Text of the slider at each position: ``"t = 50"`` or ``50``.
     label : str
-        Name of what is varied, with its unit.
+        Name of the varied quantity, with its unit.
     alt : str
-        What the pictures show, for those who cannot see them. The value is added to it.
+        Alternative text of the pictures. The value is appended.
     caption : str
         Text under the picture.
     width : int

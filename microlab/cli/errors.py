@@ -1,4 +1,4 @@
-"""How the command line reports errors: one line for those of the user, a traceback for bugs of ours."""
+"""Error reporting of the command line: one line for a user's error, a traceback for a bug."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ show_traceback = False  # set by `microlab --traceback`
 
 
 def print_error(error: BaseException) -> None:
-    """Print the one line about an error, over a progress bar if there is one."""
+    """Print an error on one line, above a progress bar if there is one."""
     from tqdm.auto import tqdm
 
     if show_traceback:
@@ -27,7 +27,7 @@ def print_error(error: BaseException) -> None:
 
 
 def handle_errors(command: Callable) -> Callable:
-    """Give a command its exit codes: 1 after an error of the user, 70 after a bug of microlab."""
+    """Give a command its exit codes: 1 after a user's error, 70 after a bug."""
 
     @functools.wraps(command)
     def run(*args, **kwargs):
@@ -35,7 +35,7 @@ def handle_errors(command: Callable) -> Callable:
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
-        except BrokenPipeError:  # the reader of our output has gone, as in `microlab ... | head`
+        except BrokenPipeError:  # the pipe is closed, as in `microlab ... | head`
             sys.stderr.close()
             raise typer.Exit(1) from None
         except USER_ERRORS as error:

@@ -1,8 +1,7 @@
 """The command line: `microlab segment`, `demo`, `measure` and the others.
 
-Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 an error in the input (one line
-says which), 2 a wrong call, 70 a bug of microlab. Libraries are imported inside the commands, so that
-`--help` answers at once.
+Results go to stdout, messages and progress to stderr. Exit codes: 0 success, 1 an input error, reported on
+one line, 2 a usage error, 70 a bug. Libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -113,8 +112,8 @@ def segment(
     from microlab.pipelines.image_results import Options
     from microlab.pipelines.segment_folder import ImageResult, segment_folder
 
-    given = {"tolerance": tolerance, "max_iterations": max_iterations}
-    settings = {name: value for name, value in given.items() if value is not None}
+    overrides = {"tolerance": tolerance, "max_iterations": max_iterations}
+    settings = {name: value for name, value in overrides.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
     options = Options(pixel_size, data_bar, zoom, device, views, settings, page)
     bar = tqdm(unit="image", desc="segment", disable=None)

@@ -1,4 +1,4 @@
-"""Commands that make pairs of image and mask: `sample-pairs`, `train-pairs`.
+"""Commands for pairs of image and mask: `sample-pairs`, `train-pairs`.
 
 Registered in `microlab.cli.main`. Libraries are imported inside the commands, so that `--help` is quick.
 """
@@ -81,7 +81,7 @@ def sample_pairs(
         requested = model.draw_fractions(number, seed)
     else:
         requested = model.checked_fractions([float(part) for part in fractions.split(",")], number)
-    out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written fails before the sampling
+    out.mkdir(parents=True, exist_ok=True)  # fail before the sampling if it cannot be written
     pairs = model.sample(
         number,
         shape=shape,
@@ -171,7 +171,7 @@ def train_pairs(
 
 
 def _refuse_other_content(folder: Path) -> None:
-    """Raise an InputError if a folder holds anything but the files of a `sample-pairs` that was killed."""
+    """Raise an InputError if a folder holds anything but the files of an interrupted `sample-pairs`."""
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if path.is_file() and not path.name.startswith((".", "pair_")):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Commands that make something to learn from, and learn: `simulate`, `train`, `adapt`.
+"""Commands that simulate structures and train networks: `simulate`, `train`, `adapt`.
 
 Registered in `microlab.cli.main`. Libraries are imported inside the commands, so that `--help` is quick.
 """

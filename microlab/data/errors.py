@@ -1,4 +1,4 @@
-"""Errors in what a user gave: one line says which file or value is wrong and how to mend it.
+"""Errors in a user's input: one line names the wrong file or value and the remedy.
 
 The command line prints an `InputError` as one line. Any other exception is a bug of ours and shows itself.
 """
@@ -34,7 +34,7 @@ USER_ERRORS = (InputError, OSError, MemoryError)
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong and how to mend it, on one line."""
+    """The error and its remedy, on one line."""
     if isinstance(error, MemoryError):
         return "not enough memory; take a smaller image or smaller settings, or close other programs"
     message = " ".join(str(error).split()) or type(error).__name__

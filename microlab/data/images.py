@@ -3,7 +3,7 @@
     grey level in [0, 1] = stored value / (2^bits - 1)
 
 What is written here, any viewer, Fiji and `read_image` open. Whatever is wrong with a file ends in an
-`ImageError` of one line: which file, what is wrong, how to mend it.
+`ImageError` of one line: which file, what is wrong, and the remedy.
 """
 
 from __future__ import annotations

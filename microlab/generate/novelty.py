@@ -1,8 +1,8 @@
-"""Synthetic pairs beside real ones: statistics of their masks, and whether images are copied.
+"""Comparison of synthetic pairs with real ones: mask statistics, and detection of memorised images.
 
-    distance(patch) = 1 - max over real images, shifts and turns of the correlation of coarse grey levels
+    distance(patch) = 1 - max over real images, shifts and rotations of the correlation of coarse grey levels
 
-A copied patch has a distance near 0; held-out real patches give the scale.
+A copied patch has a distance near 0; held-out real patches set the scale.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from microlab.generate.masks import object_areas
 def pair_statistics(
     pairs: Sequence[Micrograph], real_pairs: Sequence[Micrograph], classes: int
 ) -> pd.DataFrame:
-    """Class fractions, object counts and object sizes of synthetic masks beside those of real ones.
+    """Class fractions, object counts and object sizes of synthetic and real masks.
 
-    Objects are connected regions of one class, diagonals included. The edge of an image cuts objects, so
-    compare images of about one size.
+    Objects are 8-connected regions of one class. The edge of an image cuts objects, so compare images of
+    similar size.
 
     Parameters
     ----------
@@ -74,33 +74,33 @@ def nearest_real(
     step: int = 4,
     turns: bool = True,
 ) -> pd.DataFrame:
-    """The window of the real images that is nearest to each patch of some images.
+    """The window of the real images nearest to each patch of some images.
 
     Both are averaged over blocks of `scale` pixels. A patch is compared with every window of the real images
     by the correlation coefficient of their grey levels, which is independent of brightness and contrast.
-    Call it also with held-out real images in place of the synthetic ones: their distances are those of new
-    images of the same material. Synthetic patches that come nearer than these are copies.
+    Held-out real images in place of the synthetic ones give the distances of new images of the same material;
+    synthetic patches at smaller distances are copies.
 
     Parameters
     ----------
     images, real_images : sequence of (H, W) or (H, W, 3) float in [0, 1]
         Colours are averaged.
     patch : int
-        Side of a patch in pixels. Images are cut into as many as fit, side by side.
+        Side of a patch in pixels. Images are cut into as many adjacent patches as fit.
     scale : int
         Side of a block in pixels.
     step : int
-        Shifts are tried in steps of so many pixels, a divisor of `scale`. A copy half a step beside the tried
-        shifts is recognised less clearly: with steps of a whole block it can seem as far as new images.
+        Step of the shifts in pixels, a divisor of `scale`. A copy half a step off the grid has a larger
+        distance; with steps of a whole block it can equal that of new images.
     turns : bool
-        Try the eight orientations of each patch, for models trained with flips and turns.
+        Compare all eight orientations of each patch, for models trained with flips and rotations.
 
     Returns
     -------
     DataFrame
         One row for each patch: ``image``, ``y``, ``x`` (number of its image and its corner in pixels),
-        ``distance`` in [0, 2], ``real``, ``real_y``, ``real_x`` (where its nearest is), ``turn`` (0..7,
-        quarter turns of the patch, 4 and on also mirrored). A patch without contrast has the distance NaN.
+        ``distance`` in [0, 2], ``real``, ``real_y``, ``real_x`` (nearest window), ``turn`` (0..7: quarter
+        turns of the patch, from 4 on also mirrored). A constant patch has the distance NaN.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Code maps drawn from a PixelCNN, code by code, without computing anything twice.
+"""Ancestral sampling of code maps from a PixelCNN, with cached activations.
 
     k_i = F^-1(u_i),     F the cumulative distribution of p(k_i | k_1, ..., k_(i-1)),     u_i uniform
 
-The naive loop runs the network over the whole map for every code and uses one position of the result. But
-what a layer takes from the rows above is the same for the whole row: it is computed once per row. Within
-the row a layer needs its last few inputs, which are kept. What is left per code is one small product per
-layer (the caching of Ramachandran et al., 2017, arXiv:1704.06001).
+The naive loop runs the network over the whole map for every code and uses one position of the result. Here
+the contribution of the rows above to a layer is computed once per row, and within the row the last few inputs
+of each layer are cached. Per code there remains one small product per layer (Ramachandran et al., 2017,
+arXiv:1704.06001).
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def sample(
     shape : (int, int)
         Rows and columns; need not be those of training.
     condition : (n, D) or (D,) float, optional
-        What conditions each map, or all of them; required if the network is conditional.
+        Condition of each map, or of all; required if the network is conditional.
     temperature : float > 0
         The logits are divided by it: below 1 likely codes become likelier.
     batch : int >= 1
-        Maps drawn side by side. More are faster per map, most of all on a GPU.
+        Maps sampled in parallel; larger batches are faster per map, especially on a GPU.
     seed : int or numpy.random.Generator
     device : str or torch.device, optional
-        By default where the model is.
+        By default that of the model.
     progress : bool
         Show a progress bar over rows.
 
@@ -93,7 +93,7 @@ def sample_naive(
 def draw(logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
     """Codes (N,) int64 from logits (N, K) and uniform numbers (N,) in [0, 1).
 
-    Code j is drawn where F(j-1) <= u < F(j), so one of probability zero never is.
+    Code j is drawn where F(j-1) <= u < F(j), so codes of probability zero never are.
     """
     cumulative = torch.softmax(logits / temperature, 1).cumsum(1)
     # the last bound is one only up to rounding
@@ -121,13 +121,13 @@ def _cached(
     first = _as_matrix(model.first_row)  # (q K, C)
     matrices = [_as_matrix(block.row) for block in model.blocks]  # ((p + 1) C, C')
     memory = model.memory(n, width)
-    # The row so far, as each layer sees it: one position after the other in a line that begins with zeros, so
-    # that the last inputs of a layer are one slice of it. Line 0 holds the codes, one-hot.
+    # Inputs of each layer along the current row, padded with zeros in front, so that the last inputs of a
+    # layer are one slice. Line 0 holds the codes, one-hot.
     lines = [uniform.new_zeros(n, (q + width) * k)]
     lines += [uniform.new_zeros(n, (p + width) * block.row.in_channels) for block in model.blocks]
     codes = torch.empty(uniform.shape, dtype=torch.int64, device=uniform.device)
     for r in range(height):
-        # What each layer takes from the rows above, at every position of this row: (W, n, C)
+        # Contribution of the rows above to each layer, at every position of this row: (W, n, C)
         from_above, *above = (
             taken[:, :, 0].permute(2, 0, 1).contiguous() for taken in model.above(memory, condition)
         )

@@ -76,27 +76,27 @@ def evaluate(
     score : callable counts -> float or array
     pool : callable list of counts -> counts
     """
-    true_images, many = _images(truth)
-    predicted_images, many_predicted = _images(prediction)
-    if many != many_predicted or len(true_images) != len(predicted_images):
+    true_images, is_set = _images(truth)
+    predicted_images, predicted_is_set = _images(prediction)
+    if is_set != predicted_is_set or len(true_images) != len(predicted_images):
         raise ValueError(
-            f"truth and prediction must be the same number of images, got {_describe(true_images, many)} "
-            f"and {_describe(predicted_images, many_predicted)}"
+            f"truth and prediction must be the same number of images, got {_describe(true_images, is_set)} "
+            f"and {_describe(predicted_images, predicted_is_set)}"
         )
-    if many and per_image is None:
+    if is_set and per_image is None:
         raise ValueError(
             "say per_image=True (one score per image) or per_image=False (one for the whole set)"
         )
     counts = []
     for i, (t, p) in enumerate(zip(true_images, predicted_images)):
-        where = f" of image {i}" if many else ""
+        where = f" of image {i}" if is_set else ""
         t, p = check(t, f"truth{where}"), check(p, f"prediction{where}")
         if t.ndim != 2 or t.shape != p.shape or t.size == 0:
             raise ValueError(
                 f"truth {t.shape} and prediction {p.shape}{where} must be non-empty (H, W) images of one size"
             )
         counts.append(count(t, p))
-    if not many:
+    if not is_set:
         return score(counts[0])
     if per_image:
         return np.array([score(c) for c in counts])
@@ -131,5 +131,5 @@ def _images(images: ArrayLike | Sequence[ArrayLike]) -> tuple[list[ArrayLike], b
     return [array], False
 
 
-def _describe(images: list[ArrayLike], many: bool) -> str:
-    return f"a set of {len(images)}" if many else f"one of shape {np.shape(images[0])}"
+def _describe(images: list[ArrayLike], is_set: bool) -> str:
+    return f"a set of {len(images)}" if is_set else f"one of shape {np.shape(images[0])}"

@@ -7,7 +7,7 @@ The tests are in :mod:`microlab.measure.two_sample`, means and their intervals a
 :mod:`microlab.measure.sampling`.
 
 All tests take the two samples as independent. Two segmentations of one field are not: they show the same
-grains. The tests then reject too seldom and the intervals of the difference are too wide;
+grains. The tests then reject too rarely and the intervals of the difference are too wide;
 :func:`match_grains` pairs the grains for a paired test.
 """
 

@@ -3,8 +3,8 @@
     features: (n, side, side) grey patches -> (n, d) numbers
 
 Three spaces, by name: ``texture`` (descriptors from scikit-image), ``encoder`` (the contracting path of a
-trained U-Net) and ``vgg16`` (the network of the paper, trained on photographs). A distance means something
-only with the name of its space.
+trained U-Net) and ``vgg16`` (the network of the paper, trained on photographs). A distance is meaningful only
+with the name of its space.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def texture(patches: ArrayLike) -> NDArray[np.float64]:
     Shares (of grey levels and of patterns) enter as their square roots, in which the sampling noise of a
     share is the same whether it is large or small. Co-occurrence properties are means over four directions.
     The spectrum is the logarithm of the share of the power in rings of equal width, up to the Nyquist
-    frequency; a patch of one grey has the least power in all of them.
+    frequency; a constant patch has the least power in all of them.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def texture(patches: ArrayLike) -> NDArray[np.float64]:
 def _spectrum(patches: NDArray) -> NDArray[np.float64]:
     side = patches.shape[-1]
     deviations = patches.astype(np.float64) - patches.mean((1, 2), keepdims=True)
-    # Without the window the jump from one edge of the patch to the other would fill all frequencies.
+    # Without the window the discontinuity between opposite edges would leak into all frequencies.
     window = np.hanning(side)[:, None] * np.hanning(side)
     power = np.abs(np.fft.fft2(deviations * window)) ** 2
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
@@ -91,7 +91,7 @@ def encoder(
 ) -> Callable[[ArrayLike], NDArray[np.float32]]:
     """Features of a trained U-Net: the mean of every channel of its contracting path.
 
-    Patches are standardised one by one, as the network was trained, so brightness and contrast do not count.
+    Patches are standardised individually, as in training, so the features ignore brightness and contrast.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def encoder(
     levels : sequence of int, optional
         Which levels, from 0, the full resolution; by default all.
     batch : int
-        Patches that go through the network at once.
+        Patches per forward pass.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def encoder(
         patches = _checked(patches)
         mean = patches.mean((1, 2), keepdims=True)
         deviation = patches.std((1, 2), keepdims=True)
-        flat = np.where(deviation > 1e-6, deviation, 1.0)  # a patch of one grey becomes zero
+        flat = np.where(deviation > 1e-6, deviation, 1.0)  # a constant patch becomes zero
         return _run(model, block_means, ((patches - mean) / flat)[:, None], batch)
 
     return features
@@ -179,7 +179,7 @@ def pretrained_vgg16(path: str | PathLike[str] | None = None) -> VGG16:
             import timm
 
             state = timm.create_model("vgg16", pretrained=True).state_dict()
-        # Not installed, a torchvision that does not fit torch, no network: all end here.
+        # Not installed, an incompatible torchvision, no network connection.
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
             raise ValueError(
@@ -192,7 +192,7 @@ def pretrained_vgg16(path: str | PathLike[str] | None = None) -> VGG16:
         except (OSError, SafetensorError) as error:
             raise ValueError(f"path {path}: is no readable safetensors file ({error})") from None
     model = VGG16()
-    # What follows the convolutions (a classifier of 1000 kinds of photographs) is not used.
+    # The classifier head is not used.
     state = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
     try:
         model.load_state_dict(state)
@@ -205,8 +205,8 @@ def pretrained_vgg16(path: str | PathLike[str] | None = None) -> VGG16:
 def vgg16(model: VGG16, *, batch: int = 16) -> Callable[[ArrayLike], NDArray[np.float32]]:
     """Features of VGG16, the space of the paper: means of the 512 channels of the last block.
 
-    The paper does not say which layer it took. Grey is given to all three colours and normalised as the
-    photographs of ImageNet were; patches are not resized.
+    The paper does not state its layer. Grey is repeated in all three channels and normalised with the
+    statistics of ImageNet; patches are not resized.
 
     Parameters
     ----------

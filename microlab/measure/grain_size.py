@@ -71,7 +71,7 @@ def astm_grain_size(
         it. That counts one grain too many per field on average (Li and Xing 2011), so it wants large fields.
         "intercept": Heyn's straight lines. Every row, column and pixel diagonal is a test line, and the four
         directions weigh the same. Boundaries of all directions are met as often as by random lines; those
-        of a single direction 5 % too seldom to 3 % too often.
+        of a single direction 5 % too rarely to 3 % too often.
         "circles": Hilliard's and Abrams' three concentric circles, centred in each field. They meet all
         directions equally, with far less test length.
     fields : (rows, columns)

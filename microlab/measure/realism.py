@@ -2,8 +2,9 @@
 
     W = sum_k |F(k) - G(k)| / 255,     H = -sum_k p_k log2 p_k     (earth mover's distance, entropy)
 
-Everything is measured on patches against the same reference, patches of real micrographs. A distance means
-something only beside the distance of real from real, so :func:`realism_report` always measures that floor.
+All distances are measured on patches against the same reference, patches of real micrographs. They are
+meaningful only relative to the distance of real from real, so :func:`realism_report` always measures that
+floor.
 The kernel distance is in :mod:`microlab.measure.kernel`, the spaces in which it is taken in
 :mod:`microlab.measure.features`.
 """
@@ -23,15 +24,15 @@ from microlab.measure.kernel import kernel_distance, standardised
 
 Features = Callable[[NDArray], NDArray]  # (n, side, side) in [0, 1] -> (n, d)
 
-FLOOR = "real, other half"  # the row of the report that says how far real lies from real
+FLOOR = "real, other half"  # the row of the report with the distance of real from real
 
 
 def patches(images: Sequence[ArrayLike], side: int, n: int, seed: int | np.random.Generator = 0) -> NDArray:
     """Square patches at random places of a set of images.
 
-    Places are drawn evenly over all possible ones, so a large image gives more patches than a small one.
-    The places depend on the seed and on the sizes of the images and on nothing else: two calls with the same
-    seed, one for images and one for their masks, return patches that belong together.
+    Positions are drawn uniformly over all images, so a large image gives more patches than a small one. They
+    depend only on the seed and the image sizes: two calls with the same seed, one for images and one for
+    their masks, return matching patches.
 
     Parameters
     ----------
@@ -151,11 +152,11 @@ def ssim(first: ArrayLike, second: ArrayLike) -> float:
     Gaussian window of 11 x 11 pixels and standard deviation 1.5, K1 = 0.01, K2 = 0.03, biased covariances,
     mean over the pixels whose window lies inside.
 
-    SSIM compares what is at the same place, so it needs pairs: here an untextured simulation and its own
-    translation. A synthetic and a real image show different grains, and their SSIM is low however real the
-    synthetic one looks. The paper reports 0.89 for "these pairs" of a figure that shows real and synthetic
-    images, and does not say how they were paired. An image left unchanged scores 1, so a high value says
-    that the structure was kept, not that the image looks real.
+    SSIM compares corresponding pixels, so it needs pairs: here an untextured simulation and its translation.
+    A synthetic and a real image show different grains, and their SSIM is low however realistic the synthetic
+    one is. The paper reports 0.89 for "these pairs" of a figure that shows real and synthetic images, without
+    stating how they were paired. An unchanged image scores 1, so a high value shows that the structure is
+    preserved, not that the image is realistic.
 
     Parameters
     ----------
@@ -198,13 +199,13 @@ def realism_report(
     subset: int = 50,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How far each set of images lies from the real one, beside how far real lies from real.
+    """Distance of each set of images from the real one, with the distance of real from real as the floor.
 
     The first row, `FLOOR`, compares patches of one half of every real image with patches of the other half;
-    the others compare a set with patches of all real images. No distance below the floor means anything.
+    the others compare a set with patches of all real images. Distances below the floor are not significant.
 
-    None of these numbers considers the masks: they cannot tell whether a network trained on the images and
-    their masks will be any good (chapter 06).
+    None of these measures uses the masks: they do not predict whether a network trained on the images and
+    their masks will segment well (chapter 06).
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def realism_report(
     sets : mapping of name to sequence of (H, W) float in [0, 1]
         Synthetic, untextured, ...; grains should be as large as in `real`.
     inputs : mapping of name to sequence of (H, W), optional
-        For sets made by translating images: what each was made from, for `ssim`.
+        For translated sets: the images before translation, for `ssim`.
     spaces : mapping of name to callable, optional
         Feature spaces of the kernel distance; by default ``{"texture": texture}``. Features are standardised
         over the real patches.

@@ -1,12 +1,12 @@
-"""Bias and precision of a mean grain size from a limited field: cut grains, and their number.
+"""Bias and precision of the mean grain size of a finite field: edge effects and sample size.
 
-    n = f (z s / p)^2 grains hold the mean of a quantity of relative spread s within +-p
+    n = f (z s / p)^2 grains give the mean of a quantity of relative spread s within +-p
 
-A grain is whole in a W x H field with the chance (W - w - 1)(H - h - 1) / (W H), so a mean over whole grains
-favours small ones. Either every grain counts by the inverse of this chance, which `grain_table` and
-`summarise` do, or only grains with their centre inside a guard frame count. :func:`edge_bias` measures all of
-them where the truth is known, on a periodic simulation. Its :func:`windows` also show the true coverage of
-intervals: grains of one field are not independent, hence the factor f.
+A grain is whole in a W x H field with probability (W - w - 1)(H - h - 1) / (W H), so a mean over whole grains
+favours small ones. Either every grain is weighted by the inverse probability, as in `grain_table` and
+`summarise`, or only grains with their centre inside a guard frame count. :func:`edge_bias` measures both on a
+periodic simulation of known truth. Its :func:`windows` also show the true coverage of intervals: grains of
+one field are not independent, hence the factor f.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from microlab.measure.grains import grain_table
 def windows(
     grain_map: ArrayLike, window: tuple[int, int], seed: int | np.random.Generator = 0
 ) -> list[NDArray[np.integer]]:
-    """Cut a periodic grain map into windows side by side, as a microscope would see it.
+    """Cut a periodic grain map into adjacent windows, as fields of view.
 
     Parameters
     ----------
     grain_map : (H, W) int
         Grain ids from 0, periodic, without boundary pixels.
     window : (h, w)
-        In px. As many as fit, and what remains is left over.
+        In px. As many as fit; the remainder is dropped.
     seed : int or Generator
         Of the random shift of the grid of windows.
 
@@ -56,7 +56,7 @@ def windows(
         raise ValueError(f"window {window} must be 2 px or more and fit into the grain map {grains.shape}")
     grains = np.roll(grains, np.random.default_rng(seed).integers((height, width)), axis=(0, 1))
     corners = [(y, x) for y in range(0, height - h + 1, h) for x in range(0, width - w + 1, w)]
-    # over corners too: a cell may end in a splinter whose pixels meet at corners only, and that is no grain
+    # 8-connected: a cell may end in a splinter whose pixels meet at corners only
     return [label(grains[y : y + h, x : x + w], background=-1, connectivity=2) for y, x in corners]
 
 
@@ -64,7 +64,7 @@ def guard_frame(table: pd.DataFrame, shape: tuple[int, int], margin: float) -> p
     """Grains whose centroid lies at least `margin` from the frame of a field.
 
     Every grain has one centroid, whatever its size, so the sample is unbiased if the margin is so wide that
-    none of its grains reaches the frame. Summarise them with ``edge="keep"``.
+    none of its grains reaches the edge. Summarise them with ``edge="keep"``.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def guard_frame(table: pd.DataFrame, shape: tuple[int, int], margin: float) -> p
     Warns
     -----
     UserWarning
-        If the frame cuts some of the grains nevertheless: the mean is then still biased towards small ones.
+        If the image edge still cuts some of the grains: the mean is then biased towards small ones.
     """
     if not 0 <= margin < min(shape) / 2:
         raise ValueError(f"margin must lie in [0, {min(shape) / 2}) for a field of {shape}, got {margin}")
@@ -115,12 +115,12 @@ def edge_bias(
     Parameters
     ----------
     grain_map : (H, W) int
-        Periodic, so that no grain is cut and the true mean is known. Much larger than `window`.
+        Periodic, so that the true mean is known. Much larger than `window`.
     window : (h, w)
         In px.
     quantity : {"diameter_px", "area_px"}
     guard : float, optional
-        Margin of the guard frame, px; by default none is tried.
+        Margin of the guard frame, px; by default it is left out.
     seed : int or Generator
 
     Returns
@@ -174,7 +174,7 @@ def edge_bias(
 def grains_needed(
     spread: float, precision: float = 0.05, confidence: float = 0.95, *, dependence: float = 1.0
 ) -> int:
-    """Grains that must be measured for a mean within a stated precision.
+    """Number of grains for a mean within a given precision.
 
     It is eq. 3 of chapter 09 (grains-needed).
 
@@ -186,7 +186,7 @@ def grains_needed(
         Half width of the interval over the mean.
     confidence : float in (0, 1)
     dependence : float > 0
-        Variance of the mean over what independent grains would give; 1 for independent ones.
+        Variance of the mean over that of independent grains.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def grains_needed(
 
 
 def _ratio(parts: list[tuple[NDArray, NDArray]], truth: float) -> dict[str, float]:
-    """Weighted mean over all windows, and its error from the windows' shares in it."""
+    """Weighted mean over all windows (ratio estimator), and its error from the scatter between windows."""
     total = np.array([w.sum() for _, w in parts])
     if not total.sum():
         return {"grains": 0, "mean": float("nan"), "bias": float("nan"), "bias_error": float("nan")}

@@ -74,8 +74,8 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     numbers, line = list(result.summary), [one_line(result), result.segmentation.status]
     if uncertainty := result.segmentation.uncertainty:
         numbers += _uncertainty_rows(uncertainty)
-        known = np.isfinite(uncertainty.disagreement)
-        line.append("disagreement " + (f"{uncertainty.disagreement:.3f}" if known else "unknown"))
+        finite = np.isfinite(uncertainty.disagreement)
+        line.append("disagreement " + (f"{uncertainty.disagreement:.3f}" if finite else "unknown"))
         pictures.append(
             _picture(
                 "Uncertainty: standard deviation of the boundary probability between views, 0 to 0.5",

@@ -266,7 +266,7 @@ def _crops_with_fractions(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Random crops (crop, crop) of code maps, and the class fractions (M, C) of the pixels of each.
 
-    The composition of a crop is not that of its field, so one field teaches many compositions.
+    The composition of a crop is not that of its field, so one field gives many compositions.
     """
     n = min(config.steps * config.batch, MAX_CODES // config.crop**2)
     places = np.array([np.prod(np.array(m.shape) - config.crop + 1) for m in codes])

@@ -2,8 +2,8 @@
 
     signal = surface (contrast, grooves, texture) * illumination, blurred by the probe, counted line by line
 
-The specimen's own contrast is in :mod:`microlab.render.specimen`; here are the instrument's faults, the chain
-(:func:`render`), and the ranges from which a whole family of microscopes is drawn (domain randomisation).
+The specimen's contrast is in :mod:`microlab.render.specimen`; here are the instrument's artefacts, the
+imaging chain (:func:`render`), and the ranges from which microscopes are drawn (domain randomisation).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from microlab.render.specimen import Phases, Seed, boundary_geometry, carbon_fil
 
 
 def illumination(image: np.ndarray, *, slope: float, angle: float, vignetting: float) -> np.ndarray:
-    """Uneven collection: a linear shading across the field and a fall-off to the corners.
+    """Uneven signal collection: linear shading across the field, and vignetting.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def illumination(image: np.ndarray, *, slope: float, angle: float, vignetting: f
 
 
 def point_spread(image: np.ndarray, *, sigma: float) -> np.ndarray:
-    """The probe has a size: a Gaussian blur of standard deviation `sigma` pixels.
+    """Finite probe size: a Gaussian blur of standard deviation `sigma` pixels.
 
-    What it leaves of each spatial frequency is eq. 3 of chapter 04 (microscope-probe).
+    Its transfer function is eq. 3 of chapter 04 (microscope-probe).
 
     References
     ----------
@@ -52,7 +52,7 @@ def point_spread(image: np.ndarray, *, sigma: float) -> np.ndarray:
 
 
 def shot_noise(image: np.ndarray, *, electrons: float, seed: Seed) -> np.ndarray:
-    """Electrons arrive one by one: Poisson counts.
+    """Shot noise: Poisson counts of electrons.
 
     With the amplifier's noise the variance is eq. 2 of chapter 04 (microscope-transfer).
 
@@ -85,14 +85,14 @@ def detector_noise(image: np.ndarray, *, sigma: float, seed: Seed) -> np.ndarray
 
 
 def charging_streaks(image: np.ndarray, *, amplitude: float, decay: float, seed: Seed) -> np.ndarray:
-    """Charging: bright spots on a poor conductor leave streaks along the scan line, and lines jump in level.
+    """Charging of a poor conductor: bright streaks along the scan line, and offsets between lines.
 
     Parameters
     ----------
     amplitude : float
         Brightness of the strongest streaks in units of full scale.
     decay : float
-        Length after which a streak has fallen to 1/e, in pixels.
+        Decay length (1/e) of a streak in pixels.
 
     References
     ----------
@@ -110,16 +110,16 @@ def charging_streaks(image: np.ndarray, *, amplitude: float, decay: float, seed:
 
 
 def scan_path(shape: tuple[int, int], *, jitter: float, drift: float, seed: Seed) -> np.ndarray:
-    """Where the beam was on each line: vibration shifts single lines, drift shears the field.
+    """Displacement of the beam on each line: vibration shifts single lines, drift shears the field.
 
     Parameters
     ----------
     shape : (H, W)
     jitter : float
-        Standard deviation of a line's sideways shift in pixels.
+        Standard deviation of a line's horizontal shift in pixels.
     drift : float
-        Displacement by drift in pixels, reached slowly over the frame: 0 on the first line, at most
-        1.11 `drift` on any.
+        Displacement by drift in pixels, smooth over the frame: 0 on the first line, at most 1.11 `drift` on
+        any.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def scan_path(shape: tuple[int, int], *, jitter: float, drift: float, seed: Seed
 
 
 def follow_path(image: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """Read an image along a displaced scan (linear interpolation, reflecting edges).
+    """Resample an image along a displaced scan (linear interpolation, reflecting edges).
 
     Parameters
     ----------
@@ -155,17 +155,17 @@ def follow_path(image: np.ndarray, path: np.ndarray) -> np.ndarray:
 
 
 def tone(image: np.ndarray, *, contrast: float, brightness: float, gamma: float) -> np.ndarray:
-    """Contrast, brightness and display curve: ``clip(contrast (image - 0.5) + brightness) ** gamma``.
+    """Contrast, brightness and gamma: ``clip(contrast (image - 0.5) + brightness) ** gamma``.
 
     References
     ----------
-    Phenomenological: the contrast, brightness and gamma knobs of any instrument.
+    Phenomenological: the contrast, brightness and gamma controls of an instrument.
     """
     return (np.clip(contrast * (image - 0.5) + brightness, 0, 1) ** gamma).astype(np.float32)
 
 
 def quantise(image: np.ndarray, *, bits: int = 8) -> np.ndarray:
-    """Store `bits` per pixel: the image is clipped to [0, 1] and rounded to 2**bits levels.
+    """Quantise to `bits` per pixel: clip to [0, 1] and round to 2**bits levels.
 
     Raises
     ------
@@ -221,9 +221,9 @@ class Microscope:
     def boundary_half_width(self) -> float:
         """Half the width of a boundary in this microscope's masks, in pixels.
 
-        The boundary is the trench itself, to about one standard deviation of the mean groove's profile on
-        each side (up to half a pixel less; single facets differ). A broad groove gets a broad mask, a fine
-        line a fine one; kept between 1 and 4 pixels. Blur widens the image of the trench, not the trench.
+        The boundary is the groove, to about one standard deviation of its mean profile on each side (up to
+        half a pixel less; single facets differ), clipped to 1..4 pixels. Blur widens the image of the groove,
+        not the mask.
         """
         return min(max(self.groove_width, 1.0), 4.0)
 
@@ -232,9 +232,9 @@ class Microscope:
 class MicroscopeRanges:
     """Ranges (low, high) from which each setting is drawn: domain randomisation (Tobin et al., IROS 2017).
 
-    They are wide on purpose: to the network a real micrograph should be one more member of the family.
-    Settings that span decades are drawn log-uniformly (`LOGARITHMIC`). Each optional effect (`OPTIONAL`) is
-    switched off in a share `absent` of the images, so that the network also meets clean ones.
+    They are wide so that real micrographs lie within the distribution. Settings that span decades are drawn
+    log-uniformly (`LOGARITHMIC`). Each optional effect (`OPTIONAL`) is off in a share `absent` of the images,
+    so that the network also sees clean ones.
     """
 
     grain_mean: tuple[float, float] = (0.4, 0.85)
@@ -346,9 +346,9 @@ def render(
     periodic : bool
         Whether the grain map wraps around.
     return_distance : bool
-        Also return the truth, moved by the same jitter and drift as the image.
+        Also return the truth, displaced by the same jitter and drift as the image.
     phases : Phases, optional
-        A second phase: which grains belong to it, and how its borders look.
+        A second phase: its grains, brightness and border grooves.
     film : (H, W) float, optional
         Thickness of a carbon film on the specimen, in escape depths.
 
@@ -386,7 +386,7 @@ def render(
     )
     if phases is None:
         image = grooved
-    else:  # where the nearest boundary is one between phases, the groove has its own depth
+    else:  # a phase border has its own groove depth
         border = boundary_geometry(phases.phase_map.astype(np.int32), periodic=periodic).distance <= distance
         image = np.where(border, image + phases.groove * (grooved - image), grooved)
     image = specimen.spots(image, number=m.pits, radius=m.pit_radius, contrast=-0.5, seed=rng)

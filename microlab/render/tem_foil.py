@@ -1,4 +1,4 @@
-"""What the foil and the microscope do to a bright-field TEM picture: concepts 5 to 7.
+"""Effects of the foil and the microscope on a bright-field TEM picture: concepts 5 to 7.
 
     bright field near a Bragg condition:  I = 1 - sin^2(pi tau sqrt(1 + p^2)) / (1 + p^2)
 
@@ -31,16 +31,16 @@ def bend_contours(
     thickness: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Concept 5, first half: where a bent foil passes through a Bragg condition, a dark band runs.
+    """Concept 5, first half: a dark band where a bent foil passes through a Bragg condition.
 
-    The foil's tilt varies smoothly. Each grain has one plane that may come to reflect, with its own azimuth
-    and its own distance from the Bragg condition, so a band with its fringes stops at the grain's boundary.
+    The foil's tilt varies smoothly. Each grain has one reflecting plane, with its own azimuth and deviation
+    from the Bragg condition, so a band with its fringes ends at the grain's boundary.
 
     Parameters
     ----------
     labels : (H, W) int
     depth : float in [0, 1]
-        Share of the brightness lost at most.
+        Largest share of the brightness lost.
     bending : float
         Standard deviation of the tilt in half-widths of the reflection.
     length : float
@@ -51,7 +51,7 @@ def bend_contours(
     Returns
     -------
     (H, W) float32 in [1 - depth, 1]
-        Factor on the brightness, exactly 1 where no contour is (further than 4 half-widths).
+        Factor on the brightness, exactly 1 beyond 4 half-widths of a contour.
     """
     n = int(labels.max()) + 1
     azimuth = rng.uniform(0, 2 * np.pi, n)
@@ -86,8 +86,8 @@ def thickness_shading(
     Returns
     -------
     (H, W) float32
-        Factor on the brightness, ``exp`` of a wedge of total change `slope` across the height or the width,
-        whichever way it faces, plus smooth waves of standard deviation `waviness`.
+        Factor on the brightness, ``exp`` of a wedge in a random direction, of total change `slope` if along
+        an axis, plus smooth waves of standard deviation `waviness`.
     """
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.linspace(-0.5, 0.5, shape[0])[:, None], np.linspace(-0.5, 0.5, shape[1])
@@ -98,7 +98,7 @@ def thickness_shading(
 def inclined_boundaries(
     brightness: np.ndarray, labels: np.ndarray, near: Facets, *, width: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Concept 6, first half: a boundary that crosses the foil at a slant is a ramp from grain to grain.
+    """Concept 6, first half: a boundary inclined to the foil is a ramp of brightness from grain to grain.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def inclined_boundaries(
     labels : (H, W) int
     near : Facets
     width : float
-        Largest width of a ramp on each side of the boundary. Each facet has its own; small ones are common.
+        Largest width of a ramp on each side of the boundary. Each facet has its own width, mostly small.
 
     Returns
     -------
@@ -128,9 +128,9 @@ def second_layer(
     weight: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Concept 6, second half: grains of another layer lie above or below and shine through.
+    """Concept 6, second half: overlapping grains of another layer, above or below.
 
-    Their outlines are not boundaries of the picture's grains: the target does not hold them.
+    Their outlines are not in the target.
 
     Parameters
     ----------
@@ -139,15 +139,15 @@ def second_layer(
     beam : (m, 3) float
         Directions of the beam in its grains.
     share : float in [0, 1]
-        Probability that a grain of the other layer is there at all.
+        Probability that a grain of the other layer is present.
     weight : float in [0, 1]
-        Largest share that such a grain has in the picture; the thinner it is, the less.
+        Largest share of such a grain in the brightness; a thinner grain has less.
 
     Returns
     -------
     weight, layer : (H, W) float32
-        The picture becomes ``(1 - weight) picture + weight layer``. The weight rises from a grain's rim to
-        full over 4 pixels, since a lens-shaped remnant of a grain is thin there.
+        The picture becomes ``(1 - weight) picture + weight layer``. The weight rises over 4 pixels from a
+        grain's rim, where a lens-shaped section of a grain is thin.
     """
     m = len(beam)
     weights = weight * rng.random(m) * (rng.random(m) < share)
@@ -158,7 +158,7 @@ def second_layer(
 def blur_and_noise(
     image: np.ndarray, *, blur: float, variance: float, correlation: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Concept 7: the microscope blurs, and few electrons make noise.
+    """Concept 7: blur of the microscope, and noise.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def blur_and_noise(
     variance : float
         Variance of the Gaussian noise.
     correlation : float
-        Standard deviation of the kernel that smooths the noise (a camera's own spread); the variance stays.
+        Standard deviation of the kernel that smooths the noise (a camera's spread) at constant variance.
 
     Returns
     -------

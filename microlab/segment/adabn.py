@@ -1,9 +1,9 @@
-"""Batch-norm statistics of the target: adapt a network to new images without a label.
+"""Adaptive batch normalisation (AdaBN): adapt a network to unlabelled target images.
 
     (x - mean) / std     with mean and std of the target's tiles instead of the training set's
 
-Li et al., 2016, arXiv:1603.04779. No weight is learnt; it takes a second. It may also harm: the tiles must
-show what the training images show, in the same proportion.
+Li et al., 2016, arXiv:1603.04779. No weight is trained; it takes a second. It may also harm: the tiles must
+have the class proportions of the training images.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def adapt_batch_norm(
     images : sequence of (H, W) float
         Unlabelled images of the target, at the magnification at which the network will see them.
     tile : int
-        Side of the random tiles in pixels; smaller where an image is.
+        Side of the random tiles in pixels; at most that of the smallest image.
     tiles : int
         Tiles from all images together.
     seed : int
 
     Returns
     -------
-    nn.Module in evaluation mode; `model` stays as it was.
+    nn.Module in evaluation mode; `model` is unchanged.
 
     Raises
     ------

@@ -154,8 +154,8 @@ class EdgeSegmenter(Segmenter):
         net1, first = stored.load(paths[0], EdgeNet)
         net2, second = stored.load(paths[1], RefineNet)
         card = {"name": os.fspath(weights), **{key: first[key] for key in CARD_DEFAULTS if key in first}}
-        given = {"tolerance": tolerance, "max_iterations": max_iterations}
-        card |= {key: value for key, value in given.items() if value is not None}
+        overrides = {"tolerance": tolerance, "max_iterations": max_iterations}
+        card |= {key: value for key, value in overrides.items() if value is not None}
         card["first"] = {key: value for key, value in first.items() if key not in CARD_DEFAULTS}
         try:
             return cls(net1, net2, card | {"refine": second}, device)

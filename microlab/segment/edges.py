@@ -1,11 +1,11 @@
-"""Edges of a grey image by three detectors, fused into channels, without any training.
+"""Edges of a grey image by three detectors, fused into channels, without training.
 
     t = median(r) sqrt(log2(1 / alpha)),     exceeded by pure noise in a share alpha of pixels
 
-Contrast stretch and median filter first; then Sobel, Laplacian of Gaussian and Canny, each cut at a threshold
-that is read from the image by a stated rule. Where two of the three agree, an edge is probably true.
+Contrast stretch and median filter, then Sobel, Laplacian of Gaussian and Canny, each with a threshold that a
+rule estimates from the image. An edge that two of the three detect is probably true.
 
-The three channels, the stretch, the median of 7 x 7 and the agreement of detectors are paper C's
+The three channels, the stretch, the 7 x 7 median and the agreement of detectors are paper C's
 (arXiv:2504.14782). It states no threshold, so the rules here are ours.
 
 References
@@ -40,16 +40,17 @@ RULES = ("noise", "otsu", "percentile")
 class EdgeConfig:
     """Settings of the detectors.
 
-    The rule and its rate are a choice between boundary F1 and Rand error on virtual TEM at noise of variance
-    0.001 and 0.01, by ``studies.tem.edge_rules``: a lower rate loses grains at weak boundaries, a higher one
-    invents grains. On the real strip of paper C the rule keeps weak boundaries that Otsu's loses.
+    The rule and its rate are a compromise between boundary F1 and Rand error on virtual TEM at noise of
+    variance 0.001 and 0.01 (``studies.tem.edge_rules``): a lower rate merges grains at weak boundaries, a
+    higher one adds false grains. On the real strip of paper C the rule keeps weak boundaries that Otsu's
+    loses.
     """
 
     low: float = 1.0  # percentile of the image that becomes black
     high: float = 99.0  # percentile that becomes white
     median: int = 7  # side of the median's window, px, odd; 1 leaves the median out (paper C: 7)
     sigma: float = 2.0  # scale of the Gaussian in LoG and Canny, px
-    rule: str = "noise"  # how a threshold is read from a response: one of RULES
+    rule: str = "noise"  # threshold rule: one of RULES
     false_rate: float = 0.01  # 'noise': share of pixels of pure noise above the threshold
     strongest: float = 0.1  # 'percentile': share of pixels above the threshold
     least_step: float = 0.04  # no edge for a sharp step lower than this share of the stretched range
@@ -82,7 +83,7 @@ def fused_edges(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarr
     Parameters
     ----------
     image : (H, W) float
-        Grey micrograph in any units: brightness offset and gain change nothing.
+        Grey micrograph in any units; the result is invariant to offset and gain.
     config : EdgeConfig, optional
 
     Returns
@@ -115,9 +116,9 @@ def prepare(image: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
 
 
 def sobel(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
-    """Sobel edges: crests of the gradient's magnitude above the threshold.
+    """Sobel edges: local maxima of the gradient's magnitude above the threshold.
 
-    A crest is no lower than both neighbours along the axis nearer to the gradient, and higher than one.
+    A maximum is no lower than both neighbours along the axis nearer to the gradient, and higher than one.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def sobel(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
 
 
 def laplacian_of_gaussian(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
-    """Zero crossings of the Laplacian of Gaussian where it is steep enough (Marr and Hildreth, 1980).
+    """Zero crossings of the Laplacian of Gaussian with a steep enough slope (Marr and Hildreth, 1980).
 
     Between two neighbours of opposite sign the pixel nearer to zero is marked. The strength of a crossing is
     the gradient of the filtered image there. Parameters and returns as :func:`sobel`.
@@ -161,7 +162,7 @@ def laplacian_of_gaussian(prepared: np.ndarray, config: EdgeConfig | None = None
 
 
 def canny(prepared: np.ndarray, config: EdgeConfig | None = None) -> np.ndarray:
-    """Canny edges (Canny, 1986) by scikit-image: thin crests of the smoothed gradient, with hysteresis.
+    """Canny edges (Canny, 1986) by scikit-image: maxima of the smoothed gradient, with hysteresis.
 
     The rule gives the high threshold; the low one is ``config.hysteresis`` of it. The outermost pixels are
     never edges. Parameters and returns as :func:`sobel`.
@@ -181,20 +182,20 @@ def choose_threshold(strength: np.ndarray, config: EdgeConfig | None = None, flo
 
     ``noise``
         The gradient of Gaussian noise has the Rayleigh distribution, ``P(r > t) = exp(-t**2 / (2 s**2))``,
-        with the median ``s sqrt(2 ln 2)``. So ``t = median sqrt(log2(1 / false_rate))``. Edges hardly move
-        the median while they cover less than half of the image.
+        with the median ``s sqrt(2 ln 2)``. So ``t = median sqrt(log2(1 / false_rate))``. The median is robust
+        to edges that cover less than half of the image.
     ``otsu``
-        The cut that parts the strengths into the two most compact classes (Otsu, 1979).
+        The threshold of minimum within-class variance (Otsu, 1979).
     ``percentile``
-        The cut that the share ``strongest`` of the pixels exceeds, whatever they show.
+        The threshold that the share ``strongest`` of the pixels exceeds.
 
     Parameters
     ----------
     strength : (H, W) float >= 0
     config : EdgeConfig, optional
     floor : float >= 0
-        In units of `strength`: what a sharp step of ``config.least_step`` gives. It keeps rounding errors of
-        images without noise from becoming edges.
+        In units of `strength`: the response to a sharp step of ``config.least_step``. It suppresses rounding
+        errors of images without noise.
 
     Returns
     -------
@@ -211,14 +212,14 @@ def choose_threshold(strength: np.ndarray, config: EdgeConfig | None = None, flo
 
 
 def agreement(edges: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
-    """How many detectors see an edge here, within a tolerance.
+    """Number of detectors with an edge at each edge pixel, within a tolerance.
 
     Parameters
     ----------
     edges : (C, H, W)
         Channels, 1 on edges and 0 elsewhere, as from :func:`fused_edges`.
     tolerance : float >= 0
-        Distance in px at which edges of two detectors still agree; they place a line a pixel apart.
+        Distance in px at which edges of two detectors still agree; detectors localise a line to a pixel.
 
     Returns
     -------
@@ -240,15 +241,15 @@ def agreement(edges: np.ndarray, tolerance: float = 1.0) -> np.ndarray:
 def edge_probability(edges: np.ndarray, width: float = 1.0) -> np.ndarray:
     """Boundary probability from edges: the mean over detectors of ``exp(-d**2 / (2 width**2))``.
 
-    Here d is the distance, px, to the detector's nearest edge. So 0.5 is reached on a line that two of three
-    detectors see, and 1/3, a faint boundary, where only one does.
+    Here d is the distance, px, to the detector's nearest edge. So a line of two of three detectors exceeds
+    0.5, and one of a single detector has 1/3.
 
     Parameters
     ----------
     edges : (C, H, W)
         As for :func:`agreement`.
     width : float > 0
-        Uncertainty of an edge's place, px.
+        Localisation uncertainty of an edge, px.
 
     Returns
     -------
@@ -267,7 +268,7 @@ def edge_probability(edges: np.ndarray, width: float = 1.0) -> np.ndarray:
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """The image as (H, W) float64, or an `ImageError` that says why no edge can be found in it."""
+    """The image as (H, W) float64; raise an `ImageError` if no edge can be detected in it."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[-1] in (3, 4):
         raise ImageError(
@@ -289,7 +290,7 @@ def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values one pixel before and after along an axis; the frame repeats its own pixels."""
+    """Values one pixel before and after along an axis; edge pixels are repeated."""
     padded = np.pad(values, [(1, 1) if k == axis else (0, 0) for k in (0, 1)], mode="edge")
     n = values.shape[axis]
     return padded.take(range(n), axis), padded.take(range(2, n + 2), axis)

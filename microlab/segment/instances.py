@@ -34,7 +34,7 @@ def watershed_grains(
     A network leaves gaps where a boundary fades. Seen from inside, a gap is a neck: the interior narrows
     there. So seeds are the places deep inside, a new one wherever the interior widens by `neck` beyond its
     narrowest passage, and each floods until it meets its neighbours. That cuts some sound grains at a waist,
-    so every line is then judged as a whole: where more than `open_share` of it shows no boundary, not even a
+    so every line is then tested as a whole: where more than `open_share` of it shows no boundary, not even a
     faint one, the two grains are joined. A boundary with a gap survives, a waist does not.
 
     Two regions of interior (probability below `threshold`) of at least `min_area` pixels never share a

@@ -55,7 +55,7 @@ class SecondConfig(FirstConfig):
     damage: Damage = field(default_factory=Damage)
     soften: float = 1.0  # px, largest blur of a damaged map: a network's maps are not black and white
     guessed: float = 0.5  # share of samples that start from a guess of Net1, if there are any
-    applications: int = 2  # in a row; each is judged, so Net2 learns from its own maps too
+    applications: int = 2  # in a row; each enters the loss, so Net2 also learns from its own maps
 
     def __post_init__(self) -> None:
         super().__post_init__()

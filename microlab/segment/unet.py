@@ -220,7 +220,7 @@ def boundary_loss(logits: Tensor, target: Tensor, *, positive_weight: float = 1.
 
     With a weight of 1 it is eq. 1 of chapter 07 (sets-loss).
 
-    Paper A trains on binary cross-entropy alone. Dice looks at the overlap only, so thin boundaries count
+    Paper A trains on binary cross-entropy alone. Dice measures the overlap only, so thin boundaries count
     although most pixels are grain. Dice is taken image by image, which makes the loss of a batch the mean of
     the losses of its images however the batch is shared out over processes.
 

@@ -1,10 +1,10 @@
-"""How large are the grains? The zoom at which a network meets the grain size it was trained on.
+"""Zoom estimation: magnify an image to the grain size that a network was trained on.
 
     zoom * intercept(zoom) = design intercept
 
-A network knows boundaries of the size it met in training. The mean linear intercept (the mean distance
-between boundaries along straight lines) is measured on the image's own prediction at a ladder of zooms, and
-the zoom is kept at which the magnified intercept agrees with the design. No one measures a grain by hand.
+A network segments grains of the size of its training. The mean linear intercept (the mean distance between
+boundaries along straight lines) is measured on the image's own prediction at a ladder of zooms, and the zoom
+at which the magnified intercept equals the design is selected. No grain is measured by hand.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ def matching_zoom(
     window: int = 512,
     ladder: tuple[float, ...] = LADDER,
 ) -> float:
-    """The zoom at which an image's grains have the size that a network was trained on.
+    """The zoom at which an image's grains have the network's training size.
 
     Parameters
     ----------
     image : (H, W) float in [0, 1]
     grains : callable
-        Takes an image and returns its (H, W) int labels: the network and the step to instances.
+        Takes an image and returns its (H, W) int labels: the network and the watershed.
     design_intercept : float
         Mean linear intercept of the training images in pixels.
     window : int
-        Only the central window of this many pixels (after zooming) is looked at, to bound the cost.
+        Side of the central window, in pixels after zooming, to which the measurement is limited.
     ladder : tuple of float
-        Zooms to try, rising.
+        Candidate zooms, rising.
 
     Returns
     -------
     float
-        Zoom in the range of `ladder`, interpolated between rungs. At the right zoom the magnified intercept
-        rises in proportion to the zoom; where noise or blur is taken for grains it does not. Of several
-        crossings of the design the one nearest to proportion is kept; without any, the rung that comes
-        nearest.
+        Zoom in the range of `ladder`, interpolated. At the right zoom the magnified intercept rises in
+        proportion to the zoom; where noise or blur is segmented as grains it does not. Of several crossings
+        of the design the one nearest to proportionality is selected; without any, the nearest candidate.
 
     Raises
     ------
@@ -58,7 +57,7 @@ def matching_zoom(
     if not design_intercept > 0:
         raise InputError(f"design_intercept must be positive, got {design_intercept}")
     zooms = [z for z in ladder if min(image.shape) * z >= 32] or [max(ladder)]
-    excess = []  # log of the magnified intercept over the design: rises with the zoom, zero where it fits
+    excess = []  # log of the magnified intercept over the design: rises with the zoom, zero at the match
     for zoom in zooms:
         half = max(int(window / zoom / 2), 1)
         cy, cx = image.shape[0] // 2, image.shape[1] // 2
@@ -69,7 +68,7 @@ def matching_zoom(
 
 
 def _zero_crossing(log_zoom: np.ndarray, excess: np.ndarray) -> float:
-    """Where `excess` rises through zero in proportion to `log_zoom` (slope 1), or the rung nearest zero."""
+    """Rising zero crossing of `excess` with the slope nearest 1, or the candidate nearest zero."""
     rising = [i for i in range(len(excess) - 1) if excess[i] < 0 <= excess[i + 1]]
     if not rising:
         return log_zoom[np.abs(excess).argmin()]

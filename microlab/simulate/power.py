@@ -1,4 +1,4 @@
-"""Packed circles and their power (Laguerre) diagram: convex grains of stated sizes.
+"""Packed circles and their power (Laguerre) diagram: convex grains of prescribed sizes.
 
     cell_i = { x : |x - c_i|^2 - r_i^2 <= |x - c_j|^2 - r_j^2 for every circle j }
 
@@ -35,13 +35,13 @@ from microlab.simulate.voronoi import (
 )
 
 LARGEST = 3.0
-"""Largest radius that :func:`radii_of` gives, over the mean of the distribution.
+"""Largest radius of :func:`radii_of` over the mean of the distribution.
 
-A lognormal law has a long tail, and one huge circle might not fit into the box.
+A lognormal distribution has a long tail, and its largest circles might not fit into the box.
 """
 MAX_CV = 0.5
 """Largest coefficient of variation of :func:`radii_of`. The cut at ``LARGEST`` lowers it to 0.49 (gamma) and
-0.47 (lognormal), and wider laws by much more.
+0.47 (lognormal), and that of wider distributions by much more.
 """
 TOLERANCE = 0.05
 """Deepest overlap left by :func:`pack_circles` without a warning, over the mean radius."""
@@ -56,7 +56,7 @@ def radii_of(
     fill: float = 0.8,
     seed: int | np.random.Generator = 0,
 ) -> np.ndarray:
-    """Radii of a stated distribution whose circles together cover a stated share of an area.
+    """Radii from a given distribution, scaled so that the circles cover a given share of an area.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def radii_of(
         Area of the box in px^2, ``H * W``.
     cv : float in [0, 0.5]
         Coefficient of variation of the radii, standard deviation over mean. Radii beyond 3 times the mean are
-        drawn again.
+        redrawn.
     kind : {'lognormal', 'gamma', 'equal'}
-        'equal' gives one radius to all, whatever the `cv`.
+        'equal' gives all circles one radius and ignores `cv`.
     fill : float in (0, 1)
         Share of `area` covered by the circles. Random packings of circles jam between 0.84 and 0.87.
     seed : int or numpy.random.Generator
@@ -116,11 +116,11 @@ def pack_circles(
     tries: int = 30,
     max_iterations: int = 200,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Circles of given radii, placed at random and pushed apart until they overlap little or not at all.
+    """Pack circles of given radii at random with little or no overlap.
 
     Monte Carlo insertion, the largest first: of `tries` random positions a circle takes the first that is
-    free, or the one with the shallowest overlap. Then the overlap energy, half the sum of the squared depths
-    of all overlaps, goes downhill (L-BFGS) until nothing overlaps or `max_iterations` are used.
+    free, or the one with the shallowest overlap. Then L-BFGS minimises the overlap energy, half the sum of
+    the squared overlap depths, until nothing overlaps or for `max_iterations`.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def pack_circles(
     tries : int
         Positions proposed per circle.
     max_iterations : int
-        Most iterations of the descent; 0 leaves the insertion as it is.
+        Maximum number of L-BFGS iterations; 0 skips the minimisation.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def pack_circles(
     Warns
     -----
     UserWarning
-        If overlaps deeper than 5 % of the mean radius remain after the descent: the box is too full.
+        If overlaps deeper than 5 % of the mean radius remain: the box is too full.
     """
     shape, radii = _check_shape(shape), _check_radii(radii)
     if tries < 1 or max_iterations < 0:
@@ -225,9 +225,8 @@ def power_diagram(
 
     Returns
     -------
-    (H, W) int32, each pixel's id the index of its circle, 0..n-1. A circle that others swallow can own no
-    pixel, even at its own centre; its id then does not occur, and all other ids keep their circle.
-    ``np.unique(grain_map, return_inverse=True)[1]`` closes the gaps.
+    (H, W) int32, each pixel's id the index of its circle, 0..n-1. A circle covered by others may own no
+    pixel; its id then does not occur. ``np.unique(grain_map, return_inverse=True)[1]`` relabels without gaps.
 
     Raises
     ------
@@ -255,7 +254,7 @@ def _insert(
     tries: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Centres (n, 2) between `low` and `high`, placed one after another, the largest circle first."""
+    """Centres (n, 2) between `low` and `high`, inserted sequentially, the largest circle first."""
     centres, order = np.empty_like(low), np.argsort(-radii, kind="stable")
     for rank, i in enumerate(order):
         placed = order[:rank]

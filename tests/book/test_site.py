@@ -82,19 +82,19 @@ def test_an_unbuilt_book_is_an_error_not_a_pass(tmp_path):
 
 def test_doubled_ids_keep_their_first_place_and_scripts_are_left_alone():
     text = '<p id="a">1</p><script>x = \'<p id="a">\'</script><p class="c" id="a">2</p><p id="b">3</p>'
-    assert book_html.mend(text) == (
+    assert book_html.repair(text) == (
         '<p id="a">1</p><script>x = \'<p id="a">\'</script><p class="c">2</p><p id="b">3</p>'
     )
 
 
 def test_the_arrow_that_unfolds_the_side_bar_has_a_name():
     arrow = '<summary><span class="toctree-toggle" role="presentation"><i></i></span></summary>'
-    assert book_html.mend(arrow).startswith('<summary aria-label="More pages"><span')
+    assert book_html.repair(arrow).startswith('<summary aria-label="More pages"><span')
 
 
 def test_the_title_that_is_repeated_for_print_is_no_second_heading():
     text = '<div id="jb-print-docs-body" class="onlyprint">\n <h1>T</h1></div><h1>T</h1>'
-    assert book_html.mend(text).count("<h1") == 1
+    assert book_html.repair(text).count("<h1") == 1
 
 
 def test_costs_are_told_in_fitting_units():

@@ -1,4 +1,4 @@
-"""Tiny trainings on a lattice of lines: they learn, they mend, they go on after a kill."""
+"""Tiny trainings on a lattice of lines: they learn, they refine, they resume after a kill."""
 
 from __future__ import annotations
 

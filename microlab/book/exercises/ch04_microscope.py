@@ -158,7 +158,7 @@ def astigmatism(answer: Callable) -> str:
 
 
 @check_for("microscope-ex-ablation")
-def ablation(answer: sem.MicroscopeRanges, *, looks: int = 20) -> str:
+def ablation(answer: sem.MicroscopeRanges, *, draws: int = 20) -> str:
     """Ranges of microscopes without visible noise."""
     if answer is None or answer is Ellipsis:
         raise NotYet("quiet_ranges is empty")
@@ -168,7 +168,7 @@ def ablation(answer: sem.MicroscopeRanges, *, looks: int = 20) -> str:
         raise NotYet("these are the ranges as they were")
     if min(answer.electrons) < 1e4:
         raise Mistake(f"electrons from {min(answer.electrons):g} on: few electrons are noisy, so take more")
-    drawn = [sem.draw_microscope(k, answer) for k in range(looks)]
+    drawn = [sem.draw_microscope(k, answer) for k in range(draws)]
     noise = {
         "electrons": max(m.electrons**-0.5 for m in drawn),
         "detector_noise": max(m.detector_noise for m in drawn),

@@ -1,7 +1,7 @@
 """The live grain-growth simulator of chapter 03: the equations of `simulate.phasefield` in the page itself.
 
-`simulator` makes the HTML of the published page. `microlab.book.widgets.lab.GrainGrowthWidget` is the same
-one for JupyterLab, where Python can read and set its values. Both run one module of JavaScript, `script`.
+`simulator` makes the HTML of the published page. `microlab.book.widgets.lab.GrainGrowthWidget` is its
+JupyterLab widget, whose values Python can read and set. Both run one JavaScript module, `script`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 SIZE = 128  # side of the square, in pixels
-MOST_GRAINS = 120  # as in panel.js: what a laptop computes at many steps per picture
+MOST_GRAINS = 120  # as in panel.js: the limit for a laptop at many steps per picture
 KAPPA = (0.5, 2.0)  # as in panel.js: below, the lattice holds boundaries; above, dt = 0.1 is unstable
 
 
@@ -36,7 +36,7 @@ def script() -> str:
 def settings(
     seeds: ArrayLike | int = 40, kappa: float = 1.0, speed: int = 10, *, seed: int = 0
 ) -> dict[str, object]:
-    """What the simulator starts with, checked.
+    """Checked initial settings of the simulator.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def settings(
         if not 1 <= seeds <= MOST_GRAINS:
             raise ValueError(f"seeds must be 1..{MOST_GRAINS}, got {seeds}")
         seeds = voronoi.random_seeds(int(seeds), (SIZE, SIZE), seed)
-    # A thousandth of a pixel is enough, and keeps the page small.
+    # Rounding to a thousandth of a pixel keeps the page small.
     points = np.asarray(seeds, float).round(3) % SIZE
     if points.ndim != 2 or points.shape[1] != 2 or not 1 <= len(points) <= MOST_GRAINS:
         raise ValueError(
@@ -78,7 +78,7 @@ def settings(
     return {"size": SIZE, "seeds": points.tolist(), "kappa": float(kappa), "speed": int(speed)}
 
 
-# Without JavaScript, and on paper, the still picture is what there is.
+# The still picture is the fallback on paper and without JavaScript.
 _PAGE = """<figure class="ml-growth" id="{uid}">
 <div class="ml-still">{still}</div>
 <figcaption>{caption}</figcaption></figure>
@@ -100,9 +100,9 @@ def simulator(
 ) -> HTML:
     """A grain-growth simulation that runs in the published page, without a kernel and without a network.
 
-    The reader places seeds by pointer or keyboard, sets kappa and the speed, and sees how many grains are
-    left and how large they are. Nothing moves until the reader starts it. On paper, and without JavaScript, a
-    still picture of the same crystal stands in its place, computed by `microlab.simulate.phasefield`.
+    The reader places seeds by pointer or keyboard, sets kappa and the speed, starts the simulation, and sees
+    the number and mean size of the grains. On paper and without JavaScript a still picture of the same
+    polycrystal replaces it, computed by `microlab.simulate.phasefield`.
 
     Parameters
     ----------

@@ -20,12 +20,12 @@ class GrainGrowthWidget(anywidget.AnyWidget):
     Attributes
     ----------
     seeds : list of [y, x]
-        Set it to start again from other seeds.
+        Set it to restart from other seeds.
     kappa, speed : float, int
     running : bool
     time, grains, diameter : float, int, float
-        What the browser last reported: simulated time, number of grains, mean diameter in pixels. While the
-        simulation runs it reports five times a second.
+        Last values from the browser, updated five times a second: simulated time, number of grains, mean
+        diameter in pixels.
 
     Examples
     --------

@@ -167,7 +167,7 @@ def write(
             },
             "text": "Patches of the training images and of untextured simulations against patches of your "
             "images. The first row is the floor: how far one half of your images lies from the other. These "
-            "distances see no mask: they cannot tell whether the images teach the right boundaries.",
+            "distances see no mask: they do not show whether the masks match the images.",
             "table": {
                 "caption": "Distances: 0 is the same; entropy in bits",
                 "columns": ["patches", *realism.columns],
