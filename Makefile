@@ -18,6 +18,8 @@ JOBS ?= 2
 # Two processes that both use all cores get in each other's way: one thread each.
 PARALLEL := OMP_NUM_THREADS=1 MICROLAB_PROFILE=smoke
 SPREAD := -n $(JOBS) --dist loadfile
+# Threads that sleep while they wait (see microlab/__init__.py): a kernel may load torch before microlab.
+export OMP_WAIT_POLICY ?= passive
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin

@@ -12,8 +12,14 @@ paper C is Saleh et al. (2025); the book's references give them in full. Symbols
 notation.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# OpenMP's threads, which are torch's, spin while they wait for each other. Beside any other busy process the
+# one that is waited for may not run: a simulation of 1.5 s took 100 s. Threads that sleep instead cost little
+# on an idle machine. The variable is read once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.2.0"
 

@@ -30,7 +30,12 @@ DROPPED = {"bibliography", "tableofcontents"}
 BOOTSTRAP = """\
 # On Colab, install the library first; where it is installed already this does nothing.
 import importlib.util
+import os
 import sys
+
+# Let torch's threads sleep while they wait for each other. By default they spin, and on a computer that does
+# anything else besides, this notebook would take many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if not (importlib.util.find_spec("microlab") and importlib.util.find_spec("microlab.book")):
     %pip install -q --upgrade "{install}"

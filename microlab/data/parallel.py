@@ -1,16 +1,19 @@
-"""The one pool of processes: on this machine, or on a Dask cluster.
+"""The one pool of processes, on this machine or on a Dask cluster, and the cores that it shares out.
 
-Several processes compute with one thread each: torch's own threads would only wait for each other.
+There are never more processes than tasks or cores, and each computes with its share of the cores: as many
+threads as cores for one, one thread each for as many processes as cores.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 
 from microlab.data.errors import InputError
 
@@ -46,11 +49,11 @@ def imap_unordered(
     tasks : sequence of tuple
         Arguments of each call.
     jobs : int
-        Processes on this machine; -1 for one per core.
+        Processes on this machine, at most one per core; -1 for one per core.
     scheduler : str, optional
         Address of a Dask scheduler whose workers make the calls instead.
     threads : int, optional
-        Threads of each call; by default one in a worker, and all in this process (``jobs=1``).
+        Threads of each call; by default one in a Dask worker, and a share of the cores in a process.
     lost : callable, optional
         ``lost(*task)`` is the result of a task that killed every Dask worker it was given to. By default that
         is an error.
@@ -64,10 +67,7 @@ def imap_unordered(
     if not tasks:
         return  # without starting a worker
     if scheduler is None:
-        threads = threads or (None if jobs == 1 else 1)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(_call)(function, task, threads) for task in tasks
-        )
+        yield from _in_processes(function, tasks, jobs, threads, "generator_unordered")
         return
     try:
         from dask.distributed import Client, KilledWorker, as_completed
@@ -94,10 +94,22 @@ def imap(
     Parameters are those of :func:`imap_unordered`.
     """
     check_jobs(jobs)
-    threads = threads or (None if jobs == 1 else 1)
-    yield from Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_call)(function, task, threads) for task in tasks
-    )
+    yield from _in_processes(function, tasks, jobs, threads, "generator")
+
+
+@functools.cache
+def cores() -> int:
+    """Cores that this process may use, by its affinity and the limit of its container (cgroup).
+
+    The environment variable MICROLAB_CORES overrides the count, for more processes than cores too.
+    """
+    return int(os.environ.get("MICROLAB_CORES", 0)) or cpu_count()
+
+
+def workers(jobs: int, tasks: int) -> int:
+    """Processes for a number of tasks: `jobs`, -1 for one per core, and never more than cores or tasks."""
+    check_jobs(jobs)
+    return max(1, min(effective_n_jobs(jobs) if jobs < 0 else jobs, cores(), tasks))
 
 
 @contextmanager
@@ -114,6 +126,17 @@ def torch_threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _in_processes(
+    function: Callable[..., T], tasks: Sequence[tuple], jobs: int, threads: int | None, order: str
+) -> Iterator[T]:
+    number = workers(jobs, len(tasks))
+    if threads is None and number > 1:
+        threads = cores() // number
+    yield from Parallel(n_jobs=number, return_as=order)(
+        delayed(_call)(function, task, threads) for task in tasks
+    )
 
 
 def _call(function: Callable[..., T], task: tuple, threads: int | None) -> T:

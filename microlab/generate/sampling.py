@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from microlab.data.errors import InputError
+from microlab.data.parallel import torch_threads
 from microlab.generate.pixelcnn import Autoregressive
 
 
@@ -183,7 +184,9 @@ def _in_batches(
     uniform = torch.from_numpy(np.random.default_rng(seed).random((n, *shape))).to(like.dtype)
     starts = range(0, n, batch)
     maps = []
-    with tqdm(total=len(starts) * shape[0], unit="row", desc="sample", disable=not progress) as bar:
+    bar = tqdm(total=len(starts) * shape[0], unit="row", desc="sample", disable=not progress)
+    # A code takes some thirty small products: threads would wait for each other longer than they compute.
+    with bar, torch_threads(1):
         for start in starts:
             part = slice(start, start + batch)
             conditions = None if condition is None else condition[part]

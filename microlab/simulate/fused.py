@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from microlab.data.parallel import cores
 from microlab.simulate.sharing import SUPPORT
 
 _SMALL = 2**17  # values of all fields below which one thread is faster than several that wait for each other
@@ -78,13 +79,17 @@ def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool
 def _bands(values: np.ndarray) -> list[tuple[int, int]]:
     """First and last row of what each thread computes."""
     height = values.shape[1]
-    bands = 1 if values.size < _SMALL else min(torch.get_num_threads(), height)
+    bands = 1 if values.size < _SMALL else min(_threads(), height)
     return [(height * i // bands, height * (i + 1) // bands) for i in range(bands)]
 
 
 def _in_threads(function: Callable, parts: Sequence[tuple], *arguments: object) -> list:
-    pool = _pool(torch.get_num_threads(), os.getpid())  # a forked process has no threads of its parent
+    pool = _pool(_threads(), os.getpid())  # a forked process has no threads of its parent
     return [done.result() for done in [pool.submit(function, *part, *arguments) for part in parts]]
+
+
+def _threads() -> int:
+    return min(torch.get_num_threads(), cores())
 
 
 @cache

@@ -12,6 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from microlab.data.errors import InputError
+from microlab.data.parallel import cores
+
+# Torch counts the cores of the machine, also where a container may use two of them only.
+torch.set_num_threads(min(torch.get_num_threads(), cores()))
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -1,0 +1,49 @@
+"""Processes and threads are never more than the work or the cores."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from microlab.data import parallel
+from microlab.data.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("jobs", "tasks", "expected"), [(-1, 100, 4), (-1, 2, 2), (3, 100, 3), (9, 100, 4), (1, 5, 1), (2, 0, 1)]
+)
+def test_workers_are_at_most_cores_and_tasks(monkeypatch, jobs, tasks, expected):
+    monkeypatch.setattr(parallel, "cores", lambda: 4)
+    monkeypatch.setattr(parallel, "effective_n_jobs", lambda jobs: 4)
+    assert parallel.workers(jobs, tasks) == expected
+
+
+def test_no_jobs_are_an_error():
+    with pytest.raises(InputError, match="got 0"):
+        parallel.workers(0, 3)
+
+
+def run(code: str, **environment: str) -> str:
+    kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MICROLAB_CORES")}
+    kept["PYTHONPATH"] = os.pathsep.join(sys.path)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise():
+    code = "import microlab, os; print(os.environ['OMP_WAIT_POLICY'])"
+    assert run(code) == "passive"
+    assert run(code, OMP_WAIT_POLICY="active") == "active"
+
+
+def test_the_user_can_say_how_many_cores_there_are():
+    code = (
+        "from microlab.data.parallel import cores, workers; print(cores(), workers(-1, 99), workers(6, 99))"
+    )
+    assert run(code, MICROLAB_CORES="7").split()[::2] == ["7", "6"]
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert int(run(code).split()[0]) <= count
