@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as microlab does, but torch comes first here
+
+import torch  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

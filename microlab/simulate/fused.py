@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -23,23 +24,41 @@ from torch import Tensor
 from microlab.data.parallel import cores
 from microlab.simulate.sharing import SUPPORT
 
+T = TypeVar("T")
+
 _SMALL = 2**17  # values of all fields below which one thread is faster than several that wait for each other
+_BANDS = 4  # parts of a step for each thread
 
 _compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 
 
-def step(eta: Tensor, new: Tensor, rate: float, coupling: float, gamma: float) -> Tensor:
-    """The step of :mod:`microlab.simulate.phasefield` into `new`; rate = dt L, coupling = dt L kappa / dx^2.
+def advance(
+    eta: Tensor, new: Tensor, steps: int, rate: float, coupling: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Steps of :mod:`microlab.simulate.phasefield`; rate = dt L, coupling = dt L kappa / dx^2.
 
     Parameters
     ----------
     eta, new : (C, H, W) float32 or float64 Tensor
-        Contiguous, on the CPU. As many threads as torch has (`torch.get_num_threads`) share the rows.
+        State and room for the next one, both overwritten; contiguous, on the CPU. As many threads as torch
+        has (`torch.get_num_threads`) share the rows.
+
+    Returns
+    -------
+    The two in the order (state, other). The steps are taken to the end even if the user interrupts.
     """
-    values, out = eta.numpy(), new.numpy()
     numbers = np.array([1 + rate - 4 * coupling, -2 * gamma * rate, (2 * gamma - 1) * rate, coupling])
-    _in_threads(_step_rows, _bands(values), values, out, numbers.astype(values.dtype))
-    return new
+    numbers = numbers.astype(eta.numpy().dtype)
+
+    def take() -> tuple[Tensor, Tensor]:
+        state, other = eta, new
+        for _ in range(steps):
+            values = state.numpy()
+            _share(_step_rows, _bands(values), values, other.numpy(), numbers)
+            state, other = other, state
+        return state, other
+
+    return _lead(take)
 
 
 def step_two_phases(
@@ -61,7 +80,7 @@ def step_two_phases(
     values = eta.numpy()
     constants = np.array([rate, coupling, eps], values.dtype)
     arrays = values, new.numpy(), beta.numpy(), pull.numpy()
-    _in_threads(_step_two_phases_rows, _bands(values), *arrays, constants)
+    _lead(_share, _step_two_phases_rows, _bands(values), *arrays, constants)
     return new
 
 
@@ -69,23 +88,47 @@ def follow(eta: Tensor, owner: Tensor, n: int, reach: int) -> tuple[Tensor, bool
     """The same as :func:`microlab.simulate.sharing.follow`, for tensors on the CPU."""
     values, owners = eta.numpy(), owner.numpy()
     new = np.empty_like(owners)
+    fields = [(c,) for c in range(len(owners))]
     support = values.dtype.type(SUPPORT)
-    clashes = _in_threads(
-        _follow_field, [(c,) for c in range(len(owners))], values, owners, new, n, reach, support
-    )
+    clashes = _lead(_share, _follow_field, fields, values, owners, new, n, reach, support)
     return torch.from_numpy(new), any(clashes)
 
 
 def _bands(values: np.ndarray) -> list[tuple[int, int]]:
-    """First and last row of what each thread computes."""
+    """First and last row of each part of a step."""
     height = values.shape[1]
-    bands = 1 if values.size < _SMALL else min(_threads(), height)
+    bands = 1 if values.size < _SMALL or _threads() == 1 else min(_BANDS * _threads(), height)
     return [(height * i // bands, height * (i + 1) // bands) for i in range(bands)]
 
 
-def _in_threads(function: Callable, parts: Sequence[tuple], *arguments: object) -> list:
-    pool = _pool(_threads(), os.getpid())  # a forked process has no threads of its parent
-    return [done.result() for done in [pool.submit(function, *part, *arguments) for part in parts]]
+def _lead(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a thread of the pool, and wait for it even if the user interrupts."""
+    leader = _pool(_threads(), os.getpid()).submit(function, *arguments)
+    try:
+        return leader.result()
+    finally:
+        wait([leader])
+
+
+def _share(function: Callable[..., T], parts: Sequence[tuple], *arguments: object) -> list[T]:
+    """Call a function on all parts, in this thread and in others that are free.
+
+    Whoever is ready takes the next part. A thread that the system has not woken in time, because the machine
+    is busy, finds nothing left to do, and nobody waits for it.
+    """
+    todo, results = iter(parts), []
+
+    def take() -> None:
+        for part in todo:
+            results.append(function(*part, *arguments))
+
+    others = min(_threads(), len(parts)) - 1
+    helpers = [_pool(_threads(), os.getpid()).submit(take) for _ in range(others)]
+    take()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    return results
 
 
 def _threads() -> int:

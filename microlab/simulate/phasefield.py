@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.integrate import solve_bvp
 from torch import Tensor
-from tqdm.auto import trange
+from tqdm.auto import tqdm
 
 from microlab.data.errors import InputError
 from microlab.data.files import atomic
@@ -134,7 +134,8 @@ class GrainGrowth:
         self._follow_every = max(1, round(5 / (p.L * p.dt)))
         device = torch.device(device or "cpu")
         on_cpu = device.type == "cpu"
-        self._step = torch.compile(_step) if compile else fused.step if on_cpu else _step_in_place
+        self._step = torch.compile(_step) if compile else _step_in_place
+        self._fused = on_cpu and not compile and source is None
         self._follow_grains = fused.follow if on_cpu else sharing.follow
         initial = initial.cpu().numpy() if isinstance(initial, Tensor) else np.asarray(initial)
         if initial.ndim == 3 and initial.dtype.kind == "f":
@@ -181,12 +182,18 @@ class GrainGrowth:
         """
         if steps < 0 or every < 1:
             raise ValueError(f"steps must be >= 0 and every >= 1, got {steps} and {every}")
-        for _ in trange(steps, disable=not progress, desc="grain growth", unit="step"):
-            self._advance()
-            if self._reach is not None and self.step_count % self._follow_every == 0:
-                self._follow()
-            if callback is not None and self.step_count % every == 0:
-                callback(self)
+        last = self.step_count + steps
+        with tqdm(total=steps, disable=not progress, desc="grain growth", unit="step") as bar:
+            while self.step_count < last:
+                # up to the next step after which something else happens
+                ends = (self.step_count // k * k + k for k in (self._follow_every, every))
+                take = min(last, *ends) - self.step_count
+                self._advance(take)
+                bar.update(take)
+                if self._reach is not None and self.step_count % self._follow_every == 0:
+                    self._follow()
+                if callback is not None and self.step_count % every == 0:
+                    callback(self)
         return self
 
     def phi(self) -> np.ndarray:
@@ -273,14 +280,22 @@ class GrainGrowth:
         simulation.step_count, simulation.recolourings = state["step_count"], state["recolourings"]
         return simulation
 
-    def _advance(self) -> None:
-        p, eta = self.parameters, self.order_parameters
+    def _advance(self, steps: int) -> None:
+        p, eta, new = self.parameters, self.order_parameters, self._next
         rate, coupling = p.dt * p.L, p.dt * p.L * p.kappa / p.dx**2
-        new = self._step(eta, self._next, rate, coupling, p.gamma)
-        if self._source is not None:
-            new.add_(torch.as_tensor(self._source(self.time)).to(new), alpha=p.dt)
-        self.order_parameters, self._next = new, eta
-        self.step_count += 1
+        if self._fused:
+            # First what will be true: the steps are taken to the end even if the user interrupts them.
+            self.order_parameters, self._next = (new, eta) if steps % 2 else (eta, new)
+            self.step_count += steps
+            fused.advance(eta, new, steps, rate, coupling, p.gamma)
+        else:
+            for _ in range(steps):
+                self._step(eta, new, rate, coupling, p.gamma)
+                if self._source is not None:
+                    new.add_(torch.as_tensor(self._source(self.time)).to(new), alpha=p.dt)
+                eta, new = new, eta
+                self.step_count += 1
+            self.order_parameters, self._next = eta, new
 
     def _follow(self) -> None:
         """Follow the moving grains; colour again when two on one field come near one another."""
