@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as microlab does, but torch comes first here
 
-import torch  # noqa: E402
+import torch
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
