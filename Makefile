@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book pdf browse test quick colab demo lab assignments notebooks release clean
+.PHONY: help book pdf browse test quick bench colab demo lab assignments notebooks release clean
 
 PROFILE ?= laptop
 COURSE ?= _build/assignments
@@ -80,6 +80,16 @@ quick: $(READY)  ## the same without slow tests and chapters, in at most 4 minut
 	$(BIN)/ruff format --check .
 	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) -m "not slow" tests
 
+PEERS := .venv-peers
+$(PEERS)/ready: benchmarks/phasefield.py
+	@test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q fipy py-pde pyphasefield symengine meshio h5py
+	@touch $@
+
+bench: $(READY) $(PEERS)/ready  ## measure every goal of speed, idle, beside a busy machine and beside peers
+	$(BIN)/python benchmarks/phasefield.py --peers $(PEERS)/bin/python
+	$(BIN)/python benchmarks/run.py
+
 $(COLAB)/ready: $(READY) pyproject.toml tools/colab-constraints.txt tools/colab_env.py
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python tools/colab_env.py $(COLAB)
 	@touch $@
@@ -107,4 +117,4 @@ release: $(READY)  ## pin notebooks, badges and links to a tag: make release TAG
 
 clean:  ## remove what was built, but not the installation
 	rm -rf _build
-	@echo "Removed _build. To install again from nothing: rm -rf .venv .venv-colab"
+	@echo "Removed _build. To install again from nothing: rm -rf .venv .venv-colab .venv-peers"

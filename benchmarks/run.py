@@ -5,7 +5,8 @@
     python benchmarks/run.py --chapters            three chapters in the laptop profile, an hour and a half
 
 Each contender has a process of its own, does its work once to warm up and then at least three times, of which
-the median counts. "Busy" is the same beside one busy process for every two cores, and beside one for every core.
+the median counts. "Busy" is the same beside one busy process for every two cores, and beside one for every
+core.
 A row is stored in `benchmarks/results.json` as soon as it is there. Peers that no environment holds are left
 out; `make bench` installs them into `.venv-peers`.
 """
@@ -229,7 +230,9 @@ def chapter(name: str) -> Work:
 
     os.environ["MICROLAB_PROFILE"] = "laptop"
     notebook = jupytext.read(ROOT / "tutorials" / f"{name}.ipynb")
-    return lambda: NotebookClient(notebook, timeout=None, kernel_name="python3").execute(cwd=ROOT / "tutorials")
+    return lambda: NotebookClient(notebook, timeout=None, kernel_name="python3").execute(
+        cwd=ROOT / "tutorials"
+    )
 
 
 CASES = {
@@ -267,7 +270,10 @@ CASES = {
     "vqvae-training": Case("eight steps of a VQ-VAE, 8 crops of 64 x 64", small_training),
     "refinement": Case("TEM boundaries of 256 x 256 pixels, refined to convergence", refinement),
     "kernel-distances": Case("features and kernel distance of 200 patches", kernel_distances),
-    **{f"chapter-{name[:2]}": Case(f"chapter {name[:2]}, laptop", lambda n=name: chapter(n)) for name in CHAPTERS},
+    **{
+        f"chapter-{name[:2]}": Case(f"chapter {name[:2]}, laptop", lambda n=name: chapter(n))
+        for name in CHAPTERS
+    },
 }
 
 
@@ -276,7 +282,7 @@ def take(work: Work, once: bool) -> list[float]:
     seconds: list[float] = []
     if not once:
         work()
-    while not seconds or not once and (len(seconds) < LEAST_RUNS or sum(seconds) < LEAST_SECONDS):
+    while not seconds or (not once and (len(seconds) < LEAST_RUNS or sum(seconds) < LEAST_SECONDS)):
         start = time.perf_counter()
         own = work()
         seconds.append(own if isinstance(own, float) else time.perf_counter() - start)
@@ -340,18 +346,26 @@ def line(row: dict) -> str:
     peers = "; ".join(
         f"{peer}: {seconds:.3g} s, {seconds / row['seconds']:.3g} x" for peer, seconds in row["peers"].items()
     )
-    contended = " | ".join(f"{seconds:.3g} s, {seconds / row['seconds']:.2f} x" for seconds in row["busy"].values())
-    return (
-        f"| {row['what']} | {row['seconds']:.3g} s | {row['peak_gb']:.2f} GB | {peers} | {contended} | {row['goal']} |"
+    contended = " | ".join(
+        f"{seconds:.3g} s, {seconds / row['seconds']:.2f} x" for seconds in row["busy"].values()
     )
+    cells = [
+        row["what"],
+        f"{row['seconds']:.3g} s",
+        f"{row['peak_gb']:.2f} GB",
+        peers,
+        contended,
+        row["goal"],
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def update_readme() -> None:
     table = json.loads(RESULTS.read_text())
     facts = sorted({f"{row['machine']}, {row['date']}" for row in table.values()})
     rows = [
-        "| what | idle | peak memory | peer, and how many times as long | beside a busy process for every two cores "
-        "| for every core | goal |",
+        "| what | idle | peak memory | peer, and how many times as long "
+        "| beside a busy process for every two cores | for every core | goal |",
         "|---|---|---|---|---|---|---|",
         *(line(table[name]) for name in CASES if name in table),
     ]
@@ -365,7 +379,9 @@ def update_readme() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--chapters", action="store_true")
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
