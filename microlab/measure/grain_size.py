@@ -10,7 +10,7 @@ width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from skimage.segmentation import expand_labels
 from microlab.measure.checks import as_labels
 
 CIRCLES = (0.7958, 0.5305, 0.2653)  # diameters of E112's three circles over the side of its square field
+BAND = 2_000_000  # px of a field that are looked at together
 FLICKER = 2.0  # px; shorter excursions into a neighbour and back do not count, see _crossings
 
 
@@ -121,7 +122,7 @@ def astm_grain_size(
     for image in images:
         if image.ndim != 2 or min(image.shape) < 2 * max(fields) or min(fields) < 1:
             raise ValueError(f"labels of shape {image.shape} cannot be cut into {fields} fields")
-        closed = expand_labels(image, distance=reach)
+        closed = image if image.all() else expand_labels(image, distance=reach)
         for band in np.array_split(closed, fields[0], axis=0):
             for field in np.array_split(band, fields[1], axis=1):
                 count, extent = measures[method](field)
@@ -177,30 +178,53 @@ def _jeffries_circle(field: NDArray) -> tuple[float, float]:
 
 
 def _grains(*pixels: NDArray) -> NDArray:
-    ids = np.unique(np.concatenate([p.ravel() for p in pixels]))
+    found = []
+    for part in pixels:
+        for band in _bands(np.atleast_2d(part)):
+            run = band.ravel()
+            found.append(np.unique(run[np.append(True, run[1:] != run[:-1])][: run.size]))
+    ids = np.unique(np.concatenate(found))
     return ids[ids > 0]
 
 
 def _lines(field: NDArray) -> tuple[float, float]:
     """Intersections and length in px of all test lines, directions weighing the same."""
-    paths = [(field, 1.0), (field.T, 1.0), (_diagonals(field), 2**0.5), (_diagonals(field[:, ::-1]), 2**0.5)]
+    paths = [
+        (_bands(field), 1.0),
+        (_bands(field.T), 1.0),
+        (_diagonals(field), 2**0.5),
+        (_diagonals(field[:, ::-1]), 2**0.5),
+    ]
     crossings, lengths = 0.0, 0.0
-    for lines, step in paths:
-        path = np.pad(lines, ((0, 0), (0, 1))).ravel()  # a zero ends each line
-        count, length = _crossings(path, step)
+    for bands, step in paths:
+        count, length = 0, 0.0
+        for lines in bands:
+            path = np.pad(lines, ((0, 0), (0, 1))).ravel()  # a zero ends each line
+            more = _crossings(path, step)
+            count, length = count + more[0], length + more[1]
         scale = field.size / length if length else 0.0  # to equal lengths for the four directions
         crossings, lengths = crossings + count * scale, lengths + length * scale
     return crossings, lengths
 
 
-def _diagonals(field: NDArray) -> NDArray:
-    """Rows that are the field's diagonals down to the right, (H + W - 1, min(H, W)), padded with 0."""
+def _bands(lines: NDArray) -> Iterator[NDArray]:
+    """The rows of a field, some at a time: a large one must not be copied whole."""
+    rows = max(1, BAND // lines.shape[1])
+    for start in range(0, len(lines), rows):
+        yield lines[start : start + rows]
+
+
+def _diagonals(field: NDArray) -> Iterator[NDArray]:
+    """The field's H + W - 1 diagonals down to the right, some at a time, as rows padded with 0."""
     height, width = field.shape
-    y, x = np.indices(field.shape)
-    line, place = x - y + height - 1, np.minimum(x, y)
-    lines = np.zeros((height + width - 1, min(height, width)), dtype=field.dtype)
-    lines[line, place] = field
-    return lines
+    longest = min(height, width)
+    rows = max(1, BAND // longest)
+    for start in range(0, height + width - 1, rows):
+        line = np.arange(start, min(start + rows, height + width - 1)) - height + 1  # column minus row
+        along = np.arange(longest)
+        y, x = np.maximum(-line, 0)[:, None] + along, np.maximum(line, 0)[:, None] + along
+        within = (y < height) & (x < width)
+        yield np.where(within, field[np.where(within, y, 0), np.where(within, x, 0)], 0)
 
 
 def _circles(field: NDArray) -> tuple[float, float]:

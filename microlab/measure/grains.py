@@ -12,6 +12,7 @@ ASTM E112 grain size numbers are in :mod:`microlab.measure.grain_size` and avail
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,19 @@ from microlab.measure.two_sample import (
     weighted_quantiles,
 )
 
+# Weights of Crofton's formula in four directions, by the pixels of a window of 2 x 2 that a grain holds
+# (skimage.measure.perimeter_crofton).
+_A, _B = np.pi / 4, np.pi / (4 * np.sqrt(2))
+CROFTON = np.array([0, _A + _B, _B, 2 * _B, 0, _A + _B, 0, _B, _A, 2 * _A, _B, _B, _A, 2 * _A, 0, 0])
+
 
 def grain_table(
-    labels: ArrayLike, pixel_size: float | None = None, *, reach: float = 8.0, min_contact: int = 2
+    labels: ArrayLike,
+    pixel_size: float | None = None,
+    *,
+    reach: float = 8.0,
+    min_contact: int = 2,
+    block: int | None = None,
 ) -> pd.DataFrame:
     """One row per grain: size, shape, neighbours and whether the frame cuts it.
 
@@ -47,6 +58,9 @@ def grain_table(
         Micrometres per pixel. None leaves the columns in micrometres NaN.
     reach, min_contact
         How `sides` are counted, see :func:`close_boundaries` and :func:`neighbours`.
+    block : int, optional
+        Side, px, of blocks over which the pixels are summed, for label images larger than the memory. The
+        numbers are the same up to rounding. By default the image is measured whole.
 
     Returns
     -------
@@ -88,27 +102,17 @@ def grain_table(
         raise ValueError(f"pixel_size must be a positive number of micrometres per pixel, got {pixel_size}")
     um = float("nan") if pixel_size is None else float(pixel_size)
     height, width = labels.shape
-    properties = (
-        "label",
-        "area",
-        "perimeter_crofton",
-        "axis_major_length",
-        "axis_minor_length",
-        "orientation",
-    )
-    region = regionprops_table(labels, properties=(*properties, "centroid"))
+    region = _whole(labels, reach) if block is None else _summed(labels, reach, block)
     area, perimeter = region["area"].astype(float), region["perimeter_crofton"]
     # skimage's moments take pixels for points; a unit square adds 1/12 to each, 16/12 to a squared axis
     major, minor = (np.sqrt(region[f"axis_{a}_length"] ** 2 + 4 / 3) for a in ("major", "minor"))
-    closed = close_boundaries(labels, reach)
-    box = find_objects(closed)
-    ends = [[(s.start, s.stop) for s in box[i - 1]] for i in region["label"]]
-    (top, bottom), (left, right) = np.array(ends, dtype=int).reshape(-1, 2, 2).transpose(1, 2, 0)
+    top, left, bottom, right = region["box"]
     touches_edge = (top == 0) | (left == 0) | (bottom == height) | (right == width)
     with np.errstate(divide="ignore"):  # a grain from frame to frame touches it
         placements = (width - (right - left) - 1.0) * (height - (bottom - top) - 1.0)
         weight = np.where(touches_edge, 0.0, width * height / placements)
-    pairs, _ = neighbours(closed, min_contact)
+    pairs, contact = region["contacts"]
+    pairs = pairs[(pairs[:, 0] > 0) & (contact >= min_contact)]
     sides = pd.Series(pairs.ravel()).value_counts().reindex(region["label"], fill_value=0)
     return pd.DataFrame(
         {
@@ -265,6 +269,139 @@ def _summary(
     else:
         low, high = percentile_interval(resampled_means(x, w, resamples, rng), confidence)
     return row | {"mean_low": float(low), "mean_high": float(high)}
+
+
+def _whole(labels: NDArray[np.integer], reach: float) -> dict[str, Any]:
+    """What `grain_table` derives its columns from, by regionprops.
+
+    Returns
+    -------
+    dict
+        Properties as regionprops names them; ``box``, (4, n) int, the first and past the last row and column
+        of the closed grain; ``contacts``, pairs of touching labels of the closed image and their pixel edges.
+    """
+    properties = (
+        "label",
+        "area",
+        "perimeter_crofton",
+        "axis_major_length",
+        "axis_minor_length",
+        "orientation",
+    )
+    region = regionprops_table(labels, properties=(*properties, "centroid"))
+    closed = close_boundaries(labels, reach)
+    box = find_objects(closed)
+    ends = [[(s.start, s.stop) for s in box[i - 1]] for i in region["label"]]
+    (top, bottom), (left, right) = np.array(ends, dtype=int).reshape(-1, 2, 2).transpose(1, 2, 0)
+    return region | {"box": np.array([top, left, bottom, right]), "contacts": neighbour_pairs(closed)}
+
+
+def _summed(labels: NDArray[np.integer], reach: float, block: int) -> dict[str, Any]:
+    """As `_whole`, by sums over the pixels of blocks, and by the least and the largest place."""
+    height, width = labels.shape
+    n = int(labels.max()) + 1
+    sums = np.zeros((6, n))  # of 1, y, x, y y, x x, x y: whole numbers below 2^53, so they are exact
+    squares = np.zeros((n, 16), np.int64)  # windows of 2 x 2 pixels by which of their pixels the grain holds
+    box = np.array([[height], [width], [0], [0]]).repeat(n, 1)
+    keys, edges = [], []
+    margin = int(np.ceil(reach)) + 1
+    for y0 in range(0, height, block):
+        for x0 in range(0, width, block):
+            y1, x1 = min(y0 + block, height), min(x0 + block, width)
+            # One pixel more at the ends, where the image has one: contacts and windows across the block's
+            # sides.
+            wide = (slice(max(y0 - margin, 0), y1 + margin), slice(max(x0 - margin, 0), x1 + margin))
+            outer = np.array(labels[wide])
+            inner = (
+                slice(y0 - wide[0].start, y1 - wide[0].start),
+                slice(x0 - wide[1].start, x1 - wide[1].start),
+            )
+            ids, index = _ranks(outer[inner], n)
+            y, x = (a.ravel().astype(float) for a in np.mgrid[y0:y1, x0:x1])
+            for row, weights in zip(sums, (None, y, x, y * y, x * x, x * y)):
+                row[ids] += np.bincount(index.ravel(), weights, len(ids))
+            _add_squares(squares, outer, inner, y1 == height, x1 == width)
+            closed = outer if outer.all() else expand_labels(outer, distance=reach)
+            ids, index = _ranks(closed[inner], n)
+            for k, (rows, columns) in enumerate(find_objects(index + 1)):
+                low = np.minimum(box[:2, ids[k]], (y0 + rows.start, x0 + columns.start))
+                high = np.maximum(box[2:, ids[k]], (y0 + rows.stop, x0 + columns.stop))
+                box[:, ids[k]] = (*low, *high)
+            across, down = (slice(s.start, s.stop + 1) for s in inner[::-1])
+            for faces in (closed[inner[0], across], closed[down, inner[1]].T):
+                one, other = faces[:, :-1], faces[:, 1:]
+                differ = one != other
+                pair = np.sort(np.stack([one[differ], other[differ]]).astype(np.int64), axis=0)
+                found, counts = np.unique(pair[0] * n + pair[1], return_counts=True)
+                keys.append(found)
+                edges.append(counts)
+    grains = np.flatnonzero(sums[0])
+    grains = grains[grains > 0]
+    area, y, x, yy, xx, xy = sums[:, grains]
+    yy, xx, xy = yy / area - (y / area) ** 2, xx / area - (x / area) ** 2, xy / area - x * y / area**2
+    half, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+    key, where = np.unique(np.concatenate(keys), return_inverse=True)
+    return {
+        "label": grains,
+        "area": area,
+        "perimeter_crofton": squares[grains] @ CROFTON,
+        "axis_major_length": 4 * np.sqrt(half + spread),
+        "axis_minor_length": 4 * np.sqrt(np.maximum(half - spread, 0)),
+        "orientation": 0.5 * np.arctan2(2 * xy, yy - xx),
+        "centroid-0": y / area,
+        "centroid-1": x / area,
+        "box": box[:, grains],
+        "contacts": (
+            np.stack(np.divmod(key, n), axis=1),
+            np.bincount(where, np.concatenate(edges), len(key)),
+        ),
+    }
+
+
+def _ranks(labels: NDArray[np.integer], n: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """The labels that occur, all below `n`, sorted, and the place of every pixel's label among them."""
+    present = np.zeros(n, bool)
+    present[labels] = True
+    ids = np.flatnonzero(present)
+    rank = np.zeros(n, np.int32)
+    rank[ids] = np.arange(len(ids))
+    return ids, rank[labels]
+
+
+def _add_squares(
+    squares: NDArray[np.integer],
+    outer: NDArray[np.integer],
+    inner: tuple[slice, slice],
+    last_row: bool,
+    last_column: bool,
+) -> None:
+    """Count windows of 2 x 2 pixels for Crofton's formula, those that end in the block and beyond the last
+    edge.
+
+    Parameters
+    ----------
+    squares : (n, 16) int
+        Gets the counts; bits 8, 2, 4, 1 are the window's pixels in reading order.
+    outer : (h, w) int
+        The block with its surroundings.
+    inner : (slice, slice)
+        The block in it.
+    last_row, last_column : bool
+        Whether the block ends at the image's edge.
+    """
+    part = np.pad(outer, 1)[
+        inner[0].start : inner[0].stop + 1 + last_row, inner[1].start : inner[1].stop + 1 + last_column
+    ]
+    corners = np.stack([part[:-1, :-1], part[:-1, 1:], part[1:, :-1], part[1:, 1:]])
+    mixed = (corners != corners[0]).any(0)  # the others lie inside of one grain and count nothing
+    corners = corners[:, mixed]
+    for k, label in enumerate(corners):
+        same = corners == label
+        code = np.array([8, 2, 4, 1]) @ same
+        first = ~same[:k].any(0)  # a grain counts once in a window
+        squares += np.bincount(
+            label[first].astype(np.int64) * 16 + code[first], minlength=squares.size
+        ).reshape(squares.shape)
 
 
 def _label_image(labels: ArrayLike) -> NDArray[np.integer]:
