@@ -11,20 +11,25 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from microlab.data.errors import ImageError
 from microlab.data.files import atomic
+from microlab.data.mapped import bands, is_large, mapped_array, release
 from microlab.data.micrograph import Micrograph
 from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
 
 LEAST_SIDE = 16  # px; nothing can be segmented on less
 LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
 TIFF = (".tif", ".tiff")
+TILE = 512  # px, of a large TIFF
+SMALLEST_LEVEL = 1024  # px, longer side of the smallest reduced copy in it
 
 # Of a data bar:
 LEAST_HEIGHT = 12  # px; a frame of one or two dark rows is no data bar
@@ -39,6 +44,7 @@ def read_image(
     data_bar: int | str = "auto",
     page: int | None = None,
     bits: int | None = None,
+    folder: str | os.PathLike | None = None,
 ) -> Micrograph:
     """Read one micrograph as grey levels.
 
@@ -59,6 +65,9 @@ def read_image(
         Which page of a file with several, from 0. Such files are refused without it.
     bits : int, optional
         Significant bits of an 8- or 16-bit file, if the rule above guesses wrong.
+    folder : path, optional
+        The grey levels of a large image lie in an unnamed file there (`microlab.data.mapped`), and besides
+        them the memory holds no more than the stored values. By default all images are held in memory.
 
     Returns
     -------
@@ -76,10 +85,14 @@ def read_image(
     channels = stored.shape[2] if stored.ndim == 3 else 1
     if stored.ndim not in (2, 3) or channels > 4 or 0 in stored.shape:
         raise ImageError(f"{path}: has shape {stored.shape}; save one grey or colour plane of it alone")
-    image, bits = _to_unit_range(stored, bits, path)
+    convert, bits = _to_unit_range(stored, bits, path)
+    if folder is not None and is_large(stored.shape):
+        image = _grey_in_file(stored, convert, folder)
+    else:
+        image = convert(stored)
+        if image.ndim == 3:
+            image = _luminance(image, _is_grey(image))
     del stored
-    if image.ndim == 3:
-        image = _luminance(image)
     height, width = image.shape
     if min(height, width) < LEAST_SIDE:
         raise ImageError(
@@ -97,6 +110,7 @@ def read_image(
             f"{path}: data bar height must be 'auto' or 0 to {height - LEAST_SIDE} rows, got {data_bar!r}"
         )
     image = np.ascontiguousarray(image[: height - bar_height])
+    release(image)
 
     if pixel_size is not None:
         size = (float(pixel_size), float(pixel_size), "given")
@@ -191,13 +205,21 @@ def write_image(
     if bits not in allowed.get(suffix, ()):
         raise ImageError(f"{path}: write .png, .jpg or .tif with {allowed.get(suffix, 8)} bits, got {bits}")
     if bits == 32:
-        return _write(path, image.astype(np.float32), pixel_size)
+        return _write(path, image.astype(np.float32, copy=False), pixel_size)
     levels = np.rint(image.astype(np.float64) * (2**bits - 1))
     return _write(path, levels.astype(np.uint8 if bits == 8 else np.uint16), pixel_size)
 
 
-def write_mask(path: str | os.PathLike, mask: np.ndarray) -> Path:
+def write_mask(path: str | os.PathLike, mask: np.ndarray, *, pixel_size: float | None = None) -> Path:
     """Write a mask as an 8-bit image, 255 where True; the suffix has to be ``.png`` or ``.tif``.
+
+    Parameters
+    ----------
+    path : path
+    mask : (H, W) bool
+        A large one is written to ``.tif`` as `write_labels` does.
+    pixel_size : float, optional
+        Micrometres per pixel.
 
     Raises
     ------
@@ -209,11 +231,16 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray) -> Path:
         raise ImageError(f"{path}: mask must be bool of shape (H, W), got {mask.dtype} {mask.shape}")
     if path.suffix.lower() not in (".png", *TIFF):
         raise ImageError(f"{path}: a mask needs .png or .tif, {path.suffix or 'no suffix'} would blur it")
-    return _write(path, mask.astype(np.uint8) * 255, None)
+    if is_large(mask.shape) and path.suffix.lower() in TIFF:
+        return _write(path, mask.view(np.uint8), pixel_size, white=255)
+    return _write(path, mask.astype(np.uint8) * 255, pixel_size)
 
 
 def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: float | None = None) -> Path:
     """Write a label image as TIFF that Fiji opens: 16-bit, or 32-bit integers above 65535 labels.
+
+    A large one (`microlab.data.mapped.LARGE`) becomes a BigTIFF of compressed tiles with reduced copies, a
+    pyramid as OME-TIFF has it, which is read tile by tile (Bio-Formats in Fiji, QuPath).
 
     Parameters
     ----------
@@ -236,7 +263,8 @@ def write_labels(path: str | os.PathLike, labels: np.ndarray, *, pixel_size: flo
         )
     if path.suffix.lower() not in TIFF:
         raise ImageError(f"{path}: labels need .tif, other formats cannot hold them")
-    return _write(path, labels.astype(np.uint16 if labels.max() <= 65535 else np.int32), pixel_size)
+    dtype = np.uint16 if labels.max() <= 65535 else np.int32
+    return _write(path, labels if is_large(labels.shape) else labels.astype(dtype), pixel_size, dtype=dtype)
 
 
 def write_stack(path: str | os.PathLike, stack: np.ndarray, *, pixel_size: float | None = None) -> Path:
@@ -402,10 +430,12 @@ def _page_index(path: Path, count: int, page: int | None) -> int:
     return page or 0
 
 
-def _to_unit_range(stored: np.ndarray, bits: int | None, path: Path) -> tuple[np.ndarray, int]:
-    """float32 in [0, 1] and the number of significant bits."""
+def _to_unit_range(
+    stored: np.ndarray, bits: int | None, path: Path
+) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """What turns stored values, or a part of them, into float32 in [0, 1]; the number of significant bits."""
     if stored.dtype == bool:
-        return stored.astype(np.float32), 1
+        return lambda part: part.astype(np.float32), 1
     if stored.dtype.kind not in "iuf":
         raise ImageError(f"{path}: holds {stored.dtype} values; save it as grey levels")
     width = 8 * stored.dtype.itemsize
@@ -418,26 +448,58 @@ def _to_unit_range(stored: np.ndarray, bits: int | None, path: Path) -> tuple[np
             bits = 12 if width == 16 and largest <= 4095 else width
         if not (1 <= bits <= width and largest < 2**bits):
             raise ImageError(f"{path}: values up to {largest} do not fit into {bits} bits; give bits={width}")
-        image = stored.astype(np.float32)
-        image /= np.float32(2**bits - 1)  # in place: large micrographs fill memory once
-        return image, bits
+        white = np.float32(2**bits - 1)
+
+        def divided(part: np.ndarray) -> np.ndarray:
+            image = part.astype(np.float32)
+            image /= white  # in place: large micrographs fill memory once
+            return image
+
+        return divided, bits
     if stored.dtype.kind == "f" and least >= 0 and largest <= 1:
-        return stored.astype(np.float32), width
-    span = float(largest) - float(least)
-    return ((stored - float(least)) / (span or 1.0)).astype(np.float32), width
+        return lambda part: part.astype(np.float32), width
+    span = (float(largest) - float(least)) or 1.0
+    return lambda part: ((part - float(least)) / span).astype(np.float32), width
 
 
-def _luminance(image: np.ndarray) -> np.ndarray:
+def _grey_in_file(
+    stored: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], folder: str | os.PathLike
+) -> np.ndarray:
+    """The stored values (H, W) or (H, W, channels) as grey levels in an unnamed file, band by band."""
+    image = mapped_array(stored.shape[:2], np.float32, folder)
+    coloured = stored.ndim == 3
+    grey = coloured and all(_is_grey(stored[rows]) for rows in bands(stored.shape))
+    for rows in bands(stored.shape):
+        part = convert(stored[rows])
+        image[rows] = _luminance(part, grey) if coloured else part
+        release(image)
+    return image
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    """Whether the colours of an image (H, W, channels) are all grey."""
+    return image.shape[2] < 3 or (
+        np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
+    )
+
+
+def _luminance(image: np.ndarray, grey: bool) -> np.ndarray:
     """(H, W, channels) to (H, W); 2 and 4 channels end in transparency, which is dropped."""
-    colour = image[..., : {2: 1, 4: 3}.get(image.shape[2], image.shape[2])]
-    if colour.shape[2] == 1:
-        return colour[..., 0]
-    if np.array_equal(colour[..., 0], colour[..., 1]) and np.array_equal(colour[..., 0], colour[..., 2]):
-        return colour[..., 0]  # grey stored as colour: keep the exact levels
-    return np.clip(colour @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32), 0, 1)
+    if grey:
+        return image[..., 0]  # grey stored as colour keeps the exact levels
+    return np.clip(image[..., :3] @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32), 0, 1)
 
 
-def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: bool = False) -> Path:
+def _write(
+    path: Path,
+    stored: np.ndarray,
+    pixel_size: float | None,
+    *,
+    frames: bool = False,
+    white: int = 1,
+    dtype: DTypeLike = None,
+) -> Path:
+    """Write values as they are; those of a large TIFF times `white`, as `dtype`."""
     _check_pixel_size(pixel_size, path)
     if pixel_size and path.suffix.lower() == ".png" and pixel_size < LEAST_PNG_PIXEL:
         raise ImageError(
@@ -445,7 +507,9 @@ def _write(path: Path, stored: np.ndarray, pixel_size: float | None, *, frames: 
         )
     try:
         with atomic(path) as partial:
-            if path.suffix.lower() in TIFF:
+            if path.suffix.lower() in TIFF and stored.ndim == 2 and is_large(stored.shape):
+                _write_tiles(partial, stored, pixel_size, white, np.dtype(dtype or stored.dtype))
+            elif path.suffix.lower() in TIFF:
                 _write_tiff(partial, stored, pixel_size, frames)
             else:
                 options = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
@@ -471,3 +535,47 @@ def _write_tiff(path: Path, stored: np.ndarray, pixel_size: float | None, frames
         if pixel_size:
             options |= {"resolution": (1e4 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, stored, **options)
+
+
+def _write_tiles(
+    path: Path, stored: np.ndarray, pixel_size: float | None, white: int, dtype: np.dtype
+) -> None:
+    """A pyramidal OME-TIFF of tiles, compressed without loss; a reduced copy has every second pixel."""
+    levels = [1]
+    while max(stored.shape) // levels[-1] > SMALLEST_LEVEL:
+        levels.append(2 * levels[-1])
+
+    def tiles(step: int) -> Iterator[np.ndarray]:
+        height, width = (-(-n // step) for n in stored.shape)
+        for y in range(0, height, TILE):
+            band = np.array(stored[y * step : (y + TILE) * step : step, ::step], dtype)
+            release(stored)
+            band = np.pad(band, ((0, TILE - len(band)), (0, -width % TILE)))
+            band *= dtype.type(white)
+            yield from (np.ascontiguousarray(band[:, x : x + TILE]) for x in range(0, width, TILE))
+
+    common = {
+        "dtype": dtype,
+        "tile": (TILE, TILE),
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "compressionargs": {"level": 3},
+        "maxworkers": 1,  # others hold many tiles at once
+    }
+    metadata = {"axes": "YX"}
+    if pixel_size:
+        metadata |= {
+            f"PhysicalSize{axis}{end}": value
+            for axis in "XY"
+            for end, value in (("", pixel_size), ("Unit", "µm"))
+        }
+    with tifffile.TiffWriter(path, bigtiff=True, ome=True) as tif:
+        for step in levels:
+            options = {"shape": tuple(-(-n // step) for n in stored.shape), **common}
+            if pixel_size:
+                options |= {"resolution": (1e4 / pixel_size / step,) * 2, "resolutionunit": "CENTIMETER"}
+            if step == 1:
+                options |= {"subifds": len(levels) - 1, "metadata": metadata}
+            else:
+                options |= {"subfiletype": 1, "metadata": None}
+            tif.write(tiles(step), **options)

@@ -14,6 +14,8 @@ from scipy import ndimage
 from skimage import exposure
 from skimage.transform import rescale, resize
 
+from microlab.data.mapped import bands, release
+
 Tile = tuple[slice, slice]
 
 
@@ -89,6 +91,16 @@ def standardise(image: np.ndarray) -> np.ndarray:
     return (image - np.float32(mean)) / np.float32(deviation)
 
 
+def mean_and_deviation(image: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Mean and standard deviation of a float image (H, W), computed band by band for those of any size."""
+    mean = sum(image[rows].sum(dtype=np.float64) for rows in bands(image.shape)) / image.size
+    squares = 0.0
+    for rows in bands(image.shape):
+        squares += np.square(image[rows] - mean, dtype=np.float64).sum()
+        release(image)
+    return np.float32(mean), np.float32(np.sqrt(squares / image.size))
+
+
 def resize_by(image: np.ndarray, zoom: float) -> np.ndarray:
     """Magnify (zoom > 1) or shrink and smooth (zoom < 1) a grey image, linearly; at least 1 pixel remains."""
     if zoom == 1:
@@ -105,6 +117,44 @@ def resize_to(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return resize(values, shape, order=0, preserve_range=True, anti_aliasing=False).astype(values.dtype)
     shrinks = values.size > shape[0] * shape[1]
     return np.clip(resize(values, shape, order=1, anti_aliasing=shrinks), 0, 1).astype(np.float32)
+
+
+def resized_shape(shape: tuple[int, int], zoom: float) -> tuple[int, int]:
+    """The size that `resize_by` gives an image of this shape."""
+    zoom = max(zoom, 1 / min(shape))
+    return tuple(int(n) for n in np.maximum(np.round(zoom * np.asarray(shape)), 1))
+
+
+def resize_into(values: np.ndarray, out: np.ndarray) -> None:
+    """Resize a float map into another, band by band; both may lie in files.
+
+    The values are those of `resize_by`, and of `resize_to` before it limits them to [0, 1]: linear
+    interpolation, after a Gaussian along the axes that shrink, mirrored at the edges.
+
+    Parameters
+    ----------
+    values : (h, w) float32
+    out : (H, W) float32
+    """
+    factors = np.divide(values.shape, out.shape)
+    smooth = values.size > out.size
+    sigma = np.maximum(0, (factors - 1) / 2) if smooth else np.zeros(2)
+    reach = int(4 * sigma[0] + 0.5) + 2  # of the Gaussian, as scipy cuts it, and of the interpolation
+    for rows in bands((out.shape[0], max(out.shape[1], round(values.shape[1] * factors[0])))):
+        first, last = ((row + 0.5) * factors[0] - 0.5 for row in (rows.start, rows.stop - 1))
+        low = max(int(first) - reach, 0)
+        part = np.asarray(values[low : int(last) + reach + 1])
+        if smooth:
+            part = ndimage.gaussian_filter(part, sigma, mode="mirror")
+        out[rows] = ndimage.affine_transform(
+            part,
+            factors,
+            (first - low, 0.5 * factors[1] - 0.5),
+            (rows.stop - rows.start, out.shape[1]),
+            order=1,
+            mode="mirror",
+        )
+        release(values, out)
 
 
 def tile_slices(shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
