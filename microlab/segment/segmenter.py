@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
@@ -78,10 +78,14 @@ class Segmenter(Protocol):
         What it is and what it was trained on, for reports. Two entries are read here: ``grain_size_px``, the
         mean linear intercept of the training images in pixels, and ``watershed``, the keyword arguments of
         `watershed_grains`.
+    by_blocks : bool
+        Whether `probability` takes a ``folder`` for what it computes, and holds only parts of a large image
+        in memory, and `grains` is the one below: then `microlab.segment.blocks` segments images of any size.
     """
 
     name: str
     card: dict
+    by_blocks: ClassVar[bool] = False
 
     @abstractmethod
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
@@ -156,9 +160,10 @@ def checked_image(image: Micrograph | np.ndarray) -> np.ndarray:
             f"image has {image.shape[1]} x {image.shape[0]} pixels, "
             f"both sides need at least {LEAST_SIDE}; give a larger field"
         )
-    if not np.isfinite(image).all():
+    low, high = image.min(), image.max()  # NaN passes through, and no array of the image's size is needed
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("image holds NaN or infinite values; replace them first")
-    if image.max() == image.min():
+    if low == high:
         raise ImageError("image has the same grey everywhere, there is nothing to segment; check the export")
     return image
 

@@ -26,7 +26,17 @@ from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.data.errors import ImageError
-from microlab.data.transforms import blended_tiles, resize_by, resize_to, standardise, tile_slices
+from microlab.data.mapped import bands, mapped_array, release
+from microlab.data.transforms import (
+    blended_tiles,
+    mean_and_deviation,
+    resize_by,
+    resize_into,
+    resize_to,
+    resized_shape,
+    standardise,
+    tile_slices,
+)
 from microlab.segment.segmenter import Segmenter
 from microlab.training.devices import autocast, pick_device, resolve_precision
 
@@ -148,6 +158,7 @@ class UNetSegmenter(Segmenter):
     device: str | None = None
 
     name: ClassVar[str] = "label-free"
+    by_blocks: ClassVar[bool] = True
 
     @classmethod
     def load(
@@ -164,8 +175,16 @@ class UNetSegmenter(Segmenter):
         model, card = weights.load(weights_name, UNet)
         return cls(model, {"name": os.fspath(weights_name), **card}, device)
 
-    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
-        return boundary_probability(image, self.model, zoom, device=self.device, progress=progress)
+    def probability(
+        self,
+        image: np.ndarray,
+        zoom: float = 1.0,
+        *,
+        progress: bool = False,
+        folder: str | PathLike[str] | None = None,
+    ) -> np.ndarray:
+        how = {"device": self.device, "progress": progress, "folder": folder}
+        return boundary_probability(image, self.model, zoom, **how)
 
 
 def boundary_probability(
@@ -175,17 +194,52 @@ def boundary_probability(
     *,
     device: str | torch.device | None = None,
     progress: bool = False,
+    folder: str | PathLike[str] | None = None,
 ) -> np.ndarray:
     """Boundary probability of an image by a network that sees it at magnification `zoom`.
 
     Training images are standardised too, so brightness and contrast do not matter.
 
+    Parameters
+    ----------
+    image : (H, W) float32
+    model, device, progress
+        As `predict`.
+    zoom : float > 0
+    folder : path, optional
+        For large images: what is computed lies in unnamed files there, the result too, and only tiles and
+        bands are held in memory. By default everything is.
+
     Returns
     -------
     (H, W) float32 in [0, 1], of the image's own size.
     """
-    probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
-    return resize_to(probability, image.shape)
+    if folder is None:
+        probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
+        return resize_to(probability, image.shape)
+    zoomed = image
+    if zoom != 1:
+        zoomed = mapped_array(resized_shape(image.shape, zoom), np.float32, folder)
+        resize_into(image, zoomed)
+    mean, deviation = mean_and_deviation(zoomed)  # and then as `standardise`
+    out = mapped_array(zoomed.shape, np.float32, folder)
+    predict(
+        model,
+        zoomed,
+        device=device,
+        prepare=lambda pixels: (pixels - mean) / deviation if deviation > 1e-6 else 0 * pixels,
+        out=out,
+        progress=progress,
+    )
+    if zoom == 1:
+        return out
+    del zoomed
+    probability = mapped_array(image.shape, np.float32, folder)
+    resize_into(out, probability)
+    for rows in bands(image.shape):
+        np.clip(probability[rows], 0, 1, out=probability[rows])
+    release(probability)
+    return probability
 
 
 def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
@@ -315,7 +369,12 @@ def predict(
         total=len(tile_slices(shape, tile, overlap)), unit="tile", desc="segment", disable=not progress
     )
     with bar, _evaluating(model, target), torch.inference_mode(), autocast(target, precision):
+        row = 0
         while group := list(islice(pieces, batch)):
+            start = group[0][0][0].start
+            if start != row:  # a row of tiles is done, and what lies in files can leave the memory
+                release(image, joined)
+                row = start
             x = torch.from_numpy(np.stack([_read(image, place, prepare) for place, _ in group])).to(target)
             logits = model(x.contiguous(memory_format=_format(model))).float()
             one = logits.shape[1] == 1
@@ -325,7 +384,9 @@ def predict(
             for (place, share), value in zip(group, values.cpu().numpy()):
                 joined[(..., *place)] += share * value
             bar.update(len(group))
-    return np.minimum(joined, 1, out=joined)  # the weights sum to one only up to rounding
+    np.minimum(joined, 1, out=joined)  # the weights sum to one only up to rounding
+    release(image, joined)
+    return joined
 
 
 def _read(
@@ -354,6 +415,7 @@ def _cleared(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if tuple(out.shape) != shape or out.dtype != np.float32:
         raise ValueError(f"out must be float32 of shape {shape}, got {out.dtype} of shape {tuple(out.shape)}")
     out[...] = 0
+    release(out)
     return out
 
 
