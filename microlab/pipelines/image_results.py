@@ -7,6 +7,7 @@ complete.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,16 +25,22 @@ from microlab import __version__
 from microlab.data import images
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import atomic, sha256
+from microlab.data.mapped import is_large, reduced, reduced_labels, reduction
 from microlab.data.micrograph import Micrograph
 from microlab.measure import grain_size
 from microlab.measure.grains import grain_table, summarise
 from microlab.measure.labels import boundaries
 from microlab.measure.scores import mask_grains
 from microlab.plotting import COLOURS
+from microlab.segment.blocks import segment_by_blocks
+from microlab.segment.registry import DEFAULT_METHOD
 from microlab.segment.segmenter import Segmentation, Segmenter
 from microlab.segment.uncertainty import estimate_uncertainty
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+OVERLAY_SIDE = 2000  # px, of a large image's overlay
+MEASURED_BLOCK = 2048  # px, side of the blocks in which the grains of a large image are measured
+MOST_WHOLE = 64_000_000  # px of an image that is held whole; about 100 bytes each
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,11 @@ def segment_file(
     """
     with warnings_as_notes() as notes:
         micrograph = images.read_image(
-            path, pixel_size=options.pixel_size, data_bar=options.data_bar, page=options.page
+            path,
+            pixel_size=options.pixel_size,
+            data_bar=options.data_bar,
+            page=options.page,
+            folder=folder.parent,  # a folder of results is made only for an image that can be read
         )
     return segment_micrograph(micrograph, folder, segmenter, options, notes=notes)
 
@@ -181,13 +192,17 @@ def segment_micrograph(
 ) -> SegmentedImage:
     """Segment one micrograph, measure its grains and write the results.
 
+    A large one (`microlab.data.mapped.LARGE`) is worked on block by block, with its maps in unnamed files
+    beside `folder`, if the segmenter can do that and no views are compared.
+
     Parameters
     ----------
     micrograph : Micrograph
     folder : Path
         Gets ``mask.png`` (255 on boundaries), ``labels.tif``, ``grains.csv``, ``overlay.png``, the maps and
         tables of the segmenter (.tif and .csv), ``uncertainty.tif`` unless ``options.views`` is 0, and
-        ``run.json``.
+        ``run.json``. Of a large micrograph the mask is ``mask.tif``, the TIFF files are tiled, and the
+        overlay is reduced.
     segmenter : Segmenter
     options : Options
         Only ``zoom`` and ``views`` are read.
@@ -202,9 +217,19 @@ def segment_micrograph(
         With the name of the micrograph and what is wrong.
     """
     name = micrograph.path or micrograph.name
+    large = is_large(micrograph.shape)
+    by_blocks = large and segmenter.by_blocks and not options.views and other is None
+    if not by_blocks:
+        _check_whole(micrograph, segmenter, options)
     with warnings_as_notes() as more:
         try:
-            segmentation = segmenter.segment(micrograph, zoom=options.zoom)
+            if by_blocks:
+                progress = sys.stderr.isatty()
+                segmentation = segment_by_blocks(
+                    micrograph, segmenter, folder.parent, zoom=options.zoom, progress=progress
+                )
+            else:
+                segmentation = segmenter.segment(micrograph, zoom=options.zoom)
             if options.views:
                 uncertainty = estimate_uncertainty(
                     micrograph, segmenter, segmentation.zoom, views=options.views, other=other
@@ -216,7 +241,15 @@ def segment_micrograph(
             raise ImageError(
                 f"{name}: no grain was found, every pixel is boundary; check the image or the zoom"
             )
-        table = grain_table(segmentation.labels, micrograph.pixel_size)
+        table = grain_table(
+            segmentation.labels, micrograph.pixel_size, block=MEASURED_BLOCK if by_blocks else None
+        )
+    if large:
+        factor = reduction(micrograph.shape, OVERLAY_SIDE)
+        more.append(
+            f"overlay.png is reduced {factor} times; mask.tif and labels.tif have every pixel, in tiles that "
+            "Fiji (File > Import > Bio-Formats) and QuPath open."
+        )
     if micrograph.data_bar_height:
         more.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
     result = SegmentedImage(
@@ -241,6 +274,20 @@ def warnings_as_notes() -> Iterator[list[str]]:
         warnings.simplefilter("always", UserWarning)
         yield notes
     notes.extend(str(w.message) for w in caught if issubclass(w.category, UserWarning))
+
+
+def _check_whole(micrograph: Micrograph, segmenter: Segmenter, options: Options) -> None:
+    """Raise an ImageError where an image that has to be held whole, in many arrays, is too large for that."""
+    height, width = micrograph.shape
+    if height * width <= MOST_WHOLE:
+        return
+    what, mend = f"method {segmenter.name}", f"take method {DEFAULT_METHOD}"
+    if segmenter.by_blocks:
+        what, mend = "the comparison of views", "leave it out (--views 0)"
+    raise ImageError(
+        f"{micrograph.path or micrograph.name}: has {width} x {height} pixels, more than the "
+        f"{MOST_WHOLE // 10**6} million that {what} can hold in memory; {mend} or cut the image"
+    )
 
 
 def measure_file(path: Path, pixel_size: float | None = None) -> MeasuredImage:
@@ -288,9 +335,15 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
             images.write_stack(folder / f"{name}.tif", values, pixel_size=size)
         else:
             images.write_image(folder / f"{name}.tif", values, pixel_size=size, bits=32)
-    images.write_mask(folder / "mask.png", segmentation.boundary)
+    if is_large(segmentation.labels.shape):
+        factor = reduction(segmentation.labels.shape, OVERLAY_SIDE)
+        image, labels = reduced(result.micrograph.image, factor), reduced_labels(segmentation.labels, factor)
+        images.write_mask(folder / "mask.tif", segmentation.boundary, pixel_size=size)
+    else:
+        image, labels = result.micrograph.image, segmentation.labels
+        images.write_mask(folder / "mask.png", segmentation.boundary)
     images.write_labels(folder / "labels.tif", segmentation.labels, pixel_size=size)
-    images.write_image(folder / "overlay.png", overlay(result.micrograph.image, segmentation.labels))
+    images.write_image(folder / "overlay.png", overlay(image, labels))
     for name, table in {**tables, "grains": result.table}.items():
         with atomic(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")

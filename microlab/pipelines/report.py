@@ -22,6 +22,7 @@ from skimage.transform import resize
 
 from microlab import __version__, plotting
 from microlab.data.files import atomic
+from microlab.data.mapped import is_large, reduced, reduced_labels, reduction
 from microlab.pipelines.image_results import MeasuredImage, SegmentedImage, number, overlay
 from microlab.segment.registry import REGISTRY
 from microlab.segment.segmenter import Segmenter
@@ -272,6 +273,9 @@ def _histogram(result: MeasuredImage) -> dict | None:
 
 def shrink(picture: np.ndarray, nearest: bool = False) -> np.ndarray:
     """The picture with its longer side at most `PICTURE_SIDE` pixels."""
+    if is_large(picture.shape):  # at twice the size first, so that no array of the image's size is needed
+        factor = reduction(picture.shape, 2 * PICTURE_SIDE)
+        picture = reduced_labels(picture, factor) if nearest else reduced(picture, factor)
     factor = PICTURE_SIDE / max(picture.shape[:2])
     if factor >= 1:
         return picture
