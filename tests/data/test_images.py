@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from microlab.data import datasets
+from microlab.data import datasets, mapped
 from microlab.data.errors import ImageError
 from microlab.data.images import (
     find_data_bar,
@@ -521,3 +521,44 @@ def test_label_files_that_are_no_labels_are_refused(tmp_path):
     Image.fromarray(levels((20, 20, 3))).save(tmp_path / "c.png")
     with pytest.raises(ImageError, match="one plane"):
         read_labels(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("colours", [(), (1,), (3,), (4,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_large_image_in_a_file_has_the_grey_levels_of_one_in_memory(tmp_path, monkeypatch, colours, dtype):
+    rng = np.random.default_rng(0)
+    stored = rng.random((60, 70, *colours)) * (1 if dtype == np.float32 else 255)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(
+        path, stored.astype(dtype), photometric="rgb" if colours in ((3,), (4,)) else "minisblack"
+    )
+    whole = read_image(path).image
+    monkeypatch.setattr(mapped, "LARGE", 1000)
+    monkeypatch.setattr(mapped, "BAND", 500)
+    found = read_image(path, folder=tmp_path / "maps").image
+    np.testing.assert_allclose(found, whole, atol=1e-7)  # sums of three colours in another order
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
+def test_large_labels_and_masks_are_pyramids_of_tiles_with_the_pixel_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "LARGE", 1000)
+    labels = np.random.default_rng(0).integers(0, 70_000, (700, 2100)).astype(np.int32)
+    labels_path = write_labels(tmp_path / "labels.tif", labels, pixel_size=0.05)
+    mask_path = write_mask(tmp_path / "mask.tif", labels > 9, pixel_size=0.05)
+    for path, dtype in ((labels_path, np.int32), (mask_path, np.uint8)):
+        with tifffile.TiffFile(path) as tif:
+            assert tif.is_bigtiff
+            assert tif.is_ome
+            assert len(tif.pages) == 1  # reduced copies hang on it, so that viewers see one image
+            assert tif.pages[0].tile == (512, 512)
+            assert [level.shape for level in tif.series[0].levels] == [(700, 2100), (350, 1050), (175, 525)]
+            assert tif.series[0].dtype == dtype
+            np.testing.assert_array_equal(tif.series[0].levels[1].asarray() > 0, tif.asarray()[::2, ::2] > 0)
+    read, pixel_size = read_labels(labels_path)
+    np.testing.assert_array_equal(read, labels)
+    assert pixel_size == pytest.approx(0.05)
+    np.testing.assert_array_equal(read_mask(mask_path), labels > 9)
+    assert read_image(mask_path).pixel_size == pytest.approx(0.05)
+    few = write_labels(tmp_path / "few.tif", labels % 100)
+    with tifffile.TiffFile(few) as tif:
+        assert tif.series[0].dtype == np.uint16

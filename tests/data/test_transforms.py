@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from microlab.data import transforms
+from microlab.data import mapped, transforms
 from microlab.render.flat import untextured
 
 
@@ -187,3 +187,22 @@ def test_magnification_grows_the_objects():
 def test_masks_of_another_size_are_refused():
     with pytest.raises(ValueError, match="differ in size"):
         transforms.augment(np.zeros((8, 8)), np.zeros((8, 9)))
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.77, 1.6])
+def test_bands_are_resized_as_the_whole_image(monkeypatch, zoom):
+    image = ndimage.gaussian_filter(np.random.default_rng(0).random((203, 131)).astype(np.float32), 1)
+    monkeypatch.setattr(mapped, "BAND", 2000)
+    there = np.zeros(transforms.resized_shape(image.shape, zoom), np.float32)
+    transforms.resize_into(image, there)
+    np.testing.assert_allclose(there, transforms.resize_by(image, zoom), atol=2e-7)  # a step of float32
+    back = np.zeros_like(image)
+    transforms.resize_into(there, back)
+    np.testing.assert_allclose(back, transforms.resize_to(there, image.shape), atol=2e-7)
+
+
+def test_mean_and_deviation_of_bands_are_those_of_the_whole(monkeypatch):
+    image = np.random.default_rng(0).random((300, 70)).astype(np.float32)
+    monkeypatch.setattr(mapped, "BAND", 999)
+    mean, deviation = transforms.mean_and_deviation(image)
+    np.testing.assert_allclose((image - mean) / deviation, transforms.standardise(image), atol=1e-6)

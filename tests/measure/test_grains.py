@@ -389,3 +389,26 @@ def test_wrong_input_is_refused_by_name():
         summarise(table, interval="normal")
     with pytest.raises(ValueError, match="confidence"):
         summarise(table, confidence=95)
+
+
+@pytest.mark.parametrize("block", [37, 100, 1000])
+@pytest.mark.parametrize("width", [0, 3])
+def test_blocks_give_the_table_of_the_whole_image(block, width):
+    seeds = np.random.default_rng(4).random((60, 2)) * (200, 260)
+    labels = with_boundaries(cells(seeds, (200, 260)), width)
+    labels[20:25, 40:90] = labels[22, 60]  # a tail across blocks
+    labels[labels == labels[150, 150]] = 900  # a gap in the numbers
+    whole, found = grain_table(labels, 0.05), grain_table(labels, 0.05, block=block)
+    assert list(whole["label"]) == list(found["label"])
+    # Sums in another order, and squares of places up to 260 in 16 digits.
+    pd.testing.assert_frame_equal(found, whole, check_dtype=False, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["planimetric", "jeffries", "intercept", "circles"])
+def test_bands_give_the_grain_size_of_the_whole_field(monkeypatch, method):
+    labels = cells(np.random.default_rng(5).random((80, 2)) * (150, 230), (150, 230))
+    whole = astm_grain_size(labels, 0.1, method)
+    monkeypatch.setattr(grain_size, "BAND", 1000)
+    found = astm_grain_size(labels, 0.1, method)
+    assert found.count == pytest.approx(whole.count, rel=1e-12)
+    assert found.number == pytest.approx(whole.number, rel=1e-12)
