@@ -74,7 +74,7 @@ class Fault:
 
     @property
     def zoom(self) -> float:
-        """Magnification of the fault: the same field with another number of pixels."""
+        """Magnification by the fault, which gives the same field another number of pixels."""
         if not self.kind.startswith("zoomed"):
             return 1.0
         return 2.0 ** (self.strength if self.kind == "zoomed in" else -self.strength)
