@@ -95,10 +95,11 @@ def segment(
     and run.json, and OUT/report.html shows them all. --method tem adds boundary.tif (probability),
     iterations.tif (the first map and every map after it, a stack for Fiji), changes.csv (mean change of each
     step) and uncertainty.tif (how far eight views of the image differ). An image that fails is reported and
-    the others are still done; the exit code is then 1. Images above 16 megapixels are segmented in blocks,
-    of any size in at most 4 GB of memory: mask.tif and labels.tif are then tiled for Fiji and QuPath, and
-    overlay.png is reduced. Nothing is uploaded. With --scheduler the workers of a
-    Dask cluster segment the images; they must see images, weights and OUT under the same paths.
+    the others are still done; the exit code is then 1. Images above 16 megapixels are segmented in blocks, so
+    that their size needs disk in OUT (13 bytes a pixel or more, only meanwhile) and little memory; mask.tif
+    and labels.tif are then tiled for Fiji and QuPath, and overlay.png is reduced. Nothing is uploaded. With
+    --scheduler the workers of a Dask cluster segment the images; they must see images, weights and OUT under
+    the same paths.
 
     \b
     Examples:

@@ -247,8 +247,8 @@ def segment_micrograph(
     if large:
         factor = reduction(micrograph.shape, OVERLAY_SIDE)
         more.append(
-            f"overlay.png is reduced {factor} times; mask.tif and labels.tif have every pixel, in tiles that "
-            "Fiji (File > Import > Bio-Formats) and QuPath open."
+            f"overlay.png is reduced {factor} times; mask.tif and labels.tif have every pixel, in tiles for "
+            "Fiji (File > Import > Bio-Formats) and QuPath."
         )
     if micrograph.data_bar_height:
         more.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
@@ -322,7 +322,8 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
     """Write the files of one result into its folder, each whole or not at all."""
     folder, segmentation, size = result.folder, result.segmentation, result.pixel_size
     # What an earlier run left would make a run that is killed now look complete.
-    (folder / "run.json").unlink(missing_ok=True)
+    for name in ("run.json", "mask.png", "mask.tif"):  # a mask has one of two names
+        (folder / name).unlink(missing_ok=True)
     maps, tables, record = segmentation.maps, segmentation.tables, segmentation.record
     if uncertainty := segmentation.uncertainty:
         maps = maps | {"uncertainty": uncertainty.deviation_map}

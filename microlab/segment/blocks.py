@@ -150,8 +150,7 @@ def watershed_by_blocks(
                 number = max(number, int(pieces.max()))
                 labels[place] = pieces[inner]
                 used.append(np.unique(pieces[inner]))
-                # The strips along the seams, as this block sees them; of the ends, what the next blocks see
-                # too.
+                # Strips along the seams, as this block sees them; the next blocks see those at its ends too.
                 (top, bottom), (start, stop) = ((s.start, s.stop) for s in inner)
                 upper = pieces[max(top - reach, 0) : top + reach, start:stop]
                 here = pieces[top:bottom, max(start - reach, 0) : start + reach].T
