@@ -13,6 +13,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
+from zlib import crc32
 
 import numpy as np
 import tifffile
@@ -562,7 +564,9 @@ def _write_tiles(
         "compressionargs": {"level": 3},
         "maxworkers": 1,  # others hold many tiles at once
     }
-    metadata = {"axes": "YX"}
+    smallest = np.ascontiguousarray(stored[:: levels[-1], :: levels[-1]])
+    # The same values get the same bytes: by default the name in the metadata is drawn anew each time.
+    metadata = {"axes": "YX", "UUID": str(uuid5(NAMESPACE_OID, f"{stored.shape} {crc32(smallest)}"))}
     if pixel_size:
         metadata |= {
             f"PhysicalSize{axis}{end}": value

@@ -112,15 +112,18 @@ def reduced(image: np.ndarray, factor: int) -> np.ndarray:
     for rows in bands((height, width * factor**2)):
         part = np.asarray(image[rows.start * factor : rows.stop * factor, : width * factor], np.float32)
         small[rows] = part.reshape(-1, factor, width, factor).mean((1, 3))
-    release(image)
+        release(image)
     return small
 
 
 def reduced_labels(labels: np.ndarray, factor: int) -> np.ndarray:
     """The label in the middle of every square that `reduced` averages."""
     height, width = (n // factor for n in labels.shape)
-    small = np.array(labels[factor // 2 :: factor, factor // 2 :: factor][:height, :width])
-    release(labels)
+    middle = labels[factor // 2 :: factor, factor // 2 :: factor][:height, :width]
+    small = np.empty((height, width), labels.dtype)
+    for rows in bands((height, width * factor**2)):
+        small[rows] = middle[rows]
+        release(labels)
     return small
 
 

@@ -25,7 +25,7 @@ from microlab import __version__
 from microlab.data import images
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import atomic, sha256
-from microlab.data.mapped import is_large, reduced, reduced_labels, reduction
+from microlab.data.mapped import is_large, reduced, reduced_labels, reduction, release
 from microlab.data.micrograph import Micrograph
 from microlab.measure import grain_size
 from microlab.measure.grains import grain_table, summarise
@@ -244,6 +244,7 @@ def segment_micrograph(
         table = grain_table(
             segmentation.labels, micrograph.pixel_size, block=MEASURED_BLOCK if by_blocks else None
         )
+        release(segmentation.labels)
     if large:
         factor = reduction(micrograph.shape, OVERLAY_SIDE)
         more.append(

@@ -559,6 +559,8 @@ def test_large_labels_and_masks_are_pyramids_of_tiles_with_the_pixel_size(tmp_pa
     assert pixel_size == pytest.approx(0.05)
     np.testing.assert_array_equal(read_mask(mask_path), labels > 9)
     assert read_image(mask_path).pixel_size == pytest.approx(0.05)
+    again = write_labels(tmp_path / "again.tif", labels, pixel_size=0.05)
+    assert again.read_bytes() == labels_path.read_bytes()
     few = write_labels(tmp_path / "few.tif", labels % 100)
     with tifffile.TiffFile(few) as tif:
         assert tif.series[0].dtype == np.uint16
