@@ -70,8 +70,8 @@ def segment_by_blocks(
         If the disk has not enough room.
     """
     image = segmenter.check(image)
-    release(image)
     zoom = segmenter.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
+    release(image)
     probability = segmenter.probability(image, zoom, progress=progress, folder=folder)
     halo = default_halo(segmenter.card.get("grain_size_px"), zoom) if halo is None else halo
     block = max(BLOCK, 4 * halo) if block is None else block
