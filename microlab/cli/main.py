@@ -86,7 +86,9 @@ def segment(
     max_iterations: MaxIterations = None,
     tolerance: Tolerance = None,
     device: Device = None,
-    jobs: Annotated[int, typer.Option(help="Processes, with one thread each; -1 takes every core.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Processes, at most one for each image and core; -1: as many.")
+    ] = 1,
     scheduler: Scheduler = None,
 ) -> None:
     """Segment micrographs and measure their grains.

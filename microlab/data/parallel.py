@@ -102,8 +102,20 @@ def cores() -> int:
     """Cores that this process may use, by its affinity and the limit of its container (cgroup).
 
     The environment variable MICROLAB_CORES overrides the count, for more processes than cores too.
+
+    Raises
+    ------
+    InputError
+        If MICROLAB_CORES is not a whole number of at least 1.
     """
-    return int(os.environ.get("MICROLAB_CORES", 0)) or cpu_count()
+    count = os.environ.get("MICROLAB_CORES")
+    if count is None:
+        return cpu_count()
+    if not (count.isdecimal() and int(count) >= 1):
+        raise InputError(
+            f"MICROLAB_CORES must be a whole number of at least 1, got {count!r}; correct or unset it"
+        )
+    return int(count)
 
 
 def workers(jobs: int, tasks: int) -> int:

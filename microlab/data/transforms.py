@@ -72,12 +72,15 @@ def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarr
     return stretched if image.dtype == np.float64 else stretched.astype(np.float32)
 
 
-def standardise(image: np.ndarray) -> np.ndarray:
+def standardise(image: np.ndarray, statistics: tuple[float, float] | None = None) -> np.ndarray:
     """Shift and scale an image to mean 0 and standard deviation 1.
 
     Parameters
     ----------
     image : (H, W) float, finite
+    statistics : (float, float), optional
+        Mean and standard deviation of the image of which this is a part (`mean_and_deviation`); by default
+        its own.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def standardise(image: np.ndarray) -> np.ndarray:
     """
     image = np.asarray(image, dtype=np.float32)
     # Sums in float64: the mean of 4e8 float32 pixels loses digits otherwise.
-    mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
+    mean, deviation = statistics or (image.mean(dtype=np.float64), image.std(dtype=np.float64))
     if deviation <= 1e-6:
         return np.zeros_like(image)
     return (image - np.float32(mean)) / np.float32(deviation)

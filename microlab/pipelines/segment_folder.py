@@ -96,8 +96,7 @@ def segment_folder(
         As `microlab.segment.registry.load_segmenter`.
     options : Options, optional
     jobs : int
-        Processes on this machine; -1 for one per core. One process computes with all cores, several with one
-        thread each.
+        Processes on this machine, at most one for each image and core; -1 for as many. They share the cores.
     scheduler : str, optional
         Address of a Dask scheduler (``"tcp://host:8786"``) whose workers segment the images instead. They
         must see images, weights and `out` under the same paths.

@@ -221,13 +221,13 @@ def boundary_probability(
     if zoom != 1:
         zoomed = mapped_array(resized_shape(image.shape, zoom), np.float32, folder)
         resize_into(image, zoomed)
-    mean, deviation = mean_and_deviation(zoomed)  # and then as `standardise`
+    statistics = mean_and_deviation(zoomed)
     out = mapped_array(zoomed.shape, np.float32, folder)
     predict(
         model,
         zoomed,
         device=device,
-        prepare=lambda pixels: (pixels - mean) / deviation if deviation > 1e-6 else 0 * pixels,
+        prepare=lambda pixels: standardise(pixels, statistics),
         out=out,
         progress=progress,
     )

@@ -24,6 +24,13 @@ def test_no_jobs_are_an_error():
         parallel.workers(0, 3)
 
 
+@pytest.mark.parametrize("count", ["two", "0", "-1", "1.5", ""])
+def test_a_count_of_cores_that_is_none_is_named(monkeypatch, count):
+    monkeypatch.setenv("MICROLAB_CORES", count)
+    with pytest.raises(InputError, match=f"MICROLAB_CORES .* got '{count}'"):
+        parallel.cores.__wrapped__()
+
+
 def run(code: str, **environment: str) -> str:
     kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MICROLAB_CORES")}
     kept["PYTHONPATH"] = os.pathsep.join(sys.path)

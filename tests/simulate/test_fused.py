@@ -73,6 +73,26 @@ def test_the_number_of_threads_changes_no_bit():
         assert torch.equal(step(eta, 0.1, 0.1, 1.0), one)
 
 
+@pytest.mark.parametrize("steps", [4, 7])
+def test_an_interrupted_run_holds_the_state_that_it_says(monkeypatch, steps):
+    grain_map = tessellate(random_seeds(6, (40, 40), 1), (40, 40))
+    lead = fused._lead
+
+    def interrupted(*arguments):
+        lead(*arguments)
+        raise KeyboardInterrupt
+
+    simulation = GrainGrowth(grain_map).run(10)
+    monkeypatch.setattr(fused, "_lead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulation.run(steps)
+    monkeypatch.undo()
+    assert simulation.step_count == 10 + steps
+    assert torch.equal(simulation.order_parameters, GrainGrowth(grain_map).run(10 + steps).order_parameters)
+    simulation.run(5)
+    assert np.array_equal(simulation.phi(), GrainGrowth(grain_map).run(15 + steps).phi())
+
+
 def test_the_callers_thread_keeps_its_denormal_numbers():
     eta = torch.full((1, 8, 8), 1e-40)
     step(eta, 0.1, 0.1, 1.0)
