@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error
+from skimage.segmentation import watershed
 
 from microlab.measure.labels import boundaries, components, touching_edge
-from microlab.segment.instances import deep_basins, watershed_grains
+from microlab.segment.instances import _refilled, deep_basins, watershed_grains
 
 
 def polycrystal(n: int = 160, grains: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -205,3 +206,18 @@ def test_deep_basins_follow_their_definition_in_one_row():
 def test_a_wrong_argument_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("levels", [8, None])  # few levels: many seeds of equal probability
+def test_flooding_small_basins_again_is_flooding_everything_again(levels):
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        probability = ndimage.gaussian_filter(rng.random((40, 40)), 1.0)
+        if levels:
+            probability = np.round(probability * levels) / levels
+        seeds = np.zeros((40, 40), int)
+        seeds[tuple(rng.integers(0, 40, (2, 12)))] = np.arange(1, 13)
+        labels = watershed(probability, seeds, connectivity=1)
+        small = np.isin(labels, rng.choice(12, 3, replace=False) + 1)
+        everything = watershed(probability, np.where(small, 0, labels), connectivity=1)
+        np.testing.assert_array_equal(_refilled(probability, labels, small), everything)

@@ -1,5 +1,9 @@
 """The compiled loops give what the torch expressions give."""
 
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +95,31 @@ def test_an_interrupted_run_holds_the_state_that_it_says(monkeypatch, steps):
     assert torch.equal(simulation.order_parameters, GrainGrowth(grain_map).run(10 + steps).order_parameters)
     simulation.run(5)
     assert np.array_equal(simulation.phi(), GrainGrowth(grain_map).run(15 + steps).phi())
+
+
+def test_a_part_that_another_thread_has_begun_is_waited_for(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", lambda: 2)
+    both_begun = threading.Barrier(2, timeout=10)
+    leader = threading.get_ident()
+
+    def work(part):
+        both_begun.wait()
+        if threading.get_ident() != leader:
+            time.sleep(0.2)
+        return part
+
+    assert sorted(fused._share(work, [(0,), (1,)])) == [0, 1]
+
+
+def test_a_thread_that_never_comes_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", lambda: 2)
+    done = threading.Event()
+    blocked = [fused._pool(2, os.getpid()).submit(done.wait, 60) for _ in range(2)]
+    try:
+        assert fused._share(lambda part: part, [(0,), (1,), (2,)]) == [0, 1, 2]
+    finally:
+        done.set()
+    assert all(future.result() for future in blocked)
 
 
 def test_the_callers_thread_keeps_its_denormal_numbers():
