@@ -83,7 +83,7 @@ quick: $(READY)  ## the same without slow tests and chapters, in at most 4 minut
 PEERS := .venv-peers
 $(PEERS)/ready: benchmarks/phasefield.py
 	@test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install -q fipy py-pde pyphasefield symengine meshio h5py
+	$(PEERS)/bin/pip install -q fipy py-pde pyphasefield symengine meshio h5py tinydb
 	@touch $@
 
 bench: $(READY) $(PEERS)/ready  ## measure every goal of speed, idle, beside a busy machine and beside peers

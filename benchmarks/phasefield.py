@@ -1,7 +1,7 @@
 """Grain growth: microlab, NumPy, FiPy, py-pde and pyphasefield side by side, per field, pixel and step.
 
-    python -m venv .venv-peers && .venv-peers/bin/pip install fipy py-pde pyphasefield
-    python benchmarks/phasefield.py --peers .venv-peers/bin/python
+    make bench                                        with the peers, which it installs into .venv-peers
+    python benchmarks/phasefield.py [--peers PYTHON]  with those of an environment of yours, or without
 
 The peers live in an environment of their own, so that they cannot disturb ours; without `--peers` only
 microlab and NumPy run. Every contender takes the same explicit Euler steps of the same Chen-Yang equations
