@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +286,7 @@ class GrainGrowth:
         rate, coupling = p.dt * p.L, p.dt * p.L * p.kappa / p.dx**2
         if self._fused:
             # First what will be true: the steps are taken to the end even if the user interrupts them.
-            self.order_parameters, self._next = (new, eta) if steps % 2 else (eta, new)
+            self.order_parameters, self._next = (new, eta) if ceil(steps / fused.STEPS) % 2 else (eta, new)
             self.step_count += steps
             fused.advance(eta, new, steps, rate, coupling, p.gamma)
         else:

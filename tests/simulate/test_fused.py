@@ -69,6 +69,16 @@ def test_grains_are_followed_as_by_torch(shape, n, reach):
     assert torch.equal(owner, reference)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("steps", [2, fused.STEPS, fused.STEPS + 3])
+def test_steps_taken_together_equal_steps_taken_one_by_one(shape, steps):
+    together, _ = fused.advance(fields(shape, torch.float32), torch.empty(shape), steps, 0.1, 0.07, 1.5)
+    one_by_one = fields(shape, torch.float32)
+    for _ in range(steps):
+        one_by_one = step(one_by_one, 0.1, 0.07, 1.5)
+    assert torch.equal(together, one_by_one)
+
+
 def test_the_number_of_threads_changes_no_bit():
     eta = fields((7, 301, 257), torch.float32)
     with torch_threads(1):
@@ -77,7 +87,7 @@ def test_the_number_of_threads_changes_no_bit():
         assert torch.equal(step(eta, 0.1, 0.1, 1.0), one)
 
 
-@pytest.mark.parametrize("steps", [4, 7])
+@pytest.mark.parametrize("steps", [4, 7, 2 * fused.STEPS - 1])
 def test_an_interrupted_run_holds_the_state_that_it_says(monkeypatch, steps):
     grain_map = tessellate(random_seeds(6, (40, 40), 1), (40, 40))
     lead = fused._lead
