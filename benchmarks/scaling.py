@@ -3,9 +3,10 @@
     python benchmarks/scaling.py            prints the table
     python benchmarks/scaling.py --record   also stores it (microlab/book/results/scaling.json)
 
-Every way segments the same files, in rounds, so that what else runs on the machine meets all of them; workers
-are started and have loaded torch before the clock runs. The median over the rounds of the ratio within a
-round is the speed-up. The run fails if two ways write different labels.
+Every way segments the same files, in rounds, so that what else runs on the machine meets all of them.
+Workers are started and have loaded torch before the clock runs, and a Dask cluster runs only while it is
+measured: an idle one takes a quarter of a core. The median over the rounds of the ratio within a round is
+the speed-up. The run fails if two ways write different labels.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -30,7 +33,7 @@ import microlab
 from microlab.book import records
 from microlab.data import images
 from microlab.data.files import atomic
-from microlab.data.parallel import each_done
+from microlab.data.parallel import imap_unordered
 from microlab.pipelines import samples
 from microlab.pipelines.segment_folder import segment_folder
 
@@ -61,6 +64,27 @@ def segment(folder: Path, out: Path, threads: int = 1, **how: object) -> dict[st
     return {image.file.name: (image.folder / "labels.tif").read_bytes() for image in result.images}
 
 
+@contextmanager
+def dask_cluster(workers: int) -> Iterator[str | None]:
+    """The address of a scheduler of that many workers, None for none."""
+    if not workers:
+        yield None
+        return
+    how = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp", "silence_logs": "ERROR"}
+    with LocalCluster(n_workers=workers, **how) as cluster:
+        yield cluster.scheduler_address
+
+
+def start_of(code: str) -> float:
+    """Seconds of a new interpreter that runs a line, the median of three."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[1]
+
+
 def main() -> None:
     """Print, and store if asked."""
     parser = argparse.ArgumentParser(
@@ -71,38 +95,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     begin, load = time.perf_counter(), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        write_folder(place / "one", 1)
+        write_folder(place / "two", 2)
         write_folder(place / "images", options.images)
-        start = time.perf_counter()
-        clusters = [
-            stack.enter_context(
-                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0", protocol="tcp")
-            )
-            for n in (1, 2)
-        ]
-        started = time.perf_counter() - start
         call = partial(segment, out=place / "out")
-        ways: dict[str, Callable] = {
-            BASE: call,
-            "one process, two threads": partial(call, threads=2),
-            OURS: partial(call, jobs=2),
-            "one Dask worker": partial(call, scheduler=clusters[0].scheduler_address),
-            "two Dask workers": partial(call, scheduler=clusters[1].scheduler_address),
-            TRIVIAL: lambda folder: list(each_done(nothing, [(k,) for k in range(options.images)], 2)),
+        empty = [(k,) for k in range(options.images)]
+        ways: dict[str, tuple[int, Callable]] = {  # Dask workers, and what is called with their scheduler
+            BASE: (0, call),
+            "one process, two threads": (0, partial(call, threads=2)),
+            OURS: (0, partial(call, jobs=2)),
+            "one Dask worker": (1, call),
+            "two Dask workers": (2, call),
+            TRIVIAL: (0, lambda folder, scheduler: list(imap_unordered(nothing, empty, 2))),
         }
-        for way in ways.values():  # workers load torch and the weights
-            for _ in range(2):
-                way(place / "one")
         labels: dict[str, bytes] | None = None
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(options.rounds):
             names = list(ways)[:: 1 if turn % 2 == 0 else -1]  # there and back: a drift meets both ends
             for name in names:
-                start = time.perf_counter()
-                bytes_by_image = ways[name](place / "images")
-                seconds[name].append(time.perf_counter() - start)
+                workers, way = ways[name]
+                with dask_cluster(workers) as scheduler:
+                    for _ in range(2):  # workers load torch and the weights
+                        way(place / "two", scheduler=scheduler)
+                    start = time.perf_counter()
+                    bytes_by_image = way(place / "images", scheduler=scheduler)
+                    seconds[name].append(time.perf_counter() - start)
                 if name != TRIVIAL:
                     labels = labels or bytes_by_image
                     assert bytes_by_image == labels, f"{name}: other labels than {BASE}"
@@ -127,7 +145,8 @@ def main() -> None:
             "images": options.images,
             "rounds": options.rounds,
             "load average at the start": f"{load:.1f}",
-            "start of three Dask workers, not counted": f"{started:.1f} s",
+            "start of a worker, not counted": f"{start_of(f'import torch, {segment_folder.__module__}'):.1f} s",
+            "of which torch": f"{start_of('import torch'):.1f} s",
             "labels": "the same bytes whoever segments",
         },
         "seed": 100,

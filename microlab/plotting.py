@@ -14,7 +14,6 @@ import json
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -103,6 +102,8 @@ def show_image(
     """
     image = as_image(image, "image")
     if ax is None:
+        import matplotlib.pyplot as plt  # here: a report needs no window
+
         _, ax = plt.subplots(figsize=(4, 4 * image.shape[0] / image.shape[1] + 0.2))
     ax.imshow(image, cmap=cmap, vmin=vmin, vmax=vmax, interpolation="nearest")
     ax.set_axis_off()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from microlab.measure.checks import as_labels
 from microlab.measure.grains import counted_grains, summarise
@@ -278,4 +278,4 @@ def _welch(samples: list[tuple[NDArray, NDArray]], stds: list[float], confidence
     n = np.array([effective_number(w) for _, w in samples])
     v = np.array(stds) ** 2 / n
     freedom = v.sum() ** 2 / (v**2 / (n - 1)).sum()
-    return stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(v.sum()) * np.array([-1, 1])
+    return stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(v.sum()) * np.array([-1, 1])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 from skimage.segmentation import expand_labels
 
 from microlab.measure.checks import as_labels
@@ -139,7 +139,8 @@ def _grain_size(method: str, counts: NDArray, extents: NDArray, mm: float, confi
     density = float(counts.sum() / extent) if extent > 0 and counts.sum() > 0 else nan
     half = nan
     if len(counts) > 1 and (extents > 0).all():
-        half = stats.t.ppf((1 + confidence) / 2, len(counts) - 1) * stats.sem(counts / extents)
+        error = (counts / extents).std(ddof=1) / np.sqrt(len(counts))
+        half = stdtrit(len(counts) - 1, (1 + confidence) / 2) * error
     a, b = (3.321928, 2.954) if planar else (6.643856, 3.288)
 
     def number(density: float) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 from scipy.ndimage import find_objects
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
@@ -264,7 +264,7 @@ def _summary(
     effective = effective_number(w)
     row["std"] = float(np.sqrt(np.average((x - mean) ** 2, weights=w) * effective / (effective - 1)))
     if interval == "t":
-        half = stats.t.ppf((1 + confidence) / 2, effective - 1) * row["std"] / np.sqrt(effective)
+        half = stdtrit(effective - 1, (1 + confidence) / 2) * row["std"] / np.sqrt(effective)
         low, high = mean - half, mean + half
     else:
         low, high = percentile_interval(resampled_means(x, w, resamples, rng), confidence)
