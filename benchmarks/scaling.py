@@ -41,6 +41,7 @@ RESULT = records.FOLDER / "scaling.json"
 BASE, OURS, TRIVIAL = "one process, one thread", "two processes", "two processes, empty task"
 NAMES = {OURS: "ours"}
 SIDE = 256  # px
+WORKER = f"import torch, {segment_folder.__module__}"  # what a worker loads before its first micrograph
 
 
 def write_folder(folder: Path, number: int) -> None:
@@ -145,7 +146,7 @@ def main() -> None:
             "images": options.images,
             "rounds": options.rounds,
             "load average at the start": f"{load:.1f}",
-            "start of a worker, not counted": f"{start_of(f'import torch, {segment_folder.__module__}'):.1f} s",
+            "start of a worker, not counted": f"{start_of(WORKER):.1f} s",
             "of which torch": f"{start_of('import torch'):.1f} s",
             "labels": "the same bytes whoever segments",
         },

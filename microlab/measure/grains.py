@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 from scipy.ndimage import find_objects
+from scipy.special import stdtrit
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
