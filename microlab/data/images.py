@@ -23,13 +23,14 @@ from PIL import Image
 
 from microlab.data.errors import ImageError
 from microlab.data.files import atomic
-from microlab.data.mapped import bands, is_large, mapped_array, release
+from microlab.data.mapped import converted, is_large, release
 from microlab.data.micrograph import Micrograph
 from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
 
 LEAST_SIDE = 16  # px; nothing can be segmented on less
 LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
 TIFF = (".tif", ".tiff")
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of red, green and blue, Rec. 709
 TILE = 512  # px, of a large TIFF
 SMALLEST_LEVEL = 1024  # px, longer side of the smallest reduced copy in it
 
@@ -87,13 +88,18 @@ def read_image(
     channels = stored.shape[2] if stored.ndim == 3 else 1
     if stored.ndim not in (2, 3) or channels > 4 or 0 in stored.shape:
         raise ImageError(f"{path}: has shape {stored.shape}; save one grey or colour plane of it alone")
-    convert, bits = _to_unit_range(stored, bits, path)
+    if stored.ndim == 3:  # 2 and 4 channels end in transparency; grey stored as colour keeps its exact levels
+        stored = stored[..., 0] if _is_grey(stored) else stored[..., :3]
+    to_unit, bits = _to_unit_range(stored, bits, path)
+
+    def to_grey(part: np.ndarray) -> np.ndarray:
+        values = to_unit(part)
+        return values if values.ndim == 2 else np.clip(values @ LUMINANCE, 0, 1)
+
     if folder is not None and is_large(stored.shape):
-        image = _grey_in_file(stored, convert, folder)
+        image = converted(stored, to_grey, folder)
     else:
-        image = convert(stored)
-        if image.ndim == 3:
-            image = _luminance(image, _is_grey(image))
+        image = to_grey(stored)
     del stored
     height, width = image.shape
     if min(height, width) < LEAST_SIDE:
@@ -112,7 +118,6 @@ def read_image(
             f"{path}: data bar height must be 'auto' or 0 to {height - LEAST_SIDE} rows, got {data_bar!r}"
         )
     image = np.ascontiguousarray(image[: height - bar_height])
-    release(image)
 
     if pixel_size is not None:
         size = (float(pixel_size), float(pixel_size), "given")
@@ -464,32 +469,11 @@ def _to_unit_range(
     return lambda part: ((part - float(least)) / span).astype(np.float32), width
 
 
-def _grey_in_file(
-    stored: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], folder: str | os.PathLike
-) -> np.ndarray:
-    """The stored values (H, W) or (H, W, channels) as grey levels in an unnamed file, band by band."""
-    image = mapped_array(stored.shape[:2], np.float32, folder)
-    coloured = stored.ndim == 3
-    grey = coloured and all(_is_grey(stored[rows]) for rows in bands(stored.shape))
-    for rows in bands(stored.shape):
-        part = convert(stored[rows])
-        image[rows] = _luminance(part, grey) if coloured else part
-        release(image)
-    return image
-
-
 def _is_grey(image: np.ndarray) -> bool:
     """Whether the colours of an image (H, W, channels) are all grey."""
     return image.shape[2] < 3 or (
         np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
     )
-
-
-def _luminance(image: np.ndarray, grey: bool) -> np.ndarray:
-    """(H, W, channels) to (H, W); 2 and 4 channels end in transparency, which is dropped."""
-    if grey:
-        return image[..., 0]  # grey stored as colour keeps the exact levels
-    return np.clip(image[..., :3] @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32), 0, 1)
 
 
 def _write(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,6 +55,17 @@ def mapped_array(
         if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process where it writes
             os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def converted(
+    image: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], folder: str | os.PathLike
+) -> np.memmap:
+    """An image, (H, W) or (H, W, C), converted band by band to (H, W) float32 in a file without a name."""
+    out = mapped_array(image.shape[:2], np.float32, folder)
+    for rows in bands(image.shape):
+        out[rows] = convert(image[rows])
+        release(image, out)
+    return out
 
 
 def release(*arrays: np.ndarray | None) -> None:
