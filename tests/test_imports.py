@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def test_the_rule_sees_an_import_inside_a_function(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_text("def f():\n    from ..data import images\n    import microlab.book.records\n")
     assert broken_rules(path) == ["microlab.data.images", "microlab.book.records"]
+
+
+def missing(path: Path) -> list[str]:
+    """Names that a file imports from the library and that are not there."""
+    names = []
+    for name in imported(path):
+        module, _, attribute = name.rpartition(".")
+        if module.split(".")[0] == "microlab" and not hasattr(importlib.import_module(module), attribute):
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "studies", "tools"])
+def test_what_no_other_test_runs_imports_what_there_is(folder):
+    assert [name for path in modules(ROOT / folder) for name in missing(path)] == []
+
+
+def test_a_name_that_moved_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "study.py"
+    path.write_text("from microlab.data.parallel import each_done, workers\nimport microlab.data.images\n")
+    assert missing(path) == ["microlab.data.parallel.each_done"]
 
 
 def test_the_root_holds_rooms_and_nothing_else():
