@@ -1,8 +1,10 @@
 """Speed of the U-Net and memory of its prediction: python benchmarks/unet.py [--side 20000]
 
-Prints seconds per training step for each precision and memory layout, then the memory that segmenting square
-images takes, from file to file and from array to array, extrapolated to 20 000 x 20 000 pixels. With --side
-such an image is really segmented, from file to file (5 bytes of disk per pixel). Needs Linux (/proc).
+Prints seconds per training step for each precision and memory layout, the arithmetic of a step and of a
+prediction beside the rate of a large matrix product (no convolution can be faster: what is left to gain),
+then the memory that segmenting square images takes, from file to file and from array to array, extrapolated
+to 20 000 x 20 000 pixels. With --side such an image is really segmented, from file to file (5 bytes of disk
+per pixel). Needs Linux (/proc).
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from microlab.segment.unet import UNet, boundary_loss, predict
 from microlab.training.devices import autocast, pick_device, resolve_precision
@@ -42,6 +46,44 @@ def seconds_per_step(width: int, side: int, batch: int, precision: str, layout: 
         adam.step()
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def matrix_rate() -> float:
+    """GFLOP per second of the product of two large float32 matrices, the fastest arithmetic there is here."""
+    a = torch.rand(2000, 2000)
+    return 2 * 2000**3 / 1e9 / min(timed(lambda: a @ a) for _ in range(7))
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def print_roofline(width: int) -> None:
+    """How much of the rate of a matrix product prediction and training reach."""
+    rate = matrix_rate()
+    print(f"\na matrix product: {rate:.0f} GFLOP/s. A U-Net of width {width}, float32:")
+    for what, side, batch, train in (("prediction", 512, 1, False), ("training step", 128, 8, True)):
+        image = torch.rand(batch, 1, side, side)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            model = UNet(width=width).train(train).to(memory_format=layout)
+            pixels = image.contiguous(memory_format=layout)
+
+            def work(model: UNet = model, pixels: torch.Tensor = pixels, train: bool = train) -> None:
+                with torch.set_grad_enabled(train):
+                    loss = model(pixels).sum()
+                if train:
+                    loss.backward()
+
+            with FlopCounterMode(display=False) as counter:
+                work()
+            gflop = counter.get_total_flops() / 1e9
+            seconds = min(timed(work) for _ in range(6))
+            print(
+                f"{what:>14}, {str(layout).split('.')[1]:>17}: {gflop:.1f} GFLOP in {seconds:.3f} s, "
+                f"{gflop / seconds / rate:.0%} of a matrix product's rate"
+            )
 
 
 def anonymous_mib() -> float:
@@ -107,6 +149,8 @@ def main() -> None:
             for layout in layouts
         ]
         print(f"{f'{side}, {batch}':>12} {times[0]:9.3f} {times[1]:13.3f} {times[2]:9.3f} {times[3]:13.3f}")
+
+    print_roofline(options.width)
 
     print("\npeak memory of prediction, MiB (process with torch included)")
     sides = (1024, 2048, 4096)

@@ -33,9 +33,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm.auto import trange
 
+from microlab.data.parallel import torch_threads
 from microlab.simulate import fused, phasefield, sharing
 
 ALPHA, BETA = 0, 1
+SMALL = (
+    2**18
+)  # pixels below which one thread is faster than several that wait for each other at every operation
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,11 @@ class TwoPhaseGrowth:
         """Take `steps` time steps; return self."""
         if steps < 0:
             raise ValueError(f"steps must be >= 0, got {steps}")
-        for _ in trange(steps, disable=not progress, desc="two-phase growth", unit="step"):
-            self._advance()
-            if self.step_count % self._follow_every == 0:
-                self._follow()
+        with torch_threads(1 if self.composition.numel() < SMALL else None):
+            for _ in trange(steps, disable=not progress, desc="two-phase growth", unit="step"):
+                self._advance()
+                if self.step_count % self._follow_every == 0:
+                    self._follow()
         return self
 
     def phi(self) -> np.ndarray:
