@@ -82,6 +82,7 @@ def test_fine_tuning_leaves_the_given_network_as_it_is(solid):
     assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())  # the same again
 
 
+@pytest.mark.slow
 def test_the_study_sets_every_method_beside_the_trivial_one(by_hand, monkeypatch):
     monkeypatch.setattr(two_phases, "fine_tune", lambda network, *_, **__: network)
     table = two_phases.study(by_hand, structures=1, pictures=2, test=1, steps=1)

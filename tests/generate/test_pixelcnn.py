@@ -147,6 +147,7 @@ def markov_chain(n: int, side: int, step: np.ndarray, seed: int) -> np.ndarray:
     return maps
 
 
+@pytest.mark.slow
 @both
 def test_a_trained_prior_comes_to_the_entropy_rate_of_a_markov_chain_and_not_below(kind):
     step = np.array([[0.8, 0.15, 0.05], [0.1, 0.8, 0.1], [0.25, 0.05, 0.7]])
@@ -181,6 +182,7 @@ def test_the_gated_network_learns_a_code_that_the_plain_one_cannot_see():
     assert 2 * free < held_out_bits(gated, unseen) < 2 * free + 0.1
 
 
+@pytest.mark.slow
 @both
 def test_the_condition_steers_the_share_of_a_code(kind):
     rng = np.random.default_rng(0)

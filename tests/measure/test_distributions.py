@@ -187,6 +187,7 @@ def test_units_stand_in_the_name_of_the_quantity_and_scale_the_lengths(rng):
     assert um.loc["diameter_um", "p_value"] == px.loc["diameter_px", "p_value"]
 
 
+@pytest.mark.slow
 def test_means_are_those_of_summarise_and_the_seed_repeats_everything(random_cells):
     ours, truth = (grain_table(view, 0.5) for view in windows(random_cells, (390, 390))[:2])
     found = compare_grains(ours, truth, seed=4)
@@ -229,6 +230,7 @@ def test_each_grain_finds_its_partner_and_a_merged_pair_only_its_larger_half():
 # --- the frame
 
 
+@pytest.mark.slow
 def test_weights_remove_the_edge_bias_that_whole_and_cut_grains_have(random_cells):
     found = edge_bias(random_cells, (98, 98), "area_px", guard=30)
     assert found.attrs["truth"] == pytest.approx(790**2 / 2500)
@@ -239,6 +241,7 @@ def test_weights_remove_the_edge_bias_that_whole_and_cut_grains_have(random_cell
         assert found.bias_error[fair] < 0.06
 
 
+@pytest.mark.slow
 def test_bias_of_whole_grains_is_what_their_boxes_predict(random_cells):
     """Miles and Lantuejoul: each grain of the periodic map is whole in a window with a known chance."""
     areas = np.bincount(random_cells.ravel())
@@ -300,6 +303,7 @@ def test_the_mean_of_as_many_grains_as_are_needed_errs_by_five_percent_in_one_ca
     assert grains_needed(0.5, dependence=2) == pytest.approx(2 * n, abs=1)
 
 
+@pytest.mark.slow
 def test_random_cells_need_more_grains_than_their_spread_says(random_cells):
     """Their number in a field is Poisson, so the mean area errs by 1 / sqrt(N), not by 0.529 / sqrt(N)."""
     counts = [

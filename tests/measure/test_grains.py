@@ -294,6 +294,7 @@ def test_steel_agrees_with_the_counts_nist_published_for_it():
 # --- summaries
 
 
+@pytest.mark.slow
 def test_edge_weights_undo_the_loss_of_large_grains_at_the_frame(random_cells):
     """In small windows the whole grains are too few and too small; the weights correct both."""
     labels, density = random_cells

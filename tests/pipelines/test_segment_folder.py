@@ -79,11 +79,13 @@ def test_processes_write_the_same_files(serial, folder, weights, tmp_path):
     assert_same_files(segment_folder([folder], tmp_path, weights=weights, jobs=2), serial)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_writes_the_same_files(serial, folder, weights, tmp_path, cluster):
     address = cluster.scheduler_address
     assert_same_files(segment_folder([folder], tmp_path, weights=weights, scheduler=address), serial)
 
 
+@pytest.mark.slow
 def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_path, cluster, monkeypatch):
     monkeypatch.chdir(folder.parent)  # workers stand elsewhere: relative names must reach them all the same
     call = ["segment", folder.name, "-o", tmp_path / "out", "--weights", weights]

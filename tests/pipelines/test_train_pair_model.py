@@ -85,6 +85,7 @@ def test_both_models_are_written_with_cards_that_say_how_good_they_are(folder):
     assert card["min_area"] == [6, 6]
 
 
+@pytest.mark.slow
 def test_on_held_out_images_both_networks_beat_trivial_baselines(folder):
     scores = weights.card(folder / "toy-vqvae.safetensors")["scores"]
     errors = {name: value for name, value in scores.items() if "error of" in name}

@@ -99,6 +99,7 @@ def test_every_weight_takes_part():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_dark_lines_are_learned_in_forty_steps():
     def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([3, step])

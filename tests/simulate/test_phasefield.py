@@ -129,6 +129,7 @@ def test_follow_spreads_ownership_by_reach_and_sees_clashes():
 # --------------------------------------------------------------------------------------------- free energy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [1.0, 1.5])
 def test_energy_never_rises(gamma):
     start = polycrystal(40, (96, 96), seed=4)
@@ -141,6 +142,7 @@ def test_energy_never_rises(gamma):
     assert (np.diff(energies) < 0).all()
 
 
+@pytest.mark.slow
 def test_energy_rises_beyond_the_stable_step(monkeypatch):
     """The bound is not merely cautious: a step 10 % above it breaks the law that the last test checks."""
     monkeypatch.setattr("microlab.simulate.phasefield.max_stable_dt", lambda *a, **k: np.inf)
@@ -363,6 +365,7 @@ def test_wrong_options_are_named():
 # ------------------------------------------------------------------------------------ speed, other devices
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_step_equals_eager():
     start = polycrystal(25, (80, 80), seed=1)

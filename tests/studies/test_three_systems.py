@@ -119,6 +119,7 @@ def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch
         assert np.array_equal(patch.boundary, pair.boundary)
 
 
+@pytest.mark.slow
 def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_path) -> None:
     rows = {row.name: row for row in compare.untrained(target, device="cpu")}
     assert TEM not in rows  # without its networks
