@@ -1,6 +1,7 @@
 """Processes and threads are never more than the work or the cores."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -54,3 +55,24 @@ def test_the_user_can_say_how_many_cores_there_are():
     assert run(code, MICROLAB_CORES="7").split()[::2] == ["7", "6"]
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert int(run(code).split()[0]) <= count
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+def test_freed_memory_is_kept_whatever_dask_asked_for():
+    """Arrays of 1 MB, one after another, are mapped anew (256 pages of 4 kB) only before the first call."""
+    code = """
+import resource
+import numpy as np
+from microlab.data.parallel import imap
+
+def faults(k):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.ones(2**18, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(0), *imap(faults, [(1,), (2,)], 1))
+"""
+    before, _, after = map(int, run(code, MALLOC_TRIM_THRESHOLD_="65536").split())
+    assert before > 50 * 200
+    assert after < 500
