@@ -295,6 +295,141 @@ def edge_brightening(
     return (image * (1 + gain * np.exp(-((distance - offset) ** 2) / (2 * width**2)))).astype(np.float32)
 
 
+def relief(
+    image: np.ndarray, distance: np.ndarray, *, gain: float, width: float, direction: float
+) -> np.ndarray:
+    """Two-sided boundaries: a groove's slope that faces the detector is bright, the other one dark.
+
+    The relative change is ``gain cos(t) exp(-(d / width)^2 / 2)`` with d the distance to the nearest pixel
+    beside the boundary and t the angle between the slope and the detector. So a boundary that points at the
+    detector does not show.
+
+    Parameters
+    ----------
+    distance : (H, W) float
+        Distance to the nearest boundary in pixels.
+    gain : float in [0, 1]
+        Largest relative change.
+    width : float > 0
+        Standard deviation of the slopes' profile in pixels.
+    direction : float
+        From the specimen to the detector, in radians from the rows.
+
+    References
+    ----------
+    Goldstein et al., Scanning Electron Microscopy and X-Ray Microanalysis, 4th ed. (2018), ch. 5: topographic
+    contrast; Mullins, J. Appl. Phys. 28, 333 (1957): the groove's slopes.
+
+    Raises
+    ------
+    ValueError
+        If `width` is not positive or `gain` is outside [0, 1].
+    """
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
+    if not 0 <= gain <= 1:
+        raise ValueError(f"gain must lie in [0, 1], got {gain}")
+    down, right = np.gradient(ndimage.gaussian_filter(distance, 0.7))  # one pixel apart, so of length 1
+    facing = np.cos(direction) * right + np.sin(direction) * down
+    return (image * (1 + gain * facing * np.exp(-((distance - 0.5) ** 2) / (2 * width**2)))).astype(
+        np.float32
+    )
+
+
+def etched_bands(
+    image: np.ndarray,
+    geometry: BoundaryGeometry,
+    *,
+    half_width: float,
+    depth: float,
+    raggedness: float = 0.0,
+    gaps: float = 0.0,
+    texture: float = 0.0,
+    seed: Seed = 0,
+) -> np.ndarray:
+    """Wide etched boundaries: the etchant has eaten a band along them, with ragged sides and a rough floor.
+
+    Parameters
+    ----------
+    half_width : float
+        From the boundary to the band's side, mean over the facets, in pixels: 1 to 20.
+    depth : float in [-1, 1]
+        Share of the signal lost in the band; negative where the band is bright, as a second phase along the
+        boundaries may be.
+    raggedness : float in [0, 1]
+        Relative standard deviation of the half-width, half of it between facets and half along them.
+    gaps : float in [0, 1)
+        Share of the boundary that the etchant spared, in stretches.
+    texture : float
+        Standard deviation of the floor's roughness, as a share of the depth.
+
+    References
+    ----------
+    Vander Voort, Metallography: Principles and Practice (1984): attack of grain boundaries by etchants,
+    under- and over-etching. The band's shape is phenomenological.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+    if not half_width > 0:
+        raise ValueError(f"half_width must be positive, got {half_width}")
+    for name, value, low in (("depth", depth, -1), ("raggedness", raggedness, 0)):
+        if not low <= value <= 1:
+            raise ValueError(f"{name} must lie in [{low}, 1], got {value}")
+    if not 0 <= gaps < 1:
+        raise ValueError(f"gaps must lie in [0, 1), got {gaps}")
+    rng = np.random.default_rng(seed)
+    between = rng.standard_normal(int(geometry.facet.max()) + 1)[geometry.facet]
+    along = smooth_noise(image.shape, 3.0, rng)
+    reach = half_width * np.clip(1 + raggedness * (between + along) / np.sqrt(2), 0.2, None)
+    band = np.clip(reach - geometry.distance + 0.5, 0, 1)  # sides one pixel wide
+    course = smooth_noise(image.shape, 12.0, rng)
+    band *= course >= (np.quantile(course, gaps) if gaps else -np.inf)
+    floor = depth * (1 + texture * smooth_noise(image.shape, 1.5, rng))
+    return (image * (1 - np.clip(floor, -1, 1) * band)).astype(np.float32)
+
+
+def parallel_marks(
+    image: np.ndarray,
+    *,
+    amplitude: float,
+    width: float,
+    direction: float | np.ndarray,
+    seed: Seed,
+) -> np.ndarray:
+    """Marks in one direction: of grinding, across the whole field, or slip lines, each grain in its own.
+
+    Parameters
+    ----------
+    amplitude : float
+        Standard deviation of the brightness in units of full scale.
+    width : float > 0
+        Standard deviation of the kernel that smooths the marks across their direction, in pixels.
+    direction : float or (H, W) float
+        Along the marks, in radians from the rows; for slip lines an array, constant over each grain.
+
+    References
+    ----------
+    Vander Voort, Metallography: Principles and Practice (1984): damage by grinding; slip lines of strained
+    grains. The spectrum of the marks is phenomenological.
+
+    Raises
+    ------
+    ValueError
+        If `width` is not positive.
+    """
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
+    y, x = np.indices(image.shape)
+    across = np.cos(direction) * y - np.sin(direction) * x
+    places = np.arange(np.floor(across.min()), np.ceil(across.max()) + 1)
+    profile = ndimage.gaussian_filter1d(np.random.default_rng(seed).standard_normal(places.size), width)
+    profile *= amplitude / max(profile.std(), 1e-12)
+    return (image + np.interp(across, places, profile)).astype(np.float32)
+
+
 def surface_texture(
     image: np.ndarray, *, amplitude: float, correlation_length: float, seed: Seed
 ) -> np.ndarray:

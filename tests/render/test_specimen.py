@@ -296,3 +296,81 @@ def test_a_length_of_zero_is_refused_by_name():
         specimen.edge_brightening(image, GEOMETRY.distance, gain=0.1, offset=2.0, width=0)
     with pytest.raises(ValueError, match=r"spacing must be positive, got 0"):
         specimen.terraces(image, MAP, GEOMETRY.distance, amplitude=0.1, spacing=0, seed=0)
+
+
+CELLS = voronoi.tessellate(voronoi.regular_seeds(40, (160, 160), 0.5), (160, 160))
+
+
+def test_relief_brightens_the_slope_that_faces_the_detector_and_darkens_the_other():
+    two = stripes(40, 100, 50)  # upright boundary at x = 50, and x = 0 beyond the frame
+    flat, distance = np.full(two.shape, 0.5, np.float32), boundary_geometry(two, periodic=False).distance
+    lit = specimen.relief(flat, distance, gain=0.4, width=2.0, direction=0.0)
+    assert lit[:, 51].min() > 0.55 > 0.45 > lit[:, 48].max()
+    assert np.allclose(lit[:, 40:60], 1 - lit[:, 59:39:-1], atol=1e-5)  # as bright as dark
+    along = specimen.relief(flat, distance, gain=0.4, width=2.0, direction=np.pi / 2)
+    assert np.allclose(along, flat, atol=1e-6)  # the boundary points at the detector
+
+
+@pytest.mark.parametrize("half_width", [2.0, 6.0])
+def test_an_etched_band_has_its_width_and_depth(half_width):
+    two = stripes(200, 100, 50)
+    geometry = boundary_geometry(two, periodic=False)
+    flat = np.full(two.shape, 0.8, np.float32)
+    etched = specimen.etched_bands(flat, geometry, half_width=half_width, depth=0.5, raggedness=0.2, seed=0)
+    assert etched[:, 49:51].max() == pytest.approx(0.4)
+    lost = (0.8 - etched).sum(1) / 0.4  # width of the band in each row
+    assert lost.mean() == pytest.approx(2 * half_width, rel=0.2)
+    assert lost.std() > 0.03 * half_width  # ragged
+    assert np.array_equal(etched[:, :20], flat[:, :20])
+
+
+def test_gaps_spare_their_share_of_the_boundary_and_a_negative_depth_is_bright():
+    geometry = boundary_geometry(CELLS)
+    flat = np.full(CELLS.shape, 0.5, np.float32)
+    broken = specimen.etched_bands(flat, geometry, half_width=1.5, depth=-0.6, gaps=0.3, seed=1)
+    on_boundary = geometry.distance == 0.5
+    assert (broken[on_boundary] == 0.5).mean() == pytest.approx(0.3, abs=0.12)
+    assert broken.max() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("direction", [0.0, 0.5, 2.0])
+def test_marks_are_constant_along_their_direction(direction):
+    flat = np.zeros((120, 120), np.float32)
+    marks = specimen.parallel_marks(flat, amplitude=0.1, width=1.5, direction=direction, seed=3)
+    down, right = (axis[10:-10, 10:-10] for axis in np.gradient(marks))
+    along = np.sin(direction) * down + np.cos(direction) * right
+    across = np.cos(direction) * down - np.sin(direction) * right
+    assert along.std() < 0.08 * across.std()  # of central differences
+    assert marks.std() == pytest.approx(0.1, rel=0.35)
+
+
+def test_slip_lines_run_in_each_grain_s_own_direction():
+    directions = np.where(stripes(80, 80, 40) == 0, 0.0, np.pi / 2)
+    lines = specimen.parallel_marks(
+        np.zeros((80, 80)), amplitude=0.1, width=1.0, direction=directions, seed=4
+    )
+    assert np.abs(np.diff(lines[:, :40], axis=1)).max() < 1e-6 < np.abs(np.diff(lines[:, :40], axis=0)).max()
+    assert np.abs(np.diff(lines[:, 40:], axis=0)).max() < 1e-6 < np.abs(np.diff(lines[:, 40:], axis=1)).max()
+
+
+@pytest.mark.parametrize(
+    ("effect", "wrong"),
+    [
+        ("relief", {"width": 0}),
+        ("relief", {"gain": 2}),
+        ("etched_bands", {"half_width": 0}),
+        ("etched_bands", {"depth": 2}),
+        ("etched_bands", {"raggedness": -1}),
+        ("etched_bands", {"gaps": 1}),
+        ("parallel_marks", {"width": 0}),
+    ],
+)
+def test_numbers_of_new_effects_out_of_range_are_named(effect, wrong):
+    geometry, image = boundary_geometry(CELLS), np.zeros(CELLS.shape, np.float32)
+    right = {
+        "relief": {"distance": geometry.distance, "gain": 0.1, "width": 1.0, "direction": 0.0},
+        "etched_bands": {"geometry": geometry, "half_width": 2.0, "depth": 0.5},
+        "parallel_marks": {"amplitude": 0.1, "width": 1.0, "direction": 0.0, "seed": 0},
+    }[effect]
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        getattr(specimen, effect)(image, **{**right, **wrong})
