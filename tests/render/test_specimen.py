@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from itertools import product
 
 import numpy as np
@@ -374,3 +375,14 @@ def test_numbers_of_new_effects_out_of_range_are_named(effect, wrong):
     }[effect]
     with pytest.raises(ValueError, match=next(iter(wrong))):
         getattr(specimen, effect)(image, **{**right, **wrong})
+
+
+def test_colours_are_those_of_the_hue_and_differ_between_grains():
+    red = specimen.colour_contrast(CELLS, hue=0, spread=0, saturation=1, brightness=0.8, seed=0)
+    assert red.shape == (160, 160, 3)
+    assert np.allclose(red, [0.8, 0, 0])
+    many = specimen.colour_contrast(CELLS, hue=0.6, spread=0.5, saturation=0.5, brightness=0.8, seed=0)
+    assert len(np.unique(many.reshape(-1, 3), axis=0)) == 40
+    hues = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in many[::8, ::8].reshape(-1, 3)])
+    assert 0.35 <= hues.min() < 0.45 < 0.75 < hues.max() <= 0.85
+    assert np.allclose(many.max(-1), 0.8)  # the brightness of a colour is its largest channel
