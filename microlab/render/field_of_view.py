@@ -9,6 +9,7 @@ Every function takes an image and returns it together with the field of view, Tr
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from microlab.render.specimen import Seed, smooth_noise
@@ -55,7 +56,7 @@ def scale_bar(image: np.ndarray, *, seed: Seed) -> tuple[np.ndarray, np.ndarray]
     begin, base = (box_width - bar) // 2, box_height - 2 * thickness
     draw.rectangle((begin, base - thickness, begin + bar, base), fill=ink)
     text = f"{rng.choice([1, 2, 5]) * 10 ** rng.integers(0, 3)} {rng.choice(UNITS)}"
-    font = ImageFont.load_default(max(6, box_height // 2))
+    font = ImageFont.truetype(findfont("DejaVu Sans"), max(6, box_height // 2))
     draw.text((box_width / 2, base - 2 * thickness), text, fill=ink, font=font, anchor="ms")
     out, valid = image.astype(np.float32), np.ones(image.shape, bool)
     place = np.s_[top : top + box_height, left : left + box_width]

@@ -321,6 +321,33 @@ def draw_microscope(seed: Seed, ranges: MicroscopeRanges = MicroscopeRanges()) -
     return Microscope(**settings)
 
 
+def expose(signal: np.ndarray, microscope: Microscope, *, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
+    """What the instrument makes of the specimen's signal: light, probe, scan, noise, tone and 8 bits.
+
+    Parameters
+    ----------
+    signal : (H, W) float
+        In units of full scale.
+    microscope : Microscope
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    image : (H, W) float32 in [0, 1], 8-bit levels
+    path : (2, H) float32
+        Displacement of every line, by which :func:`follow_path` displaces the truth too.
+    """
+    m, rng = microscope, np.random.default_rng(seed)
+    image = illumination(signal, slope=m.shading, angle=m.shading_angle, vignetting=m.vignetting)
+    image = point_spread(image, sigma=m.blur)
+    path = scan_path(image.shape, jitter=m.line_jitter, drift=m.drift, seed=rng)
+    image = follow_path(image, path)
+    image = shot_noise(image, electrons=m.electrons, seed=rng)
+    image = charging_streaks(image, amplitude=m.charging, decay=m.charging_decay, seed=rng)
+    image = detector_noise(image, sigma=m.detector_noise, seed=rng)
+    return quantise(tone(image, contrast=m.contrast, brightness=m.brightness, gamma=m.gamma)), path
+
+
 def render(
     grain_map: np.ndarray,
     microscope: Microscope = Microscope(),
@@ -394,12 +421,5 @@ def render(
     image = specimen.contamination(image, depth=m.contamination, correlation_length=25.0, seed=rng)
     if film is not None:
         image = carbon_film(image, film)
-    image = illumination(image, slope=m.shading, angle=m.shading_angle, vignetting=m.vignetting)
-    image = point_spread(image, sigma=m.blur)
-    path = scan_path(image.shape, jitter=m.line_jitter, drift=m.drift, seed=rng)
-    image = follow_path(image, path)
-    image = shot_noise(image, electrons=m.electrons, seed=rng)
-    image = charging_streaks(image, amplitude=m.charging, decay=m.charging_decay, seed=rng)
-    image = detector_noise(image, sigma=m.detector_noise, seed=rng)
-    image = quantise(tone(image, contrast=m.contrast, brightness=m.brightness, gamma=m.gamma))
+    image, path = expose(image, m, seed=rng)
     return (image, follow_path(distance, path)) if return_distance else image
