@@ -119,6 +119,7 @@ def read_image(
         )
     image = np.ascontiguousarray(image[: height - bar_height])
 
+    size = size or from_sidecar(path)
     if pixel_size is not None:
         size = (float(pixel_size), float(pixel_size), "given")
     elif size and abs(size[0] - size[1]) > 0.01 * size[0]:
@@ -366,7 +367,7 @@ def _read(path: Path, page: int | None) -> tuple[np.ndarray, Size | None, int | 
         is_tiff = head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
         logger.disabled = True  # what tifffile would log about a damaged file is raised below
         stored, size, bar_height = (_read_tiff if is_tiff else _read_pillow)(path, page)
-        return stored, size or from_sidecar(path), bar_height
+        return stored, size, bar_height
     except ImageError:
         raise
     except PermissionError:

@@ -33,6 +33,8 @@ from pathlib import Path
 
 import tifffile
 
+from microlab.data.errors import ImageError
+
 # A print resolution (72, 96, 300 dots per inch) is no pixel size. Resolution tags that claim more than
 # this many micrometres per pixel, or fewer than 2540 dots per inch, are taken for one and ignored.
 LARGEST_FROM_RESOLUTION = 10.0
@@ -86,19 +88,25 @@ def from_dots_per_inch(dpi: tuple[float, float] | None) -> Size | None:
 
 
 def from_sidecar(path: Path) -> Size | None:
-    """Pixel size from the text file that JEOL and Hitachi microscopes write beside the image."""
+    """Pixel size from the text file that JEOL and Hitachi microscopes write beside the image.
+
+    Raises
+    ------
+    ImageError
+        If what stands there for the size is no number.
+    """
     sidecar = path.with_suffix(".txt")
     if not sidecar.is_file() or sidecar == path:
         return None
     text = sidecar.read_text(encoding="latin-1")
     bar = re.search(r"^\$\$SM_MICRON_BAR\s+([\d.]+)", text, re.MULTILINE)
     marker = re.search(r"^\$\$SM_MICRON_MARKER\s+([\d.]+)\s*(\w+)", text, re.MULTILINE)
-    if bar and marker and marker[2].lower() in MICROMETRES and float(bar[1]) > 0:
-        size = float(marker[1]) * MICROMETRES[marker[2].lower()] / float(bar[1])
+    if bar and marker and marker[2].lower() in MICROMETRES and (pixels := _number(bar[1], sidecar)) > 0:
+        size = _number(marker[1], sidecar) * MICROMETRES[marker[2].lower()] / pixels
         return _valid((size, size, f"JEOL {sidecar.name}"))
     hitachi = re.search(r"^PixelSize\s*=\s*([\d.]+)", text, re.MULTILINE)
     if hitachi:
-        size = float(hitachi[1]) * MICROMETRES["nm"]
+        size = _number(hitachi[1], sidecar) * MICROMETRES["nm"]
         return _valid((size, size, f"Hitachi {sidecar.name}"))
     return None
 
@@ -171,6 +179,13 @@ def _pixels_per_unit(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 def _not_for_print(width: float, height: float, source: str) -> Size | None:
     return (width, height, source) if max(width, height) <= LARGEST_FROM_RESOLUTION else None
+
+
+def _number(text: str, sidecar: Path) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ImageError(f"{sidecar}: {text!r} is no number; correct it or move the file") from None
 
 
 def _valid(size: Size | None) -> Size | None:

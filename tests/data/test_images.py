@@ -193,6 +193,14 @@ def test_sidecars_of_jeol_and_hitachi_are_read(tmp_path):
     assert read_image(tmp_path / "hitachi.bmp").pixel_size == pytest.approx(0.01984375)
 
 
+@pytest.mark.parametrize("text", ["PixelSize=1.2.3\n", "$$SM_MICRON_BAR .\n$$SM_MICRON_MARKER 4um\n"])
+def test_a_sidecar_without_a_number_is_named(tmp_path, text):
+    Image.fromarray(levels()).save(tmp_path / "field.bmp")
+    (tmp_path / "field.txt").write_text(text)
+    with pytest.raises(ImageError, match=r"field\.txt: '.*' is no number; correct"):
+        read_image(tmp_path / "field.bmp")
+
+
 def test_a_given_pixel_size_wins_and_nonsense_is_refused(tmp_path):
     write_fei(tmp_path / "fei.tif", levels())
     image = read_image(tmp_path / "fei.tif", pixel_size=0.1)
