@@ -18,6 +18,8 @@ JOBS ?= 2
 # Two processes that both use all cores get in each other's way: one thread each.
 PARALLEL := OMP_NUM_THREADS=1 MICROLAB_PROFILE=smoke
 SPREAD := -n $(JOBS) --dist loadfile
+# As tests/conftest.py sorts the files: slow ones first.
+SLOW_FIRST := --no-loadscope-reorder
 # Threads that sleep while they wait (see microlab/__init__.py): a kernel may load torch before microlab.
 export OMP_WAIT_POLICY ?= passive
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -71,14 +73,14 @@ test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run 
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build
-	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) tests 2>&1 | tee _build/pytest.log
+	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) $(SLOW_FIRST) tests 2>&1 | tee _build/pytest.log
 	@$(MAKE) --no-print-directory colab
 	@echo "All passed. The logs: _build/pytest.log and _build/colab.log"
 
 quick: $(READY)  ## the same without slow tests and chapters, in at most 4 minutes: while you work
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) -m "not slow" tests
+	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) $(SLOW_FIRST) -m "not slow" tests
 
 PEERS := .venv-peers
 $(PEERS)/ready: benchmarks/phasefield.py
