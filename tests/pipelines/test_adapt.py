@@ -194,7 +194,7 @@ def test_other_settings_or_images_are_refused_by_name(folder, done, tmp_path):
         run(other, out, mixed)
 
 
-def test_fresh_forgets_the_earlier_run(folder, tmp_path, monkeypatch):
+def test_fresh_discards_the_earlier_run(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     (out / "work").mkdir(parents=True)
     (out / "work" / "settings.json").write_text(json.dumps({"settings": {"seed": 5}}))

@@ -108,7 +108,7 @@ def test_initial_weights_follow_the_seed_and_leave_torch_alone():
 
 
 @pytest.mark.parametrize("network", [EdgeNet, RefineNet])
-def test_a_saved_network_is_read_again(network, tmp_path):
+def test_a_saved_network_is_restored(network, tmp_path):
     model = network(5, widths=(4, 6), bridge=(2,), seed=1).eval()
     card = dict.fromkeys(weights.CARD_FIELDS, "test")
     card |= {"architecture": network.__name__, "parameters": model.architecture}

@@ -152,7 +152,7 @@ def test_an_unknown_row_is_named(target, tmp_path) -> None:
         compare.run(target, 1.0, tmp_path, SMOKE, names=["D"], **QUIET)
 
 
-def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(finished, target) -> None:
+def test_the_results_page_accepts_the_record_and_every_row_is_read_back(finished, target) -> None:
     benchmark = importlib.import_module("studies.three_systems.__main__")
     folder, one = finished
     other = one.assign(seed=1, **{benchmark.COMPARED: one[benchmark.COMPARED] + 0.1 * (one["name"] == BOTH)})
