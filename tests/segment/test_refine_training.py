@@ -196,7 +196,7 @@ def test_the_network_to_start_from_stays_as_it_is():
 # ---- the same run again ----------------------------------------------------------------------------------
 
 
-def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_killed_training_resumes_exactly(tmp_path, monkeypatch):
     config = SecondConfig(steps=6, checkpoint_every=3, **SHORT)
     calls = []
 
