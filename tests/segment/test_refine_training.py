@@ -43,7 +43,7 @@ def blind(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((1, 64, 64), np.float32), lattice(seed)
 
 
-# ---- learning -------------------------------------------------------------------------------------------
+# ---- learning --------------------------------------------------------------------------------------------
 
 
 def test_net1_learns_to_draw_the_lines():
@@ -92,7 +92,7 @@ def test_bernoulli_diffusion_learns_the_share_and_the_position_of_lines():
     assert mean[target].mean() > 3 * mean[~target].mean()
 
 
-# ---- training data --------------------------------------------------------------------------------------
+# ---- training data ---------------------------------------------------------------------------------------
 
 
 class Spy(nn.Module):

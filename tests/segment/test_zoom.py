@@ -69,7 +69,7 @@ def test_the_zoom_of_stripes_is_recovered_with_an_ideal_segmentation(zoom):
 
 
 def test_grains_found_in_noise_at_high_zoom_do_not_mislead():
-    # A segmentation that is ideal up to zoom 1.6, then finds grains of 10 pixels in noise, then of 100 in blur.
+    # A segmentation that is ideal up to zoom 1.6, then finds grains of 10 pixels in noise, then 100 in blur.
     # The intercept rises through the design twice, but only once in proportion to the zoom.
     image, ideal_grains = stripes_image(16.0, 256)
 
