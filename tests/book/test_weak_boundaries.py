@@ -63,7 +63,7 @@ def rough(picture) -> np.ndarray:
     return (moved & (rng.random(moved.shape) < 0.9)) | (rng.random(moved.shape) < 0.01)
 
 
-def test_the_truth_itself_scores_one_and_errs_nowhere():
+def test_the_truth_itself_scores_one_and_has_no_errors():
     scores = score_answer(bands(WEAK_FIRST), *answer(bands(WEAK_FIRST).boundary))
     assert tuple(scores) == MEASURES
     errors = ("adapted Rand error", "count error", "count bias")

@@ -483,7 +483,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path, monk
     assert os.listdir(tmp_path) == ["a.tif"]
 
 
-def test_writing_where_no_folder_can_be_gives_one_line(tmp_path):
+def test_writing_to_an_impossible_folder_gives_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written") as error:
         write_mask(tmp_path / "file" / "mask.png", np.ones((20, 20), bool))

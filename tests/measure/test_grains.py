@@ -128,7 +128,7 @@ def test_squares_have_four_sides_because_corners_are_no_contact(width):
     assert set(sides[[11, 18, 81, 88]]) == {2}
 
 
-def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_if_asked_for():
+def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_on_request():
     y, x = np.indices((300, 300))
     a = math.radians(15)
     row, column = (

@@ -107,7 +107,7 @@ def test_no_region_that_the_threshold_shows_is_lost(seed, rough, cut, neck):
     assert np.bincount(labels.ravel())[1:].min() >= 12
 
 
-def test_grains_fill_the_image_unless_gaps_are_asked_for():
+def test_grains_fill_the_image_unless_gaps_are_requested():
     _, distance = polycrystal()
     probability = noisy_probability(distance, 0.05)
     assert watershed_grains(probability).min() == 1
