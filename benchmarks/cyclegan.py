@@ -1,4 +1,4 @@
-"""CycleGAN beside the public implementation: time per image of a training step and of a translation.
+"""CycleGAN compared with the public implementation: time per image of a training step and of a translation.
 
     git clone https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix
     python benchmarks/cyclegan.py --peer pytorch-CycleGAN-and-pix2pix
@@ -7,16 +7,16 @@ The peer (Zhu, Park et al., BSD licence) is in no package registry; without `--p
 peer's own training step runs unchanged, with its default settings; we only set the number of residual blocks.
 
 Both train the same number of weights on the same crops: two ResNet generators, two PatchGANs with three
-halvings, instance norm, least squares, cycle weight 10, identity weight 0.5, a pool of 50, no noise channel.
-Two things differ. The peer doubles by a transposed convolution; we repeat pixels and convolve, which is four
-times the products in those two layers. The row "their doubling" puts transposed convolutions into ours. And
-the peer pads its halvings with zeros, we reflect.
+downsamplings, instance norm, least squares, cycle weight 10, identity weight 0.5, a pool of 50, no noise
+channel. Two things differ. The peer upsamples by a transposed convolution; we repeat pixels and convolve,
+which takes four times the multiplications in those two layers. The row "their upsampling" puts transposed
+convolutions into ours. And the peer pads its strided convolutions with zeros, where we reflect.
 
-Ours is timed inside `microlab.training.fit.fit`, with all that it does in a step. "As used" takes the fastest
-precision of the device and keeps a running mean of the weights.
+Ours is timed inside `microlab.training.fit.fit`, with everything it does in a step. "As used" takes the
+fastest precision of the device and keeps a running mean of the weights.
 
-Contenders take turns. On a CPU the processor time of one thread is counted, which other programs disturb
-little; on a GPU it is the wall clock. Memory is what two steps add to a process at most (Linux), or what
+The implementations take turns. On a CPU the processor time of one thread is measured, which other programs
+hardly affect; on a GPU it is wall time. Memory is the most that two steps add to a process (Linux), or what
 torch allocates on a GPU.
 """
 
@@ -46,13 +46,13 @@ from microlab.training.fit import FitConfig, fit
 
 PEER = "pytorch-CycleGAN-and-pix2pix"
 OURS = {
-    "microlab, their doubling": {"precision": "float32"},
+    "microlab, their upsampling": {"precision": "float32"},
     "microlab": {"precision": "float32"},
     "microlab, as used": {"precision": "auto", "ema": 0.99},
 }
 CASES = ((16, 4, 96, 2), (32, 6, 128, 1))  # width, blocks, crop, batch
-SIDE = 512  # of the image translated
-STEPS = 2  # of a turn; ours takes one more, which is not counted
+SIDE = 512  # px, of the translated image
+STEPS = 2  # per turn; ours takes one more, which is not counted
 
 
 class Ours:
@@ -61,7 +61,7 @@ class Ours:
     def __init__(self, name: str, case: tuple[int, ...], device: torch.device) -> None:
         width, blocks, crop, _ = case
         self.model = CycleGAN(crop=crop, width=width, blocks=blocks)
-        if "doubling" in name:
+        if "upsampling" in name:
             for generator in (self.model.F, self.model.G):
                 generator.decode = nn.Sequential(
                     *transposed(4 * width), *transposed(2 * width), *generator.decode[4:]
@@ -104,13 +104,15 @@ class Peer:
 
         norm = networks.get_norm_layer("instance")
 
-        def ready(network: nn.Module) -> nn.Module:
+        def initialised(network: nn.Module) -> nn.Module:
             networks.init_weights(network, "normal", 0.02)
             return network.to(device)
 
-        # Its options offer 6 and 9 blocks only. The classes, the losses and the step stay its own.
-        networks.define_G = lambda *_: ready(networks.ResnetGenerator(1, 1, width, norm, n_blocks=blocks))
-        networks.define_D = lambda *_: ready(networks.NLayerDiscriminator(1, width, 3, norm))
+        # Its options offer only 6 and 9 blocks. Classes, losses and the training step are the peer's own.
+        networks.define_G = lambda *_: initialised(
+            networks.ResnetGenerator(1, 1, width, norm, n_blocks=blocks)
+        )
+        networks.define_D = lambda *_: initialised(networks.NLayerDiscriminator(1, width, 3, norm))
         options = {
             **{
                 "input_nc": 1,
@@ -156,14 +158,14 @@ class Peer:
 
 
 def transposed(channels: int) -> list[nn.Module]:
-    """The peer's doubling, without its bias, which instance normalisation makes idle."""
+    """The peer's upsampling layer, without its bias, which instance normalisation cancels."""
     convolution = nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1, bias=False)
     nn.init.normal_(convolution.weight, std=0.02)
     return [convolution, nn.InstanceNorm2d(channels // 2), nn.ReLU(inplace=True)]
 
 
 def count(*networks: nn.Module) -> int:
-    """Numbers in the kernels, biases left out."""
+    """Number of kernel weights, without biases."""
     return sum(p.numel() for network in networks for p in network.parameters() if p.ndim > 1)
 
 
@@ -179,21 +181,21 @@ def crops(case: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def status(field: str) -> float:
-    """A field of this process' memory, MiB."""
+    """A memory field of this process' status, in MiB."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields[field].split()[0]) / 1024
 
 
 def peak_mib(name: str, case: tuple[int, ...], device: torch.device, peer: Path | None) -> float:
-    """Most memory that building the networks and two steps add, in this process, which does nothing else."""
+    """Peak memory that building the networks and two steps add, in a process that does nothing else."""
     y, x = crops(case)
-    warm = torch.rand(1, 16, 32, 32, requires_grad=True)  # libraries loaded
+    warm = torch.rand(1, 16, 32, 32, requires_grad=True)  # loads the libraries
     nn.functional.conv2d(warm, torch.rand(16, 16, 3, 3)).sum().backward()
     if device.type == "cuda":
         build(name, case, device, peer).train(y, x, time.perf_counter)
         return torch.cuda.max_memory_allocated(device) / 2**20
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     build(name, case, device, peer).train(y, x, time.perf_counter)
     return status("VmHWM") - before
 
@@ -206,7 +208,7 @@ def in_its_own_process(name: str, case: tuple[int, ...], options: Namespace) -> 
 
 
 def compare(case: tuple[int, ...], options: Namespace) -> None:
-    """Print one table: the contenders, taking turns, on one size."""
+    """Print one table: all implementations, taking turns, at one size."""
     device = torch.device(options.device)
 
     def clock() -> float:
@@ -216,39 +218,41 @@ def compare(case: tuple[int, ...], options: Namespace) -> None:
         return time.perf_counter()
 
     names = [*([PEER] if options.peer else []), *OURS]
-    contenders = {name: build(name, case, device, options.peer) for name in names}
-    if len({contender.weights() for contender in contenders.values()}) > 1:
-        sys.exit(f"not one architecture: { ({n: c.weights() for n, c in contenders.items()}) } weights")
+    implementations = {name: build(name, case, device, options.peer) for name in names}
+    if len({implementation.weights() for implementation in implementations.values()}) > 1:
+        sys.exit(
+            f"the architectures differ: { ({n: c.weights() for n, c in implementations.items()}) } weights"
+        )
     y, x = crops(case)
     image = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
     training = {name: [] for name in names}
     translation = {name: [] for name in names}
     for turn in range(options.turns + 1):
-        for name, contender in contenders.items():
-            seconds = contender.train(y, x, clock)
+        for name, implementation in implementations.items():
+            seconds = implementation.train(y, x, clock)
             start = clock()
-            contender.translate(image)
-            if turn:  # the first warms up
+            implementation.translate(image)
+            if turn:  # the first is a warm-up
                 training[name].append(statistics.median(seconds) / len(y))
                 translation[name].append(clock() - start)
 
     width, blocks, crop, batch = case
-    weights = contenders[names[0]].weights()
+    weights = implementations[names[0]].weights()
     print(f"\nwidth {width}, {blocks} blocks, crop {crop}, batch {batch}: {weights:,} weights")
     print(
         f"{'':30} {'training, ms per image':>24} {'':7} {f'{SIDE} x {SIDE} pixels':>16} {'':7} {'memory':>8}"
     )
     print(f"{'':30} {'median (range)':>24} {'ratio':>7} {'ms':>16} {'ratio':>7} {'MiB':>8}")
     for name in names:
-        step, whole = (1e3 * statistics.median(times[name]) for times in (training, translation))
+        step, image_time = (1e3 * statistics.median(times[name]) for times in (training, translation))
         spread = f"{step:.1f} ({1e3 * min(training[name]):.1f} to {1e3 * max(training[name]):.1f})"
-        # Turn by turn, so that a change of the machine's load in between cancels.
-        of_step, of_whole = (
+        # Ratios turn by turn, so that changes in the load of the machine cancel.
+        step_ratio, image_ratio = (
             statistics.median(a / b for a, b in zip(times[name], times[names[0]]))
             for times in (training, translation)
         )
         memory = in_its_own_process(name, case, options)
-        print(f"{name:30} {spread:>24} {of_step:7.2f} {whole:16.1f} {of_whole:7.2f} {memory:8.0f}")
+        print(f"{name:30} {spread:>24} {step_ratio:7.2f} {image_time:16.1f} {image_ratio:7.2f} {memory:8.0f}")
 
 
 def main() -> None:
@@ -256,7 +260,9 @@ def main() -> None:
     parser.add_argument("--peer", metavar="FOLDER", type=Path, help=f"clone of junyanz/{PEER}")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--turns", type=int, default=9, help=f"turns of {STEPS} steps for each contender")
+    parser.add_argument(
+        "--turns", type=int, default=9, help=f"turns of {STEPS} steps for each implementation"
+    )
     parser.add_argument(
         "--case", type=int, nargs=4, metavar=("WIDTH", "BLOCKS", "CROP", "BATCH"), action="append"
     )

@@ -1,8 +1,8 @@
 """Seconds and memory of `microlab segment` on a large image: python benchmarks/large_image.py [SIDE ...]
 
-Simulates a periodic polycrystal, repeats it under the virtual microscope into a TIFF of SIDE x SIDE pixels,
-and runs the command on it in a process of its own. Prints seconds and the peak of the resident memory, mapped
-pages included, of every stage. Needs Linux (/proc).
+Simulates a periodic polycrystal, renders it with the virtual microscope, tiles it into a TIFF of SIDE x SIDE
+pixels, and runs the command on it in a separate process. Prints the seconds and the peak resident memory of
+every stage, mapped pages included. Needs Linux (/proc).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tifffile
 
 from microlab.data import mapped
 
-PERIOD = 720  # px; no divisor of a block, so that seams meet ever other grains
+PERIOD = 720  # px; does not divide the block size, so that every seam crosses different grains
 STAGES = {  # name: modules that call a function, and its name there
     "read": (("microlab.data.images",), "read_image"),
     "zoom": (("microlab.segment.unet:UNetSegmenter",), "estimate_zoom"),
@@ -58,14 +58,14 @@ def write_image(path: Path, side: int) -> None:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process since it was last asked."""
+    """Peak resident memory of this process since the last call."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     Path("/proc/self/clear_refs").write_text("5")
     return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def measured(name: str, function: Callable, table: dict) -> Callable:
-    """The function, adding its seconds and its peak to a table; stages inside of it count for themselves."""
+    """Wrap a function so that its seconds and peak memory go into a table; nested stages count separately."""
 
     @functools.wraps(function)
     def wrapper(*arguments: object, **options: object) -> object:
@@ -90,23 +90,23 @@ def measured(name: str, function: Callable, table: dict) -> Callable:
 
 
 def _add(table: dict, name: str, seconds: float, peak: int) -> None:
-    before = table["stages"].get(name, (0.0, 0))
-    table["stages"][name] = (before[0] + seconds, max(before[1], peak))
+    total_and_peak = table["stages"].get(name, (0.0, 0))
+    table["stages"][name] = (total_and_peak[0] + seconds, max(total_and_peak[1], peak))
 
 
 def run_command(image: Path, out: Path, large: int) -> dict:
-    """The command in this process, with its stages measured."""
+    """Run the command in this process and measure its stages."""
     from importlib import import_module
 
     from microlab.cli.main import main
 
     mapped.LARGE = large
     table: dict = {"stages": {}, "open": [], "inside": 0.0}
-    for stage, (places, function) in STAGES.items():
-        for place in places:
-            module, _, owner = place.partition(":")
+    for stage, (owners, function) in STAGES.items():
+        for owner_name in owners:
+            module, _, class_name = owner_name.partition(":")
             target = import_module(module)
-            target = getattr(target, owner) if owner else target
+            target = getattr(target, class_name) if class_name else target
             attribute = OTHER_NAMES.get((stage, module), function)
             setattr(target, attribute, measured(stage, getattr(target, attribute), table))
     start = time.perf_counter()
@@ -124,7 +124,7 @@ def main() -> None:
     )
     parser.add_argument("side", type=int, nargs="*", default=[5000])
     parser.add_argument("--large", type=int, default=mapped.LARGE, help="pixels above which blocks are used")
-    parser.add_argument("--folder", type=Path, help="where image and results lie meanwhile")
+    parser.add_argument("--folder", type=Path, help="for the temporary image and results")
     parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -146,13 +146,14 @@ def main() -> None:
         lines = child.stdout.splitlines()
         stages = json.loads(lines[-1])
         peak = max(peak for _, peak in stages.values())
-        way = "by blocks" if side**2 > options.large else "whole"
-        print(f"\n{side} x {side} pixels, {way}, load average {os.getloadavg()[0]:.1f}")
+        mode = "by blocks" if side**2 > options.large else "whole"
+        print(f"\n{side} x {side} pixels, {mode}, load average {os.getloadavg()[0]:.1f}")
         print(*lines[:-1], sep="\n")
         print(f"{'stage':>10} {'seconds':>9} {'s / Mpx':>9} {'peak, MB':>9} {'bytes / px':>11}")
-        for name, (took, most) in [*stages.items(), ("all", (seconds, peak))]:
+        for name, (stage_seconds, stage_peak) in [*stages.items(), ("all", (seconds, peak))]:
             print(
-                f"{name:>10} {took:9.1f} {took / side**2 * 1e6:9.3f} {most / 1e6:9.0f} {most / side**2:11.1f}"
+                f"{name:>10} {stage_seconds:9.1f} {stage_seconds / side**2 * 1e6:9.3f} "
+                f"{stage_peak / 1e6:9.0f} {stage_peak / side**2:11.1f}"
             )
 
 

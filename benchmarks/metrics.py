@@ -1,6 +1,6 @@
-"""Time of the metrics beside torchmetrics, scikit-learn and scikit-image: python benchmarks/metrics.py
+"""Time of the metrics compared with torchmetrics, scikit-learn and scikit-image: python benchmarks/metrics.py
 
-Every pair gives the same number (checked here again); the last column is their time over ours.
+Both give the same number, which is checked again here; the last column is their time over ours.
 Needs torchmetrics (extra `test`).
 """
 
@@ -22,8 +22,8 @@ from skimage.segmentation import find_boundaries
 from microlab.measure import boundary, instance, pixel
 
 
-def least_seconds(call: Callable[[], object], repeats: int) -> tuple[float, object]:
-    """Least time of several runs, which disturbances of the machine only lengthen, and the result."""
+def shortest_time(call: Callable[[], object], repeats: int) -> tuple[float, object]:
+    """Shortest time of several runs, because other load only lengthens a run, and the result."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -110,12 +110,12 @@ def main() -> None:
     print(f"{options.size} x {options.size}, {options.grains} grains")
     print(f"{'metric':26s}{'value':>9s}{'ours':>11s}   {'theirs':<26s}{'ratio':>6s}")
     for name, ours, library, theirs in rows:
-        our_time, a = least_seconds(ours, options.repeats)
-        their_time, b = least_seconds(theirs, options.repeats)
-        if not np.isclose(a, b, atol=1e-6):
-            raise SystemExit(f"{name}: ours {a} but {library} {b}")
+        our_time, our_result = shortest_time(ours, options.repeats)
+        their_time, their_result = shortest_time(theirs, options.repeats)
+        if not np.isclose(our_result, their_result, atol=1e-6):
+            raise SystemExit(f"{name}: ours {our_result} but {library} {their_result}")
         print(
-            f"{name:26s}{a:9.4f}{1000 * our_time:8.1f} ms   {library:13s}{1000 * their_time:8.1f} ms"
+            f"{name:26s}{our_result:9.4f}{1000 * our_time:8.1f} ms   {library:13s}{1000 * their_time:8.1f} ms"
             f"   {their_time / our_time:6.1f}"
         )
 

@@ -1,13 +1,13 @@
 """Grain growth: microlab, NumPy, FiPy, py-pde and pyphasefield side by side, per field, pixel and step.
 
-    make bench                                        with the peers, which it installs into .venv-peers
-    python benchmarks/phasefield.py [--peers PYTHON]  with those of an environment of yours, or without
+    make bench                                        with the peers, installed into .venv-peers
+    python benchmarks/phasefield.py [--peers PYTHON]  with the peers of your own environment, or without
 
-The peers live in an environment of their own, so that they cannot disturb ours; without `--peers` only
-microlab and NumPy run. Every contender takes the same explicit Euler steps of the same Chen-Yang equations
-(kappa = L = dx = 1, dt = 0.1, periodic), and must end on the same phi. Time to compile is left out. The share
-of the memory's bandwidth is that of one reading and one writing of every field a step, against copying an
-array that no cache holds.
+The peers are installed in a separate environment, so that their dependencies do not conflict with ours;
+without `--peers` only microlab and NumPy run. All take the same explicit Euler steps of the same Chen-Yang
+equations (kappa = L = dx = 1, dt = 0.1, periodic) and must end with the same phi. Compilation time is not
+counted. The share of the memory bandwidth assumes one read and one write of every field per step, relative to
+copying an array that is larger than any cache.
 
 The first table is the cost of arithmetic, on four grains with a field each. The second is the paper's case,
 112 grains on 512 x 512 pixels, where microlab needs far fewer fields than grains.
@@ -35,13 +35,13 @@ CASES = {  # pixels per side, steps
 
 
 def quarters(size):
-    """Four square grains, (size, size) ids 0..3."""
+    """Grain map (size, size) of four square grains, ids 0..3."""
     half = np.arange(size) // (size // 2)
     return 2 * half[:, None] + half
 
 
 def numpy_dense(grain_map, steps):
-    """The equations as one would first write them: one field per grain. Seconds per step, phi."""
+    """The equations written directly in NumPy, one field per grain. Returns seconds per step and phi."""
     eta = (grain_map == np.arange(grain_map.max() + 1)[:, None, None]).astype(float)
     start = time.perf_counter()
     for _ in range(steps):
@@ -52,10 +52,10 @@ def numpy_dense(grain_map, steps):
 
 
 def microlab_run(grain_map, steps, **options):
-    """Seconds per step, phi, number of fields."""
+    """Returns seconds per step, phi and the number of fields."""
     from microlab.simulate.phasefield import GrainGrowth
 
-    simulation = GrainGrowth(grain_map, **options).run(2)  # threads started, step compiled
+    simulation = GrainGrowth(grain_map, **options).run(2)  # starts the threads, compiles the step
     start = time.perf_counter()
     simulation.run(steps - 2)
     return (time.perf_counter() - start) / (steps - 2), simulation.phi(), len(simulation.order_parameters)
@@ -72,7 +72,7 @@ def py_pde(grain_map, steps):
     grid = pde.CartesianGrid([(0, size), (0, size)], size, periodic=True)
     fields = [pde.ScalarField(grid, (grain_map == i).astype(float)) for i in range(4)]
 
-    stamps = []  # compiling comes before the middle, so the second half is timed
+    stamps = []  # compilation happens in the first half, so only the second is timed
     tracker = pde.CallbackTracker(lambda *_: stamps.append(time.perf_counter()), interrupts=steps * DT / 2)
     state = pde.FieldCollection(fields, labels=names)
     result = equation.solve(state, steps * DT, dt=DT, solver="euler", tracker=tracker)
@@ -131,7 +131,7 @@ def pyphasefield(grain_map, steps):
 
 
 def bandwidth():
-    """Bytes a second of copying an array that no cache holds, by as many threads as torch has."""
+    """Bytes per second when copying an array larger than any cache, with torch's threads."""
     import torch
 
     source, target = torch.rand(2**27), torch.empty(2**27)
@@ -143,8 +143,8 @@ def bandwidth():
     return 2 * source.nbytes / min(seconds)
 
 
-def contend(name):
-    """Nanoseconds per field, pixel and step of one contender, and its mean phi."""
+def run_implementation(name):
+    """Nanoseconds per field, pixel and step of one implementation, and its mean phi."""
     size, steps = CASES[name]
     grain_map = quarters(size)
     if name.startswith("microlab"):
@@ -163,7 +163,7 @@ def main():
     parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(contend(arguments.only)))
+        print(json.dumps(run_implementation(arguments.only)))
         return
 
     print(f"{'one field per grain':20} {'size':>5} {'ns per field, pixel, step':>27} {'ratio':>8}")
@@ -173,13 +173,15 @@ def main():
         if peer and not arguments.peers:
             continue
         python = arguments.peers if peer else sys.executable
-        done = subprocess.run([python, __file__, "--only", name], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr}")
-        result = json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run([python, __file__, "--only", name], capture_output=True, text=True)
+        if process.returncode:
+            sys.exit(f"{name} failed:\n{process.stderr}")
+        result = json.loads(process.stdout.splitlines()[-1])
         expected = numpy_dense(quarters(size), steps)[1].mean()
         if abs(result["phi"] - expected) > 1e-5:
-            sys.exit(f"{name} solved something else: mean phi {result['phi']:.6f}, expected {expected:.6f}")
+            sys.exit(
+                f"{name} solved different equations: mean phi {result['phi']:.6f}, expected {expected:.6f}"
+            )
         ours = ours or result["ns"]
         print(f"{name:20} {size:5} {result['ns']:27.2f} {result['ns'] / ours:8.1f}")
 
@@ -190,14 +192,14 @@ def main():
     dense, _ = numpy_dense(grain_map, 3)
     print(f"\n{'112 grains, 512 x 512':21} {'fields':>7} {'ms per step':>12} {'1000 steps':>12} {'ratio':>8}")
     print(f"{'microlab':21} {fields:7} {1e3 * shared:12.2f} {1e3 * shared:10.1f} s {1:8.1f}")
-    copied = bandwidth()
+    copy_rate = bandwidth()
     for size, grains, steps in ((512, 112, 200), (1024, 450, 100)):
         grain_map = tessellate(regular_seeds(grains, (size, size), 0.5), (size, size))
         step, _, count = microlab_run(grain_map, steps)
-        share = 2 * 4 * count * size**2 / step / copied
+        share = 2 * 4 * count * size**2 / step / copy_rate
         print(
             f"{size} x {size}, {grains} grains: {count} fields, {1e9 * step / count / size**2:.2f} ns per "
-            f"field, pixel and step; {share:.0%} of the {copied / 1e9:.1f} GB/s of a copy"
+            f"field, pixel and step; {share:.0%} of the {copy_rate / 1e9:.1f} GB/s of a copy"
         )
     print(f"{'NumPy':21} {112:7} {1e3 * dense:12.1f} {1e3 * dense:10.1f} s {dense / shared:8.1f}")
 

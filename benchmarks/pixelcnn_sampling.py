@@ -1,14 +1,14 @@
-"""Cached beside naive sampling of a PixelCNN: python benchmarks/pixelcnn_sampling.py [--batch 16]
+"""Cached compared with naive sampling of a PixelCNN: python benchmarks/pixelcnn_sampling.py [--batch 16]
 
-Prints, for the plain and the gated network, the seconds of sampling one batch of 64 x 64 codes with cached
-activations, those of the naive loop, and their ratio. The naive loop is not run to its end: it is timed on 24
-positions over the whole map (--positions), and the fastest is scaled to all 4096. Every position costs it the
-same, one pass of the network over the whole map. Its codes must be those of the cached sampler, which is
-asserted at the positions timed. On a CPU the seconds are those of one thread's own time, so that other
-programs do not count for much.
+Prints, for the plain and the gated network, the seconds to sample one batch of 64 x 64 codes with cached
+activations, those of the naive loop, and their ratio. The naive loop is not run to the end: it is timed at 24
+positions spread over the map (--positions), and the fastest is scaled to all 4096, since every position costs
+one pass of the network over the whole map. Its codes must equal those of the cached sampler, which is
+asserted at the timed positions. On a CPU the processor time of one thread is measured, which other programs
+hardly affect.
 
-A loop that hands the network only the rows down to the current one does half of the work; it is no part of
-the comparison.
+A loop that passes only the rows down to the current one to the network does half of the work; it is not
+compared here.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from microlab.training.devices import hardware, pick_device
 SEED = 0
 
 
-def seconds(place: torch.device, started: float = 0.0) -> float:
-    """Time since `started`: of this process on a CPU, else the clock once the device has done its work."""
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
-    return (time.process_time() if place.type == "cpu" else time.perf_counter()) - started
+def seconds(device: torch.device, started: float = 0.0) -> float:
+    """Time since `started`: processor time on a CPU, else wall time once the device has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.process_time() if device.type == "cpu" else time.perf_counter()) - started
 
 
 @torch.inference_mode()
 def naive_passes(model: Autoregressive, codes: torch.Tensor, positions: list[tuple[int, int]]) -> np.ndarray:
-    """Seconds that the naive loop takes at each position, where the codes before it are those of `codes`."""
+    """Seconds of the naive loop at each position, given the codes before it from `codes`."""
     n, height, width = codes.shape
     uniform = torch.from_numpy(np.random.default_rng(SEED).random((n, height, width)))
     uniform = uniform.to(codes.device, torch.float32)
@@ -43,9 +43,9 @@ def naive_passes(model: Autoregressive, codes: torch.Tensor, positions: list[tup
     model(codes)  # warms up
     timings = []
     for r, s in positions:
-        so_far = torch.where(order < r * width + s, codes, 0)
+        previous_codes = torch.where(order < r * width + s, codes, 0)
         started = seconds(codes.device)
-        code = draw(model(so_far)[:, :, r, s], uniform[:, r, s])
+        code = draw(model(previous_codes)[:, :, r, s], uniform[:, r, s])
         timings.append(seconds(codes.device, started))
         assert torch.equal(code, codes[:, r, s]), f"the samplers differ at {r}, {s}"
     return np.array(timings)
@@ -58,26 +58,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="maps side by side")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--positions", type=int, default=24, help="positions on which naive is timed")
+    parser.add_argument(
+        "--positions", type=int, default=24, help="positions at which the naive loop is timed"
+    )
     parser.add_argument("--device")
     options = parser.parse_args()
-    place, side = pick_device(options.device), options.side
+    device, side = pick_device(options.device), options.side
     torch.set_num_threads(1)
-    spread = np.linspace(0, side * side - 1, options.positions).astype(int)
-    positions = [(int(i) // side, int(i) % side) for i in spread]
+    indices = np.linspace(0, side * side - 1, options.positions).astype(int)
+    positions = [(int(i) // side, int(i) % side) for i in indices]
     print(
         f"{options.batch} maps of {side} x {side} codes, {options.channels} channels, "
-        f"{options.layers} layers, {hardware(place)}"
+        f"{options.layers} layers, {hardware(device)}"
     )
     for kind, network in NETWORKS.items():
         if options.kind not in (None, kind):
             continue
-        model = network(10, options.channels, options.layers).to(place)
+        model = network(10, options.channels, options.layers).to(device)
         sample(model, options.batch, (2, side))  # warms up
-        started = seconds(place)
+        started = seconds(device)
         maps = sample(model, options.batch, (side, side), batch=options.batch, seed=SEED)
-        cached = seconds(place, started)
-        passes = naive_passes(model, torch.from_numpy(maps).to(place), positions)
+        cached = seconds(device, started)
+        passes = naive_passes(model, torch.from_numpy(maps).to(device), positions)
         naive = side * side * passes.min()
         print(
             f"{kind:5}  cached {cached:7.2f} s   naive {naive:8.0f} s, scaled from {len(passes)} positions "

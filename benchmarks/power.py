@@ -1,12 +1,12 @@
-"""Time of circle packing and power diagrams, beside the usual ways and Voro++.
+"""Time of circle packing and power diagrams, compared with the usual methods and Voro++.
 
     python benchmarks/power.py
     python -m venv peer && peer/bin/pip install -e . pyvoro-mmalahe && peer/bin/python benchmarks/power.py
 
-The contenders take turns in one process, so that the ratios hold on a busy machine too. CPU time is what the
-work costs; wall time also counts the waiting for other programs. pyvoro (Voro++) returns polygons; "drawn"
-fills them, so that both have made the same thing, and the share of pixels on which they agree is printed.
-Without pyvoro its two lines are missing.
+The implementations take turns in one process, so that the ratios also hold on a busy machine. CPU time is
+the cost of the work; wall time also includes waiting for other programs. pyvoro (Voro++) returns polygons;
+"drawn" rasterises them, so that both give a grain map, and the share of pixels on which they agree is
+printed. Without pyvoro its two lines are missing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ except ImportError:
 
 def pixel_by_circle(centres: np.ndarray, radii: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The definition: the power of every pixel with respect to every circle, one circle at a time."""
-    along = [np.abs(np.arange(size) - c[:, None] % size) for size, c in zip(shape, centres.T)]
-    squared = [np.minimum(d, size - d) ** 2 for d, size in zip(along, shape)]  # periodic
+    distances = [np.abs(np.arange(size) - c[:, None] % size) for size, c in zip(shape, centres.T)]
+    squared_distances = [np.minimum(d, size - d) ** 2 for d, size in zip(distances, shape)]  # periodic
     best, grain_map = np.full(shape, np.inf), np.zeros(shape, np.int32)
     for i, radius in enumerate(radii):
-        power = (squared[0][i] - radius**2)[:, None] + squared[1][i]
-        less = power < best
-        best[less], grain_map[less] = power[less], i
+        power = (squared_distances[0][i] - radius**2)[:, None] + squared_distances[1][i]
+        closer = power < best
+        best[closer], grain_map[closer] = power[closer], i
     return grain_map
 
 
@@ -75,35 +75,35 @@ def main() -> None:
 
     radii = radii_of(n, shape[0] * shape[1])
     centres, _ = pack_circles(shape, radii)
-    contenders: dict[str, Callable[[], object]] = {
+    implementations: dict[str, Callable[[], object]] = {
         "power_diagram": lambda: power_diagram(centres, radii, shape),
         "every pixel by every circle": lambda: pixel_by_circle(centres, radii, shape),
         "a k-d tree query per pixel": lambda: tree_per_pixel(centres, radii, shape),
     }
     if pyvoro:
-        contenders["pyvoro, polygons only"] = lambda: voro_polygons(centres, radii, shape)
-        contenders["pyvoro, drawn"] = lambda: voro_drawn(centres, radii, shape)
-    contenders["tessellate (Voronoi, equal radii)"] = lambda: tessellate(centres, shape)
-    contenders["pack_circles"] = lambda: pack_circles(shape, radii)
+        implementations["pyvoro, polygons only"] = lambda: voro_polygons(centres, radii, shape)
+        implementations["pyvoro, drawn"] = lambda: voro_drawn(centres, radii, shape)
+    implementations["tessellate (Voronoi, equal radii)"] = lambda: tessellate(centres, shape)
+    implementations["pack_circles"] = lambda: pack_circles(shape, radii)
 
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in implementations}
     for _ in range(options.repeats):
-        for name, call in contenders.items():
+        for name, call in implementations.items():
             cpu, wall = time.process_time(), time.perf_counter()
             call()
             times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
 
     print(f"{n} circles in {shape[0]} x {shape[1]} pixels, {options.repeats} rounds, ms")
-    print(f"{'':36s}{'CPU: least':>11s}{'median':>9s}{'wall: least':>13s}{'median':>9s}{'CPU ratio':>11s}")
+    print(f"{'':36s}{'CPU: min':>11s}{'median':>9s}{'wall: min':>13s}{'median':>9s}{'CPU ratio':>11s}")
     medians = {name: np.median(1000 * np.array(t), axis=0) for name, t in times.items()}
     for name, t in times.items():
-        least, (cpu, wall) = 1000 * np.min(t, axis=0), medians[name]
+        minimum, (cpu, wall) = 1000 * np.min(t, axis=0), medians[name]
         ratio = cpu / medians["power_diagram"][0]
-        print(f"{name:36s}{least[0]:11.1f}{cpu:9.1f}{least[1]:13.1f}{wall:9.1f}{ratio:11.2f}")
+        print(f"{name:36s}{minimum[0]:11.1f}{cpu:9.1f}{minimum[1]:13.1f}{wall:9.1f}{ratio:11.2f}")
     ours = power_diagram(centres, radii, shape)
     for name in ("every pixel by every circle", "a k-d tree query per pixel", "pyvoro, drawn"):
-        if name in contenders:
-            print(f"pixels as in power_diagram, {name}: {(contenders[name]() == ours).mean():.2%}")
+        if name in implementations:
+            print(f"pixels as in power_diagram, {name}: {(implementations[name]() == ours).mean():.2%}")
 
 
 if __name__ == "__main__":

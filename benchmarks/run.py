@@ -1,13 +1,12 @@
-"""Every goal of speed in one run: ours, a peer beside it, and the same on a machine that is busy.
+"""All performance goals in one run: ours, a peer, and ours again on a busy machine.
 
-    make bench                                     all of it, and the table in benchmarks/README.md
+    make bench                                     everything, and the table in benchmarks/README.md
     python benchmarks/run.py phase-field unet      some rows
     python benchmarks/run.py --chapters            three chapters in the laptop profile, an hour and a half
 
-Each contender has a process of its own, does its work once to warm up and then at least three times, of which
-the median counts. "Busy" is the same beside one busy process for every two cores, and beside one for every
-core.
-A row is stored in `benchmarks/results.json` as soon as it is there. Peers that no environment holds are left
+Each case runs in its own process, once to warm up and then at least three times; the median is reported.
+"Busy" is the same next to one busy process for every two cores, and next to one for every core.
+A row is stored in `benchmarks/results.json` as soon as it is measured. Peers that are not installed are left
 out; `make bench` installs them into `.venv-peers`.
 """
 
@@ -33,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 README = ROOT / "benchmarks" / "README.md"
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
-LEAST_RUNS, LEAST_SECONDS = 3, 2.0
+MIN_RUNS, MIN_SECONDS = 3, 2.0
 CHAPTERS = ("03_grain_growth", "06_realism", "07_training_sets")
 
 Work = Callable[[], object]
@@ -41,7 +40,7 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: a function that prepares the work and returns it, and those of its peers by name."""
+    """What is timed: a function that prepares the work and returns it, and the same for each peer."""
 
     what: str
     prepare: Callable[[], Work]
@@ -90,7 +89,7 @@ def pairs() -> Work:
 
 
 def naive_sampling() -> Work:
-    """The naive loop, of which 24 of the 4096 codes are timed: a run takes hours."""
+    """The naive loop, timed on 3 of the 4096 codes, because a whole run takes hours."""
     import torch
 
     from microlab.generate.pair_model import PairModel
@@ -130,7 +129,7 @@ def boundary_probability() -> Work:
 
 
 def naive_inference() -> Work:
-    """The loop of every tutorial: float32, channels first, gradients off."""
+    """The usual inference loop of tutorials: float32, channels first, gradients off."""
     import torch
 
     from microlab.segment.registry import load_segmenter
@@ -152,8 +151,8 @@ def one_megapixel() -> Work:
 
     folder = Path(tempfile.mkdtemp())
     write_image(folder / "image.tif", virtual_sample(size=1024, grains=450).image)
-    turns = iter(range(10**6))
-    return lambda: segment_folder([folder / "image.tif"], folder / str(next(turns)))
+    run_numbers = iter(range(10**6))
+    return lambda: segment_folder([folder / "image.tif"], folder / str(next(run_numbers)))
 
 
 def unet_training(ours: bool = True) -> Work:
@@ -165,7 +164,7 @@ def unet_training(ours: bool = True) -> Work:
     image = torch.rand(8, 1, 128, 128)
     mask = (image > 0.9).float()
 
-    def ours_trains() -> None:
+    def train_with_fit() -> None:
         fit(
             UNet(width=16),
             lambda step: (image.numpy(), mask.numpy()),
@@ -185,7 +184,7 @@ def unet_training(ours: bool = True) -> Work:
             adam.step()
             loss.item()
 
-    return ours_trains if ours else plain_loop
+    return train_with_fit if ours else plain_loop
 
 
 def small_training() -> Work:
@@ -277,15 +276,15 @@ CASES = {
 }
 
 
-def take(work: Work, once: bool) -> list[float]:
-    """Seconds of each repeat; a work that returns a number has measured itself."""
+def time_repeats(work: Work, once: bool) -> list[float]:
+    """Seconds of each repeat; work that returns a float has timed itself."""
     seconds: list[float] = []
     if not once:
         work()
-    while not seconds or (not once and (len(seconds) < LEAST_RUNS or sum(seconds) < LEAST_SECONDS)):
+    while not seconds or (not once and (len(seconds) < MIN_RUNS or sum(seconds) < MIN_SECONDS)):
         start = time.perf_counter()
-        own = work()
-        seconds.append(own if isinstance(own, float) else time.perf_counter() - start)
+        own_time = work()
+        seconds.append(own_time if isinstance(own_time, float) else time.perf_counter() - start)
     return seconds
 
 
@@ -301,7 +300,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def measure(name: str, peer: str | None = None, competitors: int = 0) -> tuple[float, float]:
-    """Median seconds of a case or of its peer, in a process of its own, and its peak memory in GB."""
+    """Median seconds of a case or of one of its peers, in a separate process, and its peak memory in GB."""
     command = [sys.executable, __file__, "--one", name, *(["--peer", peer] if peer else [])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_NUM_THREADS", None)
@@ -346,7 +345,7 @@ def line(row: dict) -> str:
     peers = "; ".join(
         f"{peer}: {seconds:.3g} s, {seconds / row['seconds']:.3g} x" for peer, seconds in row["peers"].items()
     )
-    contended = " | ".join(
+    busy_cells = " | ".join(
         f"{seconds:.3g} s, {seconds / row['seconds']:.2f} x" for seconds in row["busy"].values()
     )
     cells = [
@@ -354,7 +353,7 @@ def line(row: dict) -> str:
         f"{row['seconds']:.3g} s",
         f"{row['peak_gb']:.2f} GB",
         peers,
-        contended,
+        busy_cells,
         row["goal"],
     ]
     return f"| {' | '.join(cells)} |"
@@ -362,7 +361,7 @@ def line(row: dict) -> str:
 
 def update_readme() -> None:
     table = json.loads(RESULTS.read_text())
-    facts = sorted({f"{row['machine']}, {row['date']}" for row in table.values()})
+    machines = sorted({f"{row['machine']}, {row['date']}" for row in table.values()})
     rows = [
         "| what | idle | peak memory | peer, and how many times as long "
         "| beside a busy process for every two cores | for every core | goal |",
@@ -372,7 +371,9 @@ def update_readme() -> None:
     text = README.read_text(encoding="utf-8")
     new = re.sub(
         r"(?s)(<!-- table -->\n).*?(<!-- end -->)",
-        lambda found: f"{found[1]}`make bench`; {'; '.join(facts)}.\n\n" + "\n".join(rows) + f"\n{found[2]}",
+        lambda match: (
+            f"{match[1]}`make bench`; {'; '.join(machines)}.\n\n" + "\n".join(rows) + f"\n{match[2]}"
+        ),
         text,
     )
     README.write_text(new, encoding="utf-8")
@@ -390,11 +391,11 @@ def main() -> None:
     if options.one:
         import resource
 
-        import microlab  # noqa: F401  threads sleep while they wait
+        import microlab  # noqa: F401  sets the threads' wait policy before torch is loaded
 
         case = CASES[options.one]
         work = (case.peers[options.peer] if options.peer else case.prepare)()
-        seconds = take(work, once=options.one.startswith("chapter"))
+        seconds = time_repeats(work, once=options.one.startswith("chapter"))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         print(json.dumps({"seconds": seconds, "peak_gb": peak / 1e9}))
         return

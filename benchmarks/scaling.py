@@ -1,12 +1,12 @@
-"""How long many micrographs take with one worker and with two, side by side in one run (chapter 16).
+"""Time to segment a folder of micrographs with one worker and with two, compared in one run (chapter 16).
 
     python benchmarks/scaling.py            prints the table
     python benchmarks/scaling.py --record   also stores it (microlab/book/results/scaling.json)
 
-Every way segments the same files, in rounds, so that what else runs on the machine meets all of them.
-Workers are started and have loaded torch before the clock runs, and a Dask cluster runs only while it is
-measured: an idle one takes a quarter of a core. The median over the rounds of the ratio within a round is
-the speed-up. The run fails if two ways write different labels.
+All variants segment the same files, in rounds, so that other load on the machine affects all of them.
+Workers are started and have loaded torch before timing begins, and a Dask cluster runs only while it is
+measured: an idle one takes a quarter of a core. The speed-up is the median over the rounds of the ratio
+within a round. The run fails if two variants write different labels.
 """
 
 from __future__ import annotations
@@ -52,32 +52,32 @@ def write_folder(folder: Path, number: int) -> None:
         images.write_image(folder / f"field{k:02d}.tif", image, pixel_size=0.02)
 
 
-def nothing(k: int) -> int:
-    """What remains of the time when there is nothing to do: sending, waiting, collecting."""
+def empty_task(k: int) -> int:
+    """A task without work, whose time is that of sending, waiting and collecting."""
     return k
 
 
-def segment(folder: Path, out: Path, threads: int = 1, **how: object) -> dict[str, bytes]:
-    """Segment the folder, and give the labels as they were written."""
-    torch.set_num_threads(threads)  # of this process; workers always take one
-    result = segment_folder([folder], out, **how)
+def segment(folder: Path, out: Path, threads: int = 1, **options: object) -> dict[str, bytes]:
+    """Segment the folder and return the label files as bytes, by image."""
+    torch.set_num_threads(threads)  # in this process; workers always use one
+    result = segment_folder([folder], out, **options)
     assert not result.failed, result.failed
     return {image.file.name: (image.folder / "labels.tif").read_bytes() for image in result.images}
 
 
 @contextmanager
 def dask_cluster(workers: int) -> Iterator[str | None]:
-    """The address of a scheduler of that many workers, None for none."""
+    """Address of a scheduler with that many workers, None if there are none."""
     if not workers:
         yield None
         return
-    how = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp", "silence_logs": "ERROR"}
-    with LocalCluster(n_workers=workers, **how) as cluster:
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp", "silence_logs": "ERROR"}
+    with LocalCluster(n_workers=workers, **options) as cluster:
         yield cluster.scheduler_address
 
 
-def start_of(code: str) -> float:
-    """Seconds of a new interpreter that runs a line, the median of three."""
+def startup_seconds(code: str) -> float:
+    """Seconds to start an interpreter and run a line of code, the median of three."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -87,7 +87,7 @@ def start_of(code: str) -> float:
 
 
 def main() -> None:
-    """Print, and store if asked."""
+    """Print the table, and store it with --record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -95,32 +95,33 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    begin, load = time.perf_counter(), os.getloadavg()[0]
+    script_start, load = time.perf_counter(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        write_folder(place / "two", 2)
-        write_folder(place / "images", options.images)
-        call = partial(segment, out=place / "out")
-        empty = [(k,) for k in range(options.images)]
-        ways: dict[str, tuple[int, Callable]] = {  # Dask workers, and what is called with their scheduler
+        folder = Path(temporary)
+        write_folder(folder / "two", 2)
+        write_folder(folder / "images", options.images)
+        call = partial(segment, out=folder / "out")
+        tasks = [(k,) for k in range(options.images)]
+        variants: dict[str, tuple[int, Callable]] = {  # number of Dask workers, and the call
             BASE: (0, call),
             "one process, two threads": (0, partial(call, threads=2)),
             OURS: (0, partial(call, jobs=2)),
             "one Dask worker": (1, call),
             "two Dask workers": (2, call),
-            TRIVIAL: (0, lambda folder, scheduler: list(imap_unordered(nothing, empty, 2))),
+            TRIVIAL: (0, lambda folder, scheduler: list(imap_unordered(empty_task, tasks, 2))),
         }
         labels: dict[str, bytes] | None = None
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
         for turn in range(options.rounds):
-            names = list(ways)[:: 1 if turn % 2 == 0 else -1]  # there and back: a drift meets both ends
+            # In alternating order, so that a drift of the load cancels.
+            names = list(variants)[:: 1 if turn % 2 == 0 else -1]
             for name in names:
-                workers, way = ways[name]
+                workers, variant = variants[name]
                 with dask_cluster(workers) as scheduler:
                     for _ in range(2):  # workers load torch and the weights
-                        way(place / "two", scheduler=scheduler)
+                        variant(folder / "two", scheduler=scheduler)
                     start = time.perf_counter()
-                    bytes_by_image = way(place / "images", scheduler=scheduler)
+                    bytes_by_image = variant(folder / "images", scheduler=scheduler)
                     seconds[name].append(time.perf_counter() - start)
                 if name != TRIVIAL:
                     labels = labels or bytes_by_image
@@ -146,14 +147,14 @@ def main() -> None:
             "images": options.images,
             "rounds": options.rounds,
             "load average at the start": f"{load:.1f}",
-            "start of a worker, not counted": f"{start_of(WORKER):.1f} s",
-            "of which torch": f"{start_of('import torch'):.1f} s",
+            "start of a worker, not counted": f"{startup_seconds(WORKER):.1f} s",
+            "of which torch": f"{startup_seconds('import torch'):.1f} s",
             "labels": "the same bytes whoever segments",
         },
         "seed": 100,
         "command": "python benchmarks/scaling.py --record",
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "seconds": round(time.perf_counter() - begin, 1),
+        "seconds": round(time.perf_counter() - script_start, 1),
         "date": date.today().isoformat(),
         "versions": {"microlab": microlab.__version__, "torch": torch.__version__, "numpy": np.__version__},
         "note": "The load average says what else ran: ratios within a round are fair, seconds are not "

@@ -1,8 +1,8 @@
 """Time of synthetic TEM pictures with their boundaries: python benchmarks/tem.py
 
-Prints the wall clock of the paper's 3000 pictures of 96 x 496 pixels in two processes and what the pictures
-are like, then the processor time of one picture, also with each concept switched off. On a busy machine take
-fewer ``--pictures``: the processor time hardly depends on what else runs, the wall clock does.
+Prints the wall time of the paper's 3000 pictures of 96 x 496 pixels in two processes and statistics of the
+pictures, then the processor time of one picture, also with each concept switched off. On a busy machine use
+fewer ``--pictures``: processor time hardly depends on other load, wall time does.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def main() -> None:
 
     start = time.perf_counter()
     pairs = tem_pictures(options.pictures, options.seed, jobs=options.jobs)
-    likeness = np.array([describe(pair) for pair in pairs])
+    statistics = np.array([describe(pair) for pair in pairs])
     seconds = time.perf_counter() - start
     print(f"{options.pictures} pictures, {options.jobs} processes: {seconds:.0f} s wall clock")
     names = ("grains", "boundary share", "weak share of it", "contour share", "overlapped share")
-    for name, column in zip(names, likeness.T, strict=True):
+    for name, column in zip(names, statistics.T, strict=True):
         low, middle, high = np.quantile(column, [0.05, 0.5, 0.95])
         print(
             f"  {name:16s} mean {column.mean():6.3f}   5 % {low:6.3f}   50 % {middle:6.3f}   95 % {high:6.3f}"

@@ -1,9 +1,9 @@
 """Speed of the U-Net and memory of its prediction: python benchmarks/unet.py [--side 20000]
 
 Prints seconds per training step for each precision and memory layout, the arithmetic of a step and of a
-prediction beside the rate of a large matrix product (no convolution can be faster: what is left to gain),
+prediction relative to the rate of a large matrix product (an upper bound for any convolution),
 then the memory that segmenting square images takes, from file to file and from array to array, extrapolated
-to 20 000 x 20 000 pixels. With --side such an image is really segmented, from file to file (5 bytes of disk
+to 20 000 x 20 000 pixels. With --side such an image is actually segmented, from file to file (5 bytes of disk
 per pixel). Needs Linux (/proc).
 """
 
@@ -49,7 +49,7 @@ def seconds_per_step(width: int, side: int, batch: int, precision: str, layout: 
 
 
 def matrix_rate() -> float:
-    """GFLOP per second of the product of two large float32 matrices, the fastest arithmetic there is here."""
+    """GFLOP per second of the product of two large float32 matrices, the fastest arithmetic available."""
     a = torch.rand(2000, 2000)
     return 2 * 2000**3 / 1e9 / min(timed(lambda: a @ a) for _ in range(7))
 
@@ -61,7 +61,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def print_roofline(width: int) -> None:
-    """How much of the rate of a matrix product prediction and training reach."""
+    """Print the share of a matrix product's rate that prediction and training reach."""
     rate = matrix_rate()
     print(f"\na matrix product: {rate:.0f} GFLOP/s. A U-Net of width {width}, float32:")
     for what, side, batch, train in (("prediction", 512, 1, False), ("training step", 128, 8, True)):
@@ -87,18 +87,18 @@ def print_roofline(width: int) -> None:
 
 
 def anonymous_mib() -> float:
-    """Memory of this process that only it can free: pages of mapped files are left out."""
+    """Anonymous memory of this process, MiB: pages of mapped files are not counted."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
 
 
 def segment(side: int, mapped: bool, width: int) -> dict[str, float]:
-    """Segment a square image in this process; seconds and peak memory."""
-    peak, done = anonymous_mib(), threading.Event()
+    """Segment a square image in this process and return the seconds and the peak memory."""
+    peak, finished = anonymous_mib(), threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.1):
+        while not finished.wait(0.1):
             peak = max(peak, anonymous_mib())
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,13 +108,13 @@ def segment(side: int, mapped: bool, width: int) -> dict[str, float]:
         else:
             image, out = np.full((side, side), 0.5, np.float32), None
         model = UNet(width=width)
-        predict(model, image[:512, :512])  # warms up: threads
+        predict(model, image[:512, :512])  # warm-up: starts the threads
         watcher = threading.Thread(target=watch)
         watcher.start()
         start = time.perf_counter()
         predict(model, image, out=out, progress=side > 8000)
         seconds = time.perf_counter() - start
-        done.set()
+        finished.set()
         watcher.join()
     return {"seconds": seconds, "MiB": peak}
 

@@ -1,6 +1,6 @@
 """Time of seeds, tessellation and statistics of a periodic polycrystal: python benchmarks/voronoi.py
 
-Prints the median and the least of several runs, beside a periodic k-d tree that is asked for every pixel.
+Prints the median and the minimum of several runs, and those of a periodic k-d tree queried for every pixel.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def measure(what: str, call: Callable[[], object], repeats: int) -> None:
         start = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - start))
-    print(f"{what:48s} median {np.median(times):8.1f} ms   least {min(times):8.1f} ms")
+    print(f"{what:48s} median {np.median(times):8.1f} ms   minimum {min(times):8.1f} ms")
 
 
 def tree_per_pixel(seeds: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The usual way: one tree query for every pixel."""
+    """The usual method: one tree query for every pixel."""
     return (
         cKDTree(seeds, boxsize=shape).query(np.indices(shape).reshape(2, -1).T, workers=-1)[1].reshape(shape)
     )

@@ -34,7 +34,9 @@ def parser(about: str, *, folder: bool = True) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if folder:
-        command_line.add_argument("folder", type=Path, help="keeps what is trained; a stopped call goes on")
+        command_line.add_argument(
+            "folder", type=Path, help="keeps the trained networks; an interrupted call resumes"
+        )
     command_line.add_argument("--record", action="store_true", help="store it in microlab/book/results")
     return command_line
 

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: one thread, a Dask cluster, a browser."""
+"""Fixtures shared by the tests: one thread, a Dask cluster, a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as microlab does, but torch comes first here
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as microlab does, but here torch may be imported first
 
 import torch
 

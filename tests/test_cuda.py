@@ -1,4 +1,4 @@
-"""A GPU computes what the CPU computes; runs where there is CUDA only."""
+"""GPU results agree with CPU results; runs only with CUDA."""
 
 import numpy as np
 import pytest
@@ -42,10 +42,10 @@ def test_the_same_seed_samples_nearly_the_same_codes():
     model = PixelCNN(codes=8, channels=16, layers=2)
     cpu = sample(model, 2, (12, 12), seed=3)
     gpu = sample(model, 2, (12, 12), seed=3, device=GPU)
-    assert (cpu == gpu).mean() > 0.9  # one code within rounding of a bound changes all that follow
+    assert (cpu == gpu).mean() > 0.9  # one code within rounding of a bound changes all later ones
 
 
-def test_two_phases_grow_alike():
+def test_two_phases_grow_the_same_way():
     grain_map = tessellate(random_seeds(12, (64, 64), 1), (64, 64))
     phases = assign_phases(grain_map, 0.4)
     cpu, gpu = (TwoPhaseGrowth(grain_map, phases, device=device).run(200) for device in ("cpu", GPU))

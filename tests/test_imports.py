@@ -1,4 +1,4 @@
-"""The floor plan: which room may import which, what the root holds, and how large a room may be."""
+"""The structure of the package: which subpackage may import which, contents of the root, and size limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEVELS = (
     {"pipelines"},
     {"cli"},
 )
-LEVEL = {room: k for k, rooms in enumerate(LEVELS) for room in rooms}
+LEVEL = {name: k for k, names in enumerate(LEVELS) for name in names}
 MOST_MODULES = 18
 
 
@@ -28,7 +28,7 @@ def modules(folder: Path) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Dotted names of ours that a file imports, at the top, in functions and under TYPE_CHECKING."""
+    """Dotted names that a file imports, at the top, in functions and under TYPE_CHECKING."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -38,26 +38,26 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{base}{node.module or ''}.{alias.name}".replace("..", ".") for alias in node.names)
 
 
-def room_of(path: Path) -> str:
+def subpackage_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return parts[0] if len(parts) > 1 or parts[0] == "plotting" else "root"
 
 
 def broken_rules(path: Path) -> list[str]:
-    room = room_of(path)
+    subpackage = subpackage_of(path)
     broken = []
     for name in imported(path):
         if name.split(".")[0] in ("studies", "benchmarks"):
             broken.append(name)
-        if name.split(".")[0] != "microlab" or room == "root":
+        if name.split(".")[0] != "microlab" or subpackage == "root":
             continue
         target = name.split(".")[1] if "." in name else ""
-        if target == room or target not in {*LEVEL, "book"}:
+        if target == subpackage or target not in {*LEVEL, "book"}:
             continue
-        if room == "book":
+        if subpackage == "book":
             allowed = target != "cli"
         else:
-            allowed = target != "book" and LEVEL[target] < LEVEL[room]
+            allowed = target != "book" and LEVEL[target] < LEVEL[subpackage]
         if not allowed:
             broken.append(name)
     return broken
@@ -68,7 +68,7 @@ def test_imports_flow_one_way(path):
     assert broken_rules(path) == []
 
 
-def test_the_rule_sees_an_import_inside_a_function(tmp_path, monkeypatch):
+def test_the_rule_includes_imports_inside_functions(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path / "microlab")
     path = tmp_path / "microlab" / "measure" / "toy.py"
@@ -78,7 +78,7 @@ def test_the_rule_sees_an_import_inside_a_function(tmp_path, monkeypatch):
 
 
 def missing(path: Path) -> list[str]:
-    """Names that a file imports from the library and that are not there."""
+    """Names that a file imports from the library and that do not exist."""
     names = []
     for name in imported(path):
         module, _, attribute = name.rpartition(".")
@@ -91,30 +91,30 @@ def missing(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "studies", "tools"])
-def test_what_no_other_test_runs_imports_what_there_is(folder):
+def test_untested_folders_import_existing_names(folder):
     assert [name for path in modules(ROOT / folder) for name in missing(path)] == []
 
 
-def test_a_name_that_moved_is_noticed(tmp_path, monkeypatch):
+def test_a_moved_name_is_detected(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     path = tmp_path / "study.py"
     path.write_text("from microlab.data.parallel import each_done, workers\nimport microlab.data.images\n")
     assert missing(path) == ["microlab.data.parallel.each_done"]
 
 
-def test_the_root_holds_rooms_and_nothing_else():
+def test_the_root_contains_only_the_subpackages():
     entries = {p.name for p in PACKAGE.iterdir() if p.name != "__pycache__"}
     assert entries == {*LEVEL, "book"} - {"plotting"} | {"plotting.py", "__init__.py", "__main__.py"}
 
 
-def test_no_room_is_too_large():
+def test_no_subpackage_is_too_large():
     folders = {path.parent for path in modules(PACKAGE)}
     sizes = {f: sum(p.name != "__init__.py" for p in f.glob("*.py")) for f in folders}
     assert {f.name: n for f, n in sizes.items() if n > MOST_MODULES} == {}
 
 
-def test_no_module_only_repeats_names_of_others():
-    """A module that defines nothing and imports names of ours is a second door to the same room."""
+def test_no_module_only_reexports_names_of_others():
+    """A module that only imports names of the library would be a second place to import them from."""
     for path in modules(PACKAGE):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         own = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom, ast.Expr))]

@@ -1,4 +1,4 @@
-"""Figures: colours everyone can tell apart, scale bars of the right length, sliders that need no kernel."""
+"""Figures: colours that everyone can distinguish, correct scale bars, sliders without a kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from microlab.book.slider import frame_slider
 
 mpl.use("Agg")
 
-# Machado, Oliveira and Fernandes (2009), severity 1: how linear RGB looks to the three kinds of dichromats.
+# Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as seen with the three kinds of dichromacy.
 DICHROMATS = {
     "protanopia": [
         [0.152286, 1.052583, -0.204868],
@@ -42,8 +42,8 @@ DICHROMATS = {
 }
 
 
-def seen(colour: str, eyes: str | None) -> np.ndarray:
-    """A colour in CIELAB as a reader sees it."""
+def perceived(colour: str, eyes: str | None) -> np.ndarray:
+    """A colour in CIELAB as perceived with a kind of colour vision."""
     rgb = np.array(mpl.colors.to_rgb(colour))
     if eyes:
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -53,14 +53,14 @@ def seen(colour: str, eyes: str | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize("eyes", [None, *DICHROMATS])
-def test_the_four_colours_stay_apart_for_every_eye(eyes):
+def test_the_four_colours_are_distinct_for_every_kind_of_colour_vision(eyes):
     for first, second in itertools.combinations(plotting.COLOURS.values(), 2):
         # A difference of 10 is far above what is just noticeable (about 1 to 2).
-        assert deltaE_ciede2000(seen(first, eyes), seen(second, eyes)) > 10
+        assert deltaE_ciede2000(perceived(first, eyes), perceived(second, eyes)) > 10
 
 
-def test_the_four_colours_stay_apart_in_grey():
-    lightness = sorted(seen(colour, None)[0] for colour in plotting.COLOURS.values())
+def test_the_four_colours_are_distinct_in_grey():
+    lightness = sorted(perceived(colour, None)[0] for colour in plotting.COLOURS.values())
     assert min(np.diff(lightness)) > 8
     assert set(plotting.COLOURS) == {"boundary", "prediction", "error", "truth"}
 
@@ -84,7 +84,7 @@ def test_scale_bar_refuses_an_impossible_pixel_size():
     mpl.pyplot.close("all")
 
 
-def test_comparison_paints_hits_misses_and_inventions():
+def test_comparison_paints_hits_misses_and_false_positives():
     truth = np.array([[True, True, False, False]])
     prediction = np.array([[True, False, True, False]])
     ax = plotting.compare_boundaries(np.full((1, 4), 0.5), truth, prediction)
@@ -135,7 +135,7 @@ def slider(**changes) -> str:
     return frame_slider(**(arguments | changes)).data
 
 
-def test_slider_can_be_used_by_keyboard_and_by_ear():
+def test_slider_works_with_keyboard_and_screen_reader():
     page = Tags(slider())
     control = page.first("input")
     assert control["type"] == "range"
@@ -187,7 +187,7 @@ def test_slider_refuses_what_it_cannot_show(changes, message):
         slider(**changes)
 
 
-def test_html_image_keeps_its_pixels_and_needs_words():
+def test_html_image_keeps_its_pixels_and_needs_alternative_text():
     field = np.linspace(0, 1, 12).reshape(3, 4)
     tag = Tags(plotting.html_image(field, "A ramp", vmin=0, vmax=1)).first("img")
     assert tag["alt"] == "A ramp"

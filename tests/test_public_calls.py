@@ -1,4 +1,4 @@
-"""The calls that the package offers at its top: each is there, and none is loaded before it is used."""
+"""The public calls of the package: each exists, and none is loaded before it is used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_every_public_call_can_be_called(name):
 
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, microlab; print({'numpy', 'torch', 'skimage', 'typer', 'pandas'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"
 
 
-def test_no_public_call_hides_a_room():
+def test_no_public_call_shadows_a_subpackage():
     assert not set(microlab.__all__) & {"simulate", "render", "generate", "segment", "measure", "data"}
 
 

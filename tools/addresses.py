@@ -1,4 +1,4 @@
-"""Where things are: addresses from `_config.yml`, chapters from the contents, modules from the tree."""
+"""Addresses from `_config.yml`, chapters from the table of contents, modules from the source tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Addresses:
 
     repository: str  # https://github.com/<owner>/<name>
     branch: str  # or, in a release, its tag
-    site: str  # https://..., without a slash at its end
+    site: str  # https://..., without a trailing slash
     colab_host: str
     binder_host: str
 
@@ -28,7 +28,7 @@ class Addresses:
         return self.repository.removeprefix("https://github.com/")
 
     def page(self, document: str) -> str:
-        """Address of a published page; `document` is its path without ending."""
+        """Address of a published page; `document` is its path without extension."""
         return f"{self.site}/{document}.html"
 
     def colab(self, document: str) -> str:
@@ -41,24 +41,24 @@ class Addresses:
 
     @property
     def install(self) -> str:
-        """What pip takes to install the library as it is in this branch or release."""
+        """Requirement with which pip installs the library from this branch or release."""
         return f"microlab @ git+{self.repository}@{self.branch}"
 
 
 def addresses(config: Path = ROOT / "_config.yml") -> Addresses:
     """Read the addresses from the book's configuration."""
-    book = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     return Addresses(
-        repository=book["repository"]["url"].rstrip("/"),
-        branch=book["repository"]["branch"],
-        site=book["html"]["baseurl"].rstrip("/"),
-        colab_host=book["launch_buttons"]["colab_url"].rstrip("/"),
-        binder_host=book["launch_buttons"]["binderhub_url"].rstrip("/"),
+        repository=settings["repository"]["url"].rstrip("/"),
+        branch=settings["repository"]["branch"],
+        site=settings["html"]["baseurl"].rstrip("/"),
+        colab_host=settings["launch_buttons"]["colab_url"].rstrip("/"),
+        binder_host=settings["launch_buttons"]["binderhub_url"].rstrip("/"),
     )
 
 
 def chapters(toc: Path = ROOT / "book" / "_toc.yml") -> list[tuple[str, str]]:
-    """The chapters in reading order, as (part, path without ending)."""
+    """The chapters in reading order, as (part, path without extension)."""
     parts = yaml.safe_load(toc.read_text(encoding="utf-8"))["parts"]
     return [
         (part["caption"], page["file"])
@@ -70,7 +70,7 @@ def chapters(toc: Path = ROOT / "book" / "_toc.yml") -> list[tuple[str, str]]:
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """Files of the library's modules and rooms, by dotted name."""
+    """Files of the library's modules and packages, by dotted name."""
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted((ROOT / "microlab").rglob("*.py"))
@@ -79,9 +79,9 @@ def modules() -> dict[str, Path]:
 
 
 def documented(name: str) -> list[str]:
-    """The modules that a name in ``{api}`` stands for: a room with all that is in it, or one module.
+    """The modules that a name in ``{api}`` stands for: a package with all its modules, or one module.
 
-    Not among them: the checks of the exercises, which are their answers.
+    The checks of the exercises are left out, because they contain the answers.
     """
     if name == "microlab":
         return [name]
@@ -91,7 +91,7 @@ def documented(name: str) -> list[str]:
 
 @functools.cache
 def reference_pages() -> dict[str, str]:
-    """Page of the book (its path without ending) that documents a module, by module."""
+    """Page of the book (its path without extension) that documents a module, by module."""
     return {
         module: page.relative_to(ROOT).with_suffix("").as_posix()
         for page in [ROOT / "book" / "api.md", *sorted((ROOT / "book" / "api").glob("*.md"))]

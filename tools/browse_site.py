@@ -1,8 +1,9 @@
-"""Read the built book in a headless Chromium, as its readers do, and list all that is wrong.
+"""Open every page of the built book in a headless Chromium and list the problems.
 
-Every page, light on a desktop and dark on a phone: no error in the console, no request that leaves the site,
-nothing wider than the window, no serious or critical finding of axe-core; sliders and simulator answer the
-keyboard. Launch buttons lead to notebooks of this repository, and the search finds a term.
+Each page is checked in the light theme on a desktop and in the dark theme on a phone: no console error, no
+request to another site, nothing wider than the window, no serious or critical finding of axe-core; sliders
+and simulators respond to the keyboard. Launch buttons lead to notebooks of this repository, and the search
+works.
 
 python tools/browse_site.py _build/html [--shots FOLDER]      (needs Chromium: apt-get install chromium)
 """
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-MODES = {"light": (DESKTOP, PHONE), "dark": (PHONE, DESKTOP)}  # the first width is looked at in full
+MODES = {"light": (DESKTOP, PHONE), "dark": (PHONE, DESKTOP)}  # the first size gets all checks
 TERM = "Voronoi"  # to search for
-PATIENCE = 120  # seconds until something counts as missing: machines that build books are often busy
+PATIENCE = 120  # seconds until something counts as missing; build machines are often busy
 
 # The document must not scroll sideways; a table or an equation may scroll inside itself.
 WIDER = """() => {
@@ -42,33 +43,33 @@ WIDER = """() => {
   return (wide.at(-1) ?? document.body).outerHTML.slice(0, 90);
 }"""
 
-# The contrast of a text follows from its colour, size, weight and ground, and axe-core takes a minute for a
-# page of tables: so one text of each look is judged. The first run of axe-core has left `axe` in the page.
+# The contrast of text depends on its colour, size, weight and background only, and axe-core takes a minute
+# for a page of tables: so one element of each style is checked. `axe` is in the page since its first run.
 CONTRAST = """async () => {
-  const ground = (e) => {
+  const background = (e) => {
     while (e && /^rgba\\(.*, 0\\)$/.test(getComputedStyle(e).backgroundColor)) e = e.parentElement;
     return e && getComputedStyle(e).backgroundColor;
   };
-  const looks = new Map();
+  const styles = new Map();
   for (const e of document.querySelectorAll("body *")) {
     if (![...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim())) continue;
     if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
     const {color, fontSize, fontWeight, opacity, backgroundImage} = getComputedStyle(e);
-    looks.set([color, fontSize, fontWeight, opacity, backgroundImage, ground(e)].join(), e);
+    styles.set([color, fontSize, fontWeight, opacity, backgroundImage, background(e)].join(), e);
   }
   const options = {runOnly: ["color-contrast"], preload: false, resultTypes: ["violations"]};
-  return looks.size ? (await axe.run({include: [...looks.values()]}, options)).violations : [];
+  return styles.size ? (await axe.run({include: [...styles.values()]}, options)).violations : [];
 }"""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing; what fails is reported by the browser."""
+        """Log nothing; the browser reports what fails."""
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Address of a web server of `folder` while the block runs."""
+    """Serve `folder` while the block runs; yields the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -77,7 +78,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium that is installed on this machine.
+    """The Chromium installed on this machine, headless.
 
     Raises
     ------
@@ -98,12 +99,12 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, address: str, scheme: str, problems: list[str], **options) -> Iterator[Page]:
-    """A page, loaded and typeset; what it complains about goes to `problems`, also what happens later."""
+    """A page, loaded and typeset; its errors go to `problems`, including later ones."""
     page = browser.new_page(color_scheme=scheme, reduced_motion="reduce", **options)
     page.set_default_timeout(1000 * PATIENCE)
     home = re.match(r"\w+://[^/]+/", address)[0]
 
-    def route(handler) -> None:
+    def on_request(handler) -> None:
         url = handler.request.url
         if url.startswith((home, "data:", "blob:")):
             handler.continue_()
@@ -111,13 +112,13 @@ def opened(browser: Browser, address: str, scheme: str, problems: list[str], **o
             problems.append(f"asks another site: {url[:90]}")
             handler.abort()
 
-    def said(message) -> None:
+    def on_console(message) -> None:
         if message.type == "error":
             where = message.location["url"].removeprefix(home)
             problems.append(f"console: {message.text[:150]} ({where[:90]})")
 
-    page.route("**/*", route)
-    page.on("console", said)
+    page.route("**/*", on_request)
+    page.on("console", on_console)
     page.on("pageerror", lambda error: problems.append(f"error: {str(error)[:150]}"))
     page.goto(address, wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
@@ -131,17 +132,17 @@ def check_controls(page: Page) -> list[str]:
     for figure in page.locator("figure.ml-frames").all():
         image, slider = figure.locator("img"), figure.locator("input[type=range]")
         name = slider.get_attribute("id")
-        before, said = image.get_attribute("src"), image.get_attribute("alt")
+        before, text_before = image.get_attribute("src"), image.get_attribute("alt")
         slider.press("ArrowRight")
         if image.get_attribute("src") == before:
             problems.append(f"slider does not change its picture: {name}")
-        if image.get_attribute("alt") == said:
+        if image.get_attribute("alt") == text_before:
             problems.append(f"slider does not change its picture's words: {name}")
     for figure in page.locator("figure.ml-growth").all():
         canvas = figure.locator("canvas")
-        before, said = canvas.evaluate("c => c.toDataURL()"), canvas.get_attribute("aria-label")
+        before, label = canvas.evaluate("c => c.toDataURL()"), canvas.get_attribute("aria-label")
         figure.locator("[data-do=step]").press("Enter")
-        if canvas.evaluate("c => c.toDataURL()") == before or canvas.get_attribute("aria-label") == said:
+        if canvas.evaluate("c => c.toDataURL()") == before or canvas.get_attribute("aria-label") == label:
             problems.append(f"simulator does not move: {figure.get_attribute('id')}")
     return problems
 
@@ -150,7 +151,7 @@ def check_accessibility(page: Page) -> list[str]:
     """Serious and critical findings of axe-core."""
     from axe_playwright_python.sync_playwright import Axe
 
-    # Its preloading asks for imported style sheets at wrong addresses, which would look like our error.
+    # Its preloading requests imported style sheets at wrong addresses, which would look like our error.
     options = {
         "preload": False,
         "resultTypes": ["violations"],
@@ -166,7 +167,7 @@ def check_accessibility(page: Page) -> list[str]:
 
 
 def check_launch(page: Page, repository: Path) -> list[str]:
-    """Launch buttons that lead to no notebook of `repository`."""
+    """Launch buttons that do not lead to a notebook of `repository`."""
     links = page.locator("a[href*='colab.research'], a[href*='mybinder.org']")
     hrefs = links.evaluate_all("links => links.map(a => a.href)")
     named = {
@@ -184,7 +185,7 @@ def check_launch(page: Page, repository: Path) -> list[str]:
 def check_page(
     browser: Browser, address: str, scheme: str, repository: Path, shot: Path | None = None
 ) -> list[str]:
-    """All that is wrong with one page in one colour scheme."""
+    """Problems of one page in one colour scheme."""
     first, second = MODES[scheme]
     problems: list[str] = []
     with opened(browser, address, scheme, problems, viewport=first) as page:
@@ -201,7 +202,7 @@ def check_page(
 
 
 def check_search(browser: Browser, home: str, term: str = TERM, patience: float = PATIENCE) -> list[str]:
-    """Whether the search page finds `term` within `patience` seconds."""
+    """Problems of the search page, which must find `term` within `patience` seconds."""
     from playwright.sync_api import TimeoutError
 
     problems: list[str] = []
@@ -214,7 +215,7 @@ def check_search(browser: Browser, home: str, term: str = TERM, patience: float 
 
 
 def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> tuple[int, list[str]]:
-    """Number of pages under `folder`, and what is wrong with them, as ``page (scheme): problem``.
+    """Number of pages under `folder`, and their problems, as ``page (scheme): problem``.
 
     Raises
     ------
@@ -222,7 +223,7 @@ def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> 
         If there is no page.
     """
     folder = folder.resolve()
-    # The start page only leads on to the book's first page.
+    # The start page only redirects to the first page of the book.
     pages = [
         p for p in sorted(folder.rglob("*.html")) if "_static" not in p.parts and p != folder / "index.html"
     ]
@@ -240,7 +241,7 @@ def browse(folder: Path, repository: Path = ROOT, shots: Path | None = None) -> 
                 page_problems = check_page(browser, home + name, scheme, repository, shot)
                 for problem in dict.fromkeys(page_problems):
                     problems.append(f"{name} ({scheme}): {problem}")
-                    bar.write(problems[-1], file=sys.stderr)  # who reads along need not wait for the end
+                    bar.write(problems[-1], file=sys.stderr)  # shown at once, before the run ends
         if (folder / "search.html").exists():
             problems += [f"search.html: {problem}" for problem in check_search(browser, home)]
     return len(pages), problems
@@ -252,7 +253,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("site", type=Path)
-    parser.add_argument("--shots", type=Path, help="folder for a picture of every page")
+    parser.add_argument("--shots", type=Path, help="folder for a screenshot of every page")
     arguments = parser.parse_args()
     try:
         count, problems = browse(arguments.site, shots=arguments.shots)

@@ -1,4 +1,4 @@
-"""Check the built book without a network: links, anchors, ids, words for pictures, foreign resources, weight.
+"""Check the built book offline: links, anchors, ids, alternative texts, external resources, page size.
 
 python tools/check_site.py _build/html
 """
@@ -12,11 +12,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-MAX_KIB = 3000  # a page with a slider carries its pictures
+MAX_KIB = 3000  # a page with a slider contains its pictures
 
 
 class Page(HTMLParser):
-    """What a page refers to and what it offers."""
+    """The links, resources, ids and labels of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def check_reference(root: Path, page: Path, reference: str, pages: dict[Path, Page]) -> str | None:
-    """What is wrong with a link to the inside of the site, or None."""
+    """The problem with a link inside the site, or None."""
     url = urlsplit(reference)
     if url.scheme or reference.startswith("//"):
         return None
@@ -74,34 +74,34 @@ def check_reference(root: Path, page: Path, reference: str, pages: dict[Path, Pa
 
 
 def check_page(root: Path, path: Path, pages: dict[Path, Page]) -> list[str]:
-    """All that is wrong with one page."""
+    """Problems of one page."""
     page = pages[path]
-    wrong = [check_reference(root, path, reference, pages) for reference in page.links + page.resources]
-    wrong += [
+    problems = [check_reference(root, path, reference, pages) for reference in page.links + page.resources]
+    problems += [
         f"loads from the network: {reference}"
         for reference in page.resources
         if reference.startswith(("http://", "https://", "//"))
     ]
-    wrong += [f"id used {count} times: {name}" for name, count in page.ids.items() if count > 1]
+    problems += [f"id used {count} times: {name}" for name, count in page.ids.items() if count > 1]
     for source, alt in page.images:
-        # Without words from the author, Sphinx puts the file's path there.
+        # Without a text from the author, Sphinx inserts the file's path.
         if not alt.strip() or re.fullmatch(r"\S*_images/\S+", alt.strip()):
-            wrong.append(f"image without words: {source[:60]}")
-    wrong += [f"slider without a label: {name}" for name in page.inputs if name not in page.labelled]
-    redirect = page.headings == 0 and path == root / "index.html"  # the start page only leads to the book
+            problems.append(f"image without words: {source[:60]}")
+    problems += [f"slider without a label: {name}" for name in page.inputs if name not in page.labelled]
+    redirect = page.headings == 0 and path == root / "index.html"  # the start page only redirects to the book
     if not redirect:
         if page.headings != 1:
-            wrong.append(f"{page.headings} top headings, not one")
+            problems.append(f"{page.headings} top headings, not one")
         if not page.language:
-            wrong.append("no language")
+            problems.append("no language")
     kib = path.stat().st_size // 1024
     if kib > MAX_KIB:
-        wrong.append(f"{kib} KiB, more than {MAX_KIB}")
-    return [problem for problem in wrong if problem]
+        problems.append(f"{kib} KiB, more than {MAX_KIB}")
+    return [problem for problem in problems if problem]
 
 
 def check_site(root: Path) -> tuple[int, list[str]]:
-    """Number of pages under `root`, and what is wrong with them, as ``page: problem``.
+    """Number of pages under `root`, and their problems, as ``page: problem``.
 
     Raises
     ------

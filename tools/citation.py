@@ -1,4 +1,4 @@
-"""CITATION.cff as words: the line and the BibTeX entry of the README and the book."""
+"""CITATION.cff as text: the line and the BibTeX entry of the README and the book."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PATH = ROOT / "CITATION.cff"
 
 
 def read() -> dict[str, Any]:
-    """What CITATION.cff says."""
+    """Contents of CITATION.cff."""
     return yaml.safe_load(PATH.read_text(encoding="utf-8"))
 
 
@@ -24,13 +24,13 @@ def names(record: dict[str, Any]) -> list[str]:
 
 
 def sentence(record: dict[str, Any]) -> str:
-    """One line, much as APA wants it."""
-    who, year = " & ".join(names(record)), record["date-released"].year
-    return f"{who} ({year}). {record['title']} (version {record['version']}). {record['url']}"
+    """One line, close to APA style."""
+    authors, year = " & ".join(names(record)), record["date-released"].year
+    return f"{authors} ({year}). {record['title']} (version {record['version']}). {record['url']}"
 
 
 def bibtex(record: dict[str, Any]) -> str:
-    """A BibTeX entry; the braces around a group's name keep it from being taken apart."""
+    """A BibTeX entry; the braces around a group's name keep BibTeX from splitting it."""
     authors = [
         f"{{{name}}}" if "name" in author else name for author, name in zip(record["authors"], names(record))
     ]

@@ -1,10 +1,10 @@
-"""Write the notebooks for JupyterLab, Colab and nbval from the chapters, one way and always the same.
+"""Write the notebooks for JupyterLab, Colab and nbval from the chapters, one-way and deterministically.
 
     python tools/export_notebooks.py [--check] [chapter.md ...]
 
-A chapter is MyST Markdown. Its directives and roles mean nothing to a plain notebook, so each becomes plain
-Markdown here; one without a plain form is an error. Solutions stay in the book, and a link takes their place.
-``--check`` writes nothing and fails on a stale notebook.
+A chapter is MyST Markdown. A plain notebook cannot show its directives and roles, so each becomes plain
+Markdown here; one without a plain form is an error. Solutions stay in the book and are replaced by a link.
+``--check`` writes nothing and fails if a notebook is stale.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ if not (importlib.util.find_spec("microlab") and importlib.util.find_spec("micro
 
 @functools.cache
 def bibliography() -> dict[str, str]:
-    """Citations in words, with a link where the entry has a DOI, by key."""
+    """Citations as text, by key, with a link if the entry has a DOI or an address."""
     cited = {}
     for key, entry in parse_file(str(ROOT / "book" / "references.bib")).entries.items():
-        people = entry.persons.get("author") or entry.persons["editor"]
+        persons = entry.persons.get("author") or entry.persons["editor"]
         names = [
-            re.sub(r"[{}\\\"']", "", " ".join(person.prelast_names + person.last_names)) for person in people
+            re.sub(r"[{}\\\"']", "", " ".join(person.prelast_names + person.last_names)) for person in persons
         ]
-        who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-        text = f"{who} {entry.fields['year']}"
+        authors = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+        text = f"{authors} {entry.fields['year']}"
         link = f"https://doi.org/{entry.fields['doi']}" if "doi" in entry.fields else entry.fields.get("url")
         cited[key] = f"[{text}]({link})" if link else text
     return cited
@@ -61,7 +61,7 @@ def bibliography() -> dict[str, str]:
 
 @functools.cache
 def title(document: str) -> str:
-    """First heading of a page of the book; `document` is its path without ending."""
+    """First heading of a page of the book; `document` is its path without extension."""
     path = ROOT / f"{document}.md"
     if not path.is_file():
         raise ValueError(f"{{doc}}`{document}`: there is no {path.relative_to(ROOT)}")
@@ -69,7 +69,7 @@ def title(document: str) -> str:
 
 
 def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """Numbers of the labelled equations and figures of a chapter, in their order, by label."""
+    """Numbers of the labelled equations and figures of a chapter, in order, by label."""
     equations, figures = [], []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -83,7 +83,7 @@ def number_labels(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 @functools.cache
 def equations() -> dict[str, tuple[int, str]]:
-    """Number and chapter (its path in the book without ending) of every labelled equation, by label."""
+    """Number and chapter (its path in the book without extension) of every labelled equation, by label."""
     labelled = {}
     for chapter in sorted((ROOT / "tutorials").glob("[0-9]*.md")):
         numbers = number_labels(jupytext.read(chapter))
@@ -104,7 +104,7 @@ def plain_roles(text: str, numbers: dict[str, str]) -> str:
 
     def document(match: re.Match) -> str:
         path = match[2] or match[3]
-        path = path[1:] if path.startswith("/") else f"tutorials/{path}"  # chapters stand in one folder
+        path = path[1:] if path.startswith("/") else f"tutorials/{path}"  # chapters are in one folder
         return f"[{(match[1] or title(path)).strip()}]({addresses().page(path)})"
 
     def equation(match: re.Match) -> str:
@@ -202,7 +202,7 @@ def plain(source: str, numbers: dict[str, str]) -> str:
             *directive, i = read_directive(lines, i)
             out += ["", *plain_directive(*directive, numbers), ""]
             continue
-        if fence := re.match(r"^\s*(`{3,}|~{3,})", line):  # a listing, whose text is not ours to change
+        if fence := re.match(r"^\s*(`{3,}|~{3,})", line):  # a code listing, left unchanged
             verbatim = fence[1][0] if verbatim is None else (None if fence[1][0] == verbatim else verbatim)
             out.append(line)
         elif verbatim is not None:
@@ -245,7 +245,7 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
     chapter : Path
         MyST source.
     document : str, optional
-        Its path in the book without ending; by default from where the file lies.
+        Its path in the book without extension; by default derived from the path of the file.
     """
     document = document or chapter.resolve().relative_to(ROOT).with_suffix("").as_posix()
     where = addresses()
@@ -255,7 +255,7 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
         nbformat.v4.new_code_cell(BOOTSTRAP.format(install=where.install).rstrip()),
     ]
     text = chapter.read_text(encoding="utf-8")
-    numbers = number_labels(jupytext.reads(text, fmt="md:myst"))  # those of the page
+    numbers = number_labels(jupytext.reads(text, fmt="md:myst"))  # as on the page
     for cell in jupytext.reads(without_solutions(text, where.page(document)), fmt="md:myst").cells:
         if cell.cell_type == "markdown":
             cell.source = plain(cell.source, numbers)
@@ -279,7 +279,7 @@ def export(chapter: Path, document: str | None = None) -> nbformat.NotebookNode:
 
 
 def stale(chapter: Path) -> bool:
-    """True if the notebook beside a chapter is not what `export` makes of it."""
+    """True if the notebook of a chapter differs from the output of `export`."""
     out = chapter.with_suffix(".ipynb")
     return not out.exists() or out.read_text(encoding="utf-8") != nbformat.writes(export(chapter)) + "\n"
 

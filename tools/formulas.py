@@ -17,9 +17,9 @@ TOKEN = re.compile(
     r"\\(?:text|mathrm|operatorname)\{[^{}]*\}"  # words
     r"|d(?=[A-Za-z])|e(?=\^)"  # a differential, the number e
     r"|(?P<base>\\Delta\s+[A-Za-z]|\\mathcal\s*\{?[A-Z]\}?|\\[A-Za-z]+|[A-Za-z])"
-    r"(?P<below>_(?:\\text\{[^{}]*\}|\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-z]+|[A-Za-z0-9]))?"
+    r"(?P<subscript>_(?:\\text\{[^{}]*\}|\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-z]+|[A-Za-z0-9]))?"
 )
-# A place in a list, a step of a sequence and where it begins or ends: e_j, k_{i-1}, y_0, a_T.
+# Subscripts that are indices: of an element, a step, the first or the last one: e_j, k_{i-1}, y_0, a_T.
 INDEX = re.compile(r"[cijktT0-9+-]*")
 
 
@@ -34,9 +34,9 @@ def displayed(text: str) -> list[tuple[str, str]]:
 
 
 def symbols(latex: str) -> list[tuple[str, str]]:
-    """The symbols of a formula as (name, name without what stands below it when that is an index).
+    """The symbols of a formula as (name, name without its subscript if that is an index).
 
-    Words, functions, differentials, pi and e are no symbols. Bars and hats are left out.
+    Words, functions, differentials, pi and e are not symbols. Bars and hats are left out.
     """
     names = set()
     for match in TOKEN.finditer(latex):
@@ -44,7 +44,7 @@ def symbols(latex: str) -> list[tuple[str, str]]:
         command = re.fullmatch(r"\\(\w+)", base)
         if not base or (command and not LETTERS.fullmatch(command[1])):
             continue
-        below = re.sub(r"\\text|[{}\s]", "", match["below"] or "")[1:]
-        name = f"{base}_{below}" if below else base
-        names.add((name, base if INDEX.fullmatch(below) else name))
+        subscript = re.sub(r"\\text|[{}\s]", "", match["subscript"] or "")[1:]
+        name = f"{base}_{subscript}" if subscript else base
+        names.add((name, base if INDEX.fullmatch(subscript) else name))
     return sorted(names)

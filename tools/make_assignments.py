@@ -3,7 +3,7 @@
     tutorials/assignments/NN_name/NN_name.md  ->  COURSE/source/   notebooks with solutions and hidden tests
                                               ->  COURSE/release/  notebooks to hand out
 
-In the sources a cell's ``nbgrader`` metadata says only what differs: ``solution: true`` for a cell to fill
+In the sources a cell's ``nbgrader`` metadata holds only what differs: ``solution: true`` for a cell to fill
 in, ``points: 3`` for a graded one, and its ``grade_id``. Both together mark the question graded by hand.
 """
 
@@ -68,23 +68,23 @@ def build(source: Path) -> nbformat.NotebookNode:
 
 
 def points(notebook: nbformat.NotebookNode) -> float:
-    """All points of an assignment."""
+    """Total points of an assignment."""
     return sum(cell.metadata.get("nbgrader", {}).get("points", 0) for cell in notebook.cells)
 
 
 def make(course: Path, seed: str | None = None) -> None:
-    """Write or renew the course folder; a seed, a gradebook and submissions that lie there stay.
+    """Write or update the course folder; an existing seed, gradebook and submissions are kept.
 
     Raises
     ------
     RuntimeError
-        If nbgrader refuses an assignment; its own words follow.
+        If nbgrader refuses an assignment; its own message follows.
     """
     from nbgrader.apps import NbGraderAPI
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config.loader import PyFileConfigLoader
 
-    # nbgrader calls the command alembic: take the one beside this Python, also if nothing is activated.
+    # nbgrader runs the command alembic: use the one next to this Python, even if no environment is activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     course.mkdir(parents=True, exist_ok=True)
     seed_file = course / "course_seed.txt"

@@ -2,8 +2,8 @@
 
 python tools/make_pdf.py _build/html _build/microlab.pdf      (needs Chromium: apt-get install chromium)
 
-Nothing is executed: the pages, and with them the results, are those of `make book`. Paper cannot be unfolded:
-answers, solutions and folded code are open. A slider shows its first picture, the simulator its still one.
+Nothing is executed: pages and results are those of `make book`. Answers, solutions and folded code are shown
+open, because paper cannot be unfolded. A slider shows its first picture, the simulator a still one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from addresses import ROOT, addresses
 from browse_site import chromium, serve
 from bs4 import BeautifulSoup, Tag
 
-# Nothing wider than the paper, no picture torn; code may go over to the next page instead of leaving a gap.
-# Titles are pre-wrap, so that their bookmarks keep the space at which a line ends.
+# Nothing is wider than the paper and no picture is split; code may continue on the next page instead of
+# leaving a gap. Titles are pre-wrap, so that bookmarks keep the space where a title wraps.
 PRINT = """
 @page { size: A4; margin: 18mm 16mm 18mm 16mm; }
 html, body { background: white; font-size: 10.5pt; }
@@ -35,10 +35,10 @@ img { height: auto; }
 pre, code { white-space: pre-wrap !important; overflow-wrap: anywhere; break-inside: auto !important; }
 pre { orphans: 3; widows: 3; }
 .cell, .cell_input, .cell_output, .pst-scrollable-table-container, .highlight, [class^="highlight-"] {
-  display: block !important; overflow: visible !important; /* what scrolls or flexes is never broken */
+  display: block !important; overflow: visible !important; /* scroll and flex boxes never break */
 }
 .cell_input, .highlight, [class^="highlight-"] { break-inside: auto !important; }
-mjx-container svg g { stroke: none !important; } /* a width of 0 is a hairline, and letters look bold */
+mjx-container svg g { stroke: none !important; } /* a stroke of 0 is a hairline: bold letters */
 pre, div.highlight pre { font-size: 8.5pt; max-height: none !important; overflow: visible !important; }
 table { display: table; font-size: 7.5pt; width: 100%; overflow-wrap: break-word; }
 table:has(th:nth-child(10)) { font-size: 6.3pt; }
@@ -57,26 +57,26 @@ RENDERED = """async () => {
 
 
 def documents(toc: Path) -> list[tuple[str, str]]:
-    """All documents in reading order, as (part, path without ending); the root has no part."""
+    """All documents in reading order, as (part, path without extension); the root has no part."""
     contents = yaml.safe_load(toc.read_text(encoding="utf-8"))
     pages = [(part["caption"], page["file"]) for part in contents["parts"] for page in part["chapters"]]
     return [("", contents["root"]), *pages]
 
 
 def name(document: str) -> str:
-    """What stands in front of a document's ids, and is the id of its article."""
+    """Prefix of a document's ids, and the id of its article."""
     return document.replace("/", "-")
 
 
-def moved(reference: str, document: str, known: set[str], site: str) -> str:
-    """A link of a page, as it must be in the one document.
+def rewritten_link(reference: str, document: str, known: set[str], site: str) -> str:
+    """A link of a page, rewritten for the single document.
 
     Parameters
     ----------
     reference : str
-        As it stands in the page of `document`.
+        As in the page of `document`.
     known : set of str
-        The documents that are in the book; a link to anything else of the site leads to the published one.
+        The documents in the book; any other link inside the site leads to the published site.
     """
     url = urlsplit(reference)
     if url.scheme or reference.startswith("//"):
@@ -89,7 +89,7 @@ def moved(reference: str, document: str, known: set[str], site: str) -> str:
 
 
 def article(root: Path, document: str, known: set[str], site: str) -> Tag:
-    """The text of a page, with ids, links and pictures as they must be in the one document.
+    """The text of a page, with ids, links and pictures rewritten for the single document.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def article(root: Path, document: str, known: set[str], site: str) -> Tag:
     for tag in text.select("[for]"):
         tag["for"] = f"{name(document)}--{tag['for']}"
     for tag in text.select("a[href]"):
-        tag["href"] = moved(tag["href"], document, known, site)
+        tag["href"] = rewritten_link(tag["href"], document, known, site)
     for tag in text.select("img[src]"):
         tag.attrs.pop("loading", None)
         if not urlsplit(tag["src"]).scheme:
@@ -122,15 +122,15 @@ def article(root: Path, document: str, known: set[str], site: str) -> Tag:
 
 def cover(title: str, lines: list[str], chapters: list[tuple[str, str, str]]) -> str:
     """Title page and contents; `chapters` are (part, id, title)."""
-    items, last = [], ""
+    items, previous_part = [], ""
     for part, target, heading in chapters:
-        if part != last:
+        if part != previous_part:
             items.append(f"<li><strong>{html.escape(part)}</strong></li>")
-            last = part
+            previous_part = part
         items.append(f'<li><a href="#{target}">{html.escape(heading)}</a></li>')
-    said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     return (
-        f'<article class="bd-article cover"><p class="h1">{html.escape(title)}</p>{said}</article>'
+        f'<article class="bd-article cover"><p class="h1">{html.escape(title)}</p>{paragraphs}</article>'
         f'<article class="bd-article contents"><p class="h1">Contents</p><ul>{"".join(items)}</ul></article>'
     )
 

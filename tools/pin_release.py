@@ -1,10 +1,11 @@
-"""Pin notebooks, badges and links to a release, or let them follow a branch again.
+"""Pin notebooks, badges and links to a release, or to a branch again.
 
     python tools/pin_release.py v0.2.0      (`make release TAG=v0.2.0`; after the tag: TAG=main)
     python tools/pin_release.py --check v0.2.0
 
-Writes the tag as the branch of `_config.yml`, and all that follows from it: the first cell of each notebook
-installs this tag, Colab and Binder open it. ``--check`` writes nothing and fails where something differs.
+Writes the tag as the branch of `_config.yml` and regenerates what depends on it: the first cell of each
+notebook installs this tag, Colab and Binder open it. ``--check`` writes nothing and fails if something
+differs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def version() -> str:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if it is not pinned so")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail if anything is pinned differently"
+    )
     parser.add_argument("name", help="a tag, v and the version of pyproject.toml, or a branch")
     options = parser.parse_args()
     name = options.name

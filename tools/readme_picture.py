@@ -1,9 +1,9 @@
-"""Draw the README's picture, the road of the book in four steps: book/_static/road.png.
+"""Draw the README's picture, the workflow of the book in four steps: book/_static/road.png.
 
 python tools/readme_picture.py
 
 Nothing in it is drawn by hand: the structure is simulated, rendered by the virtual microscope, and segmented
-by the shipped weights. Real micrographs stay out of the repository.
+by the shipped weights. The repository contains no real micrographs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def main() -> None:
     segmentation = segment_image(image)
 
     figure, axes = plt.subplots(1, 4, figsize=(10, 2.75))
-    shape = plotting.colour_grains(grains)
-    shape[boundaries(grains)] = 1
-    plotting.show_image(shape, ax=axes[0], title="physics makes the shapes")
+    grain_colours = plotting.colour_grains(grains)
+    grain_colours[boundaries(grains)] = 1
+    plotting.show_image(grain_colours, ax=axes[0], title="physics makes the shapes")
     plotting.show_image(image, ax=axes[1], title="a virtual microscope sees them")
     plotting.show_image(segmentation.probability, ax=axes[2], title="a network finds the boundaries")
-    measured = plotting.colour_grains(segmentation.labels)
+    measured_colours = plotting.colour_grains(segmentation.labels)
     plotting.show_image(
-        0.5 * measured[..., :3] + 0.5 * image[..., None], ax=axes[3], title="grains, to be measured"
+        0.5 * measured_colours[..., :3] + 0.5 * image[..., None], ax=axes[3], title="grains, to be measured"
     )
     figure.savefig(OUT, dpi=100)
     Image.open(OUT).convert("RGB").quantize(128).save(OUT, optimize=True)  # a third of the bytes

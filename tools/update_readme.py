@@ -1,8 +1,8 @@
-"""Write the parts of the README that follow from elsewhere: links, the table of chapters, how to cite.
+"""Write the generated parts of the README: links, the table of chapters, how to cite.
 
     python tools/update_readme.py [--check]
 
-Each part stands between ``<!-- name -->`` and ``<!-- /name -->``. ``--check`` writes nothing and fails if one
+Each part is between ``<!-- name -->`` and ``<!-- /name -->``. ``--check`` writes nothing and fails if one
 is out of date.
 """
 
@@ -17,7 +17,7 @@ from export_notebooks import plain_roles
 
 
 def links() -> str:
-    """Where to read and to run the book."""
+    """Links to read and to run the book."""
     where = addresses()
     start = chapters()[0][1]
     return (
@@ -40,13 +40,13 @@ def table() -> str:
 
 
 def cite() -> str:
-    """The line and the BibTeX entry that CITATION.cff gives."""
+    """The citation and the BibTeX entry from CITATION.cff."""
     record = citation.read()
     return f"{citation.sentence(record)}\n\n```bibtex\n{citation.bibtex(record)}\n```"
 
 
 def updated(readme: str) -> str:
-    """The README with each of its parts written anew.
+    """The README with its generated parts updated.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
     python -m studies.faults                    prints both tables; a quarter of an hour
     python -m studies.faults --part faults      only the faults (or: phases)
-    python -m studies.faults --size smoke       tests in a minute that it runs
+    python -m studies.faults --size smoke       a trial run of a minute
     python -m studies.faults --record           also stores them
 
 Faults: the shipped network on virtual micrographs with one fault at rising strength; thresholds of the
@@ -33,7 +33,7 @@ SMOKE_STRENGTHS = {"charging": (1.2,), "defocus": (9.0,), "zoomed out": (1.5,)}
 
 
 def fault_record(size: str, jobs: int) -> dict:
-    """The record of the rules, with every single picture."""
+    """The record of the rules, with one row per picture."""
     plan, start = SIZES[size], time.perf_counter()
     table = faults.sweep(
         range(plan["seeds"]),
@@ -119,7 +119,7 @@ def command(size: str, part: str) -> str:
 
 
 def main() -> None:
-    """Print, and store if asked."""
+    """Print the tables, and store them with --record."""
     parser = common.parser(__doc__, folder=False)
     parser.add_argument("--size", choices=SIZES, default="laptop")
     parser.add_argument("--part", choices=("faults", "phases", "both"), default="both")

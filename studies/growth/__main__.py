@@ -3,7 +3,7 @@
     python -m studies.growth FOLDER            prints the record `growth`; six minutes
     python -m studies.growth FOLDER --record   also stores it
 
-FOLDER keeps the frames and their measurements: killed and called again, it resumes. Three seeds. Each frame
+FOLDER keeps the frames and their measurements: an interrupted call resumes. Three seeds. Each frame
 is imaged in several ways: translated by the learnt style of perovskite if its weights are shipped, and
 rendered by one virtual SEM, both at zoom 1; for the first seed also at a zoom estimated in each frame.
 """
@@ -58,12 +58,12 @@ def run(folder: Path) -> pd.DataFrame:
     """One row for each seed and source; frames are kept in `folder`."""
     rows, network = [], load_segmenter()
     for seed in SEEDS:
-        place = folder / f"seed{seed}"
-        frames = list(grow(Settings(**SETTINGS, seed=seed), folder=place))
+        seed_folder = folder / f"seed{seed}"
+        frames = list(grow(Settings(**SETTINGS, seed=seed), folder=seed_folder))
         for source, (image, scale) in sources(seed).items():
             name = source.replace(",", "").replace(" ", "-")
             observed = observe(
-                frames, image, network=network, scale=scale, seed=seed, folder=place, name=name
+                frames, image, network=network, scale=scale, seed=seed, folder=seed_folder, name=name
             )
             measured = measure(observed, seed=seed)
             table, law = measured.table, kinetics(measured, seed=seed)
@@ -83,9 +83,9 @@ def run(folder: Path) -> pd.DataFrame:
 def scores(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Means over the seeds for each source, with the truth, theory and the trivial baseline."""
     table = {}
-    for place, (source, group) in enumerate(runs.groupby("source", sort=False)):
+    for position, (source, group) in enumerate(runs.groupby("source", sort=False)):
         ratios = group["ratio"]
-        table["ours" if place == 0 else source] = {
+        table["ours" if position == 0 else source] = {
             "k, px² per time": np.mean([fit.k for fit in group["found"]]),
             "k / true k": ratios.mean(),
             "largest deviation of k": np.abs(ratios - 1).max(),
@@ -136,7 +136,7 @@ def record(runs: pd.DataFrame, seconds: float, resumed: bool) -> dict:
 
 
 def main() -> None:
-    """Print, and store if asked."""
+    """Print the record, and store it with --record."""
     options = common.parser(__doc__).parse_args()
     start, resumed = time.perf_counter(), options.folder.exists()
     runs = run(options.folder)

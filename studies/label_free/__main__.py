@@ -1,7 +1,7 @@
 """Scores of the shipped label-free weights on real and virtual micrographs, beside the classical baselines.
 
     python -m studies.label_free            prints the three records `labour_free_*`; a minute
-    python -m studies.label_free --record   also stores them, and notes the scores on the weights' card
+    python -m studies.label_free --record   also stores them, and writes the scores on the weights' card
 
 The expert masks serve for scoring only. Needs the data sets perovskite and steel
 (downloaded by checksum, or found in MICROLAB_DATA).
@@ -60,8 +60,8 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
     """The record of the run for the results page (book/_ext/run_records.py)."""
     key = next((name for name in BARS if sample.name.startswith(name)), None)
     rows = {
-        ("ours" if place == 0 else name): {m: round(float(v), 4) for m, v in row.items() if np.isfinite(v)}
-        for place, (name, row) in enumerate(scores.iterrows())
+        ("ours" if position == 0 else name): {m: round(float(v), 4) for m, v in row.items() if np.isfinite(v)}
+        for position, (name, row) in enumerate(scores.iterrows())
     }
     result = {
         "title": f"Labour-free segmentation: {key or 'virtual polycrystal'}",
@@ -96,7 +96,7 @@ def note_on_card(name: str, scores: pd.Series) -> None:
 
 
 def main() -> None:
-    """Print, and store if asked."""
+    """Print the records, and store them with --record."""
     options = common.parser(__doc__, folder=False).parse_args()
     card = load_segmenter().card
     for sample in [*samples.real_samples(), samples.virtual_sample()]:

@@ -5,8 +5,8 @@
     python -m studies.synthetic_share FOLDER --size paper    all shares, five seeds; one GPU
     python -m studies.synthetic_share FOLDER --record        also stores it: `phase_study_uhcs`
 
-FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: killed and
-called again, it resumes, and the tables show every finished model of that size. A pool that
+FOLDER keeps the generators, the pools of synthetic pairs, every trained network and every score: an
+interrupted call resumes, and the tables show every finished model of that size. A pool that
 `microlab.data.pairs.write_pairs` wrote to FOLDER/TARGET/pools/NAME is a source too:
 `--sources vqvae NAME`. Needs the data set (downloaded by checksum, or found in MICROLAB_DATA).
 """
@@ -313,7 +313,7 @@ def grid_of(options: argparse.Namespace, classes: int) -> Grid:
 
 
 def main() -> None:
-    """Run, print, and store if asked."""
+    """Run the study, print the tables, and store them with --record."""
     parser = common.parser(__doc__)
     parser.add_argument("--size", choices=tuple(SIZES), default="laptop")
     parser.add_argument("--target", choices=tuple(PER_FIELD), default="uhcs")

@@ -6,7 +6,7 @@
     python -m studies.tem FOLDER --record        also stores them
     python -m studies.tem FOLDER --ship          also writes the weights that the package ships
 
-FOLDER keeps every network and score: killed and called again, it resumes. Tables: baselines for Net2 and
+FOLDER keeps every network and score: an interrupted call resumes. Tables: baselines for Net2 and
 methods without training; ablation of each detector; of each concept; noise beyond the training; iterations;
 limits (two tables); real images with masks (membrane, steel), if available.
 """
@@ -101,7 +101,7 @@ def synthetic_records(study: TEMStudy, folder: Path, options: argparse.Namespace
             trained_segmenter(study, folder, study.seeds[0]), held_out_pictures(study)
         ),
     }
-    forget_outdated(study, folder / "tables")
+    remove_outdated(study, folder / "tables")
     tables, seconds = {}, {}
     for name, make in makers.items():
         tables[name], seconds[name] = timed_table(folder, name, make)
@@ -221,10 +221,10 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
     """The tables on real images with masks, or on a virtual stand-in at smoke size."""
     segmenters = {seed: sized(trained_segmenter(study, folder, seed), study) for seed in study.seeds}
     first, records = segmenters[study.seeds[0]], []
-    small = options.size == "smoke"
-    about = "Tolerances count pixels of the image. The synthetic training saw no real image."
-    if small or datasets.available("membrane"):
-        tiles = real.stand_in() if small else datasets.load("membrane")
+    is_smoke = options.size == "smoke"
+    note = "Tolerances count pixels of the image. The synthetic training saw no real image."
+    if is_smoke or datasets.available("membrane"):
+        tiles = real.stand_in() if is_smoke else datasets.load("membrane")
         table, seconds = timed_table(
             folder,
             "membrane",
@@ -233,7 +233,7 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
                 first,
                 folder / "membrane",
                 study.seeds,
-                steps=10 if small else options.tile_steps,
+                steps=10 if is_smoke else options.tile_steps,
                 jobs=options.jobs,
             ),
         )
@@ -248,12 +248,12 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
                     study,
                     command(options),
                     seconds,
-                    virtual=small,
-                    note=about,
+                    virtual=is_smoke,
+                    note=note,
                 ),
             )
         )
-    if not small and datasets.available("steel"):
+    if not is_smoke and datasets.available("steel"):
         (steel,) = datasets.load("steel")
         table, seconds = timed_table(folder, "steel", lambda: real.one_image_scores(steel, segmenters))
         records.append(
@@ -268,7 +268,7 @@ def real_records(study: TEMStudy, folder: Path, options: argparse.Namespace) -> 
                     command(options),
                     seconds,
                     virtual=False,
-                    note=about,
+                    note=note,
                 ),
             )
         )
@@ -288,14 +288,16 @@ def ship(study: TEMStudy, folder: Path) -> None:
     The seed is selected on pictures that neither training nor tables use, so that the scores on the card are
     not biased by the selection.
     """
-    choice = list(tem_pictures(study.stressed, study.recipe.seed + 2 * 10**6))
+    selection_pictures = list(tem_pictures(study.stressed, study.recipe.seed + 2 * 10**6))
     errors = {}
     for seed in study.seeds:
         segmenter = trained_segmenter(study, folder, seed)
-        answers = [segmenter.grains(limits.run_maps(segmenter, pair.image)[1].result) for pair in choice]
-        errors[seed] = score_answers(choice, answers)["adapted Rand error"].mean()
+        answers = [
+            segmenter.grains(limits.run_maps(segmenter, pair.image)[1].result) for pair in selection_pictures
+        ]
+        errors[seed] = score_answers(selection_pictures, answers)["adapted Rand error"].mean()
     best = min(errors, key=errors.get)
-    print("adapted Rand error on pictures to choose by:", errors)
+    print("adapted Rand error on the selection pictures:", errors)
     segmenter = sized(trained_segmenter(study, folder, best), study)
     scores = finished(folder)
     best_scores = scores[(scores["name"] == "Net2") & (scores["seed"] == best) & (scores["finish"] == FINISH)]
@@ -312,26 +314,26 @@ def ship(study: TEMStudy, folder: Path) -> None:
     print("shipped:", ", ".join(path.name for path in paths))
 
 
-def forget_outdated(study: TEMStudy, tables: Path) -> None:
-    """Remove tables of other seeds or pictures; they are recomputed from the networks, which stay."""
+def remove_outdated(study: TEMStudy, tables: Path) -> None:
+    """Remove tables of other seeds or pictures; they are recomputed from the networks, which are kept."""
     path = tables / "settings.json"
     settings = {"seeds": [*study.seeds], "variances": [*study.variances], "stressed": study.stressed}
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        for old in (*tables.glob("*.csv"), *tables.glob("*.seconds")):
-            old.unlink()
+        for outdated_file in (*tables.glob("*.csv"), *tables.glob("*.seconds")):
+            outdated_file.unlink()
     with atomic(path) as partial:
         partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def timed_table(folder: Path, name: str, make: Callable[[], pd.DataFrame]) -> tuple[pd.DataFrame, float]:
     """A table kept in FOLDER, and the seconds of its computation."""
-    place, clock = folder / "tables" / f"{name}.csv", folder / "tables" / f"{name}.seconds"
+    table_file, seconds_file = folder / "tables" / f"{name}.csv", folder / "tables" / f"{name}.seconds"
     start = time.perf_counter()
-    table = tem_tables.read_or_make(place, make)
-    if not clock.exists():
-        with atomic(clock) as partial:
+    table = tem_tables.read_or_make(table_file, make)
+    if not seconds_file.exists():
+        with atomic(seconds_file) as partial:
             partial.write_text(f"{time.perf_counter() - start:.1f}\n", encoding="utf-8")
-    return table, float(clock.read_text(encoding="utf-8"))
+    return table, float(seconds_file.read_text(encoding="utf-8"))
 
 
 def command(options: argparse.Namespace) -> str:

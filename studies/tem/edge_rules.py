@@ -1,7 +1,7 @@
 """Threshold rules of the edge detectors on virtual TEM: python -m studies.tem.edge_rules
 
-Means over pictures: boundary F1 (2 px) of each detector and of two that agree, adapted Rand error and grain
-count error of the grains. The trivial predictor is the picture without any boundary: F1 0, one grain.
+Means over pictures: boundary F1 (2 px) of each detector and of the agreement of two, adapted Rand error and
+count error of the grains. The trivial predictor finds no boundary: F1 0, one grain.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONFIGS = {
 
 
 def scores(pair: TEMPicture, config: EdgeConfig, width: float) -> dict[str, float]:
-    """Scores of one picture; pixels of the drawn boundary do not count for the grains."""
+    """Scores of one picture; pixels of the drawn boundary are left out of the scores of the grains."""
     edges = fused_edges(pair.image, config)
     grains = watershed_grains(edge_probability(edges, width))
     truth = np.where(pair.boundary, 0, pair.labels + 1)

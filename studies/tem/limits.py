@@ -69,7 +69,7 @@ def without_training(pictures: Sequence[TEMPicture], jobs: int = 1) -> pd.DataFr
 
 
 def noise_stress(study: TEMStudy, folder: str | Path, jobs: int = 1) -> pd.DataFrame:
-    """Scores against the variance of the noise, to far beyond that of the training, on the same grains.
+    """Scores against the variance of the noise, far beyond that of the training, on the same grains.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def failure_threshold(variances: Sequence[float], scores: Sequence[float], level
     Parameters
     ----------
     variances : sequence of float
-        Rising.
+        In ascending order.
     scores : sequence of float
     level : float
 
@@ -120,9 +120,8 @@ def iteration_scores(study: TEMStudy, folder: str | Path, n: int = 20, jobs: int
     """
     tasks = [(study, str(folder), seed, n) for seed in study.seeds]
     table = pd.concat(imap_unordered(_iterated, tasks, jobs), ignore_index=True)
-    iterations = range(
-        table["iteration"].max() + 1
-    )  # the same for all seeds, so that means are over all of them
+    # The same iterations for all seeds, so that means are over all of them.
+    iterations = range(table["iteration"].max() + 1)
     parts = []
     for _, part in table.groupby(["seed", "picture"]):
         part = (
@@ -187,7 +186,7 @@ def run_maps(segmenter: EdgeSegmenter, image: np.ndarray) -> tuple[np.ndarray, R
     channels = channels_of(image, segmenter.card["inputs"])
     first = first_guess(segmenter.net1, channels)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConverged)  # the number of iterations says it
+        warnings.simplefilter("ignore", NotConverged)  # the number of iterations shows it
         options = {
             "tolerance": segmenter.card["tolerance"],
             "max_iterations": segmenter.card["max_iterations"],
@@ -196,17 +195,17 @@ def run_maps(segmenter: EdgeSegmenter, image: np.ndarray) -> tuple[np.ndarray, R
 
 
 def easier() -> dict[str, TEMConfig]:
-    """Test pictures without one cause of hidden boundaries each, to measure what it costs."""
-    quiet = {"noise_variance": (2e-4, 1e-3)}  # about the real strip's, 4e-4
-    plain = TEMConfig()
+    """Test pictures without one of the causes of hidden boundaries each, to measure its effect."""
+    low_noise = {"noise_variance": (2e-4, 1e-3)}  # the real strip has about 4e-4
+    all_concepts = TEMConfig()
     return {
-        "all concepts": plain,
-        "no similar neighbours": replace(plain, similar=False),
-        "no overlap": replace(plain, overlap=False),
-        "no bending": replace(plain, bending=False),
-        "noise of the real strip": replace(plain, **quiet),
+        "all concepts": all_concepts,
+        "no similar neighbours": replace(all_concepts, similar=False),
+        "no overlap": replace(all_concepts, overlap=False),
+        "no bending": replace(all_concepts, bending=False),
+        "noise of the real strip": replace(all_concepts, **low_noise),
         "no similar neighbours, no overlap, noise of the real strip": replace(
-            plain, similar=False, overlap=False, **quiet
+            all_concepts, similar=False, overlap=False, **low_noise
         ),
     }
 

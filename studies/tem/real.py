@@ -31,7 +31,7 @@ from microlab.segment.refine import NotConverged
 from microlab.segment.refine_training import FirstConfig, SecondConfig
 from studies.tem.limits import NOTHING, classical_answers
 
-TILES = 5  # that may train
+TILES = 5  # used for training
 SYNTHETIC, TUNED, ALONE = "synthetic TEM only", "then fine-tuned on 5 tiles", "5 tiles alone"
 
 
@@ -105,7 +105,7 @@ def membrane_scores(
     segmenter : EdgeSegmenter
         Trained on synthetic TEM.
     folder : path
-        Keeps networks and scores, so that a killed call goes on.
+        Keeps networks and scores, so that an interrupted call resumes.
     seeds : sequence of int
         Each draws its own five tiles; the others are scored.
     steps : int
@@ -125,8 +125,10 @@ def membrane_scores(
     """
     folder = Path(folder).absolute()
     RunFolder(folder, {"steps": steps, "samples": [sample.name for sample in samples]})
-    before = list(imap_unordered(_answer_scores, [(sample, segmenter) for sample in samples], jobs))
-    before = {sample.name: rows for sample, rows in zip(samples, _in_order(before, samples), strict=True)}
+    scores_before = list(imap_unordered(_answer_scores, [(sample, segmenter) for sample in samples], jobs))
+    scores_before = {
+        sample.name: rows for sample, rows in zip(samples, _in_order(scores_before, samples), strict=True)
+    }
     tasks = [
         (list(samples), segmenter, folder, seed, steps, start, device)
         for seed in seeds
@@ -136,7 +138,7 @@ def membrane_scores(
     rows.sort(key=lambda row: (row["seed"], row["method"] == ALONE))  # workers finish in any order
     for seed in seeds:
         tests = [sample.name for sample in split(samples, seed)[1]]
-        means = pd.concat([before[name] for name in tests]).groupby(level=0, sort=False).mean()
+        means = pd.concat([scores_before[name] for name in tests]).groupby(level=0, sort=False).mean()
         rows += [{"method": name, "seed": seed, **means.loc[name].to_dict()} for name in means.index]
     return pd.DataFrame(rows)
 
@@ -161,7 +163,7 @@ def one_image_scores(sample: Micrograph, segmenters: dict[int, EdgeSegmenter]) -
 def segment_real(sample: Micrograph, segmenter: EdgeSegmenter, zoom: float | None = None) -> Answer:
     """Boundary and grains of a real image; the zoom is estimated if it is not given."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConverged)  # a cap that is reached
+        warnings.simplefilter("ignore", NotConverged)  # reaching the cap is expected here
         result = segmenter.segment(sample.image, zoom=zoom, keep=False)
     return result.boundary, result.labels
 
@@ -196,7 +198,7 @@ def _trained(
     method: str,
     device: str | None,
 ) -> list[dict[str, Any]]:
-    """Train on one draw of tiles and score the others; runs in a worker."""
+    """Train on one draw of tiles and score the others; called in a worker."""
     import torch
 
     place = folder / f"{method.replace(' ', '-')}_{seed}"
@@ -207,7 +209,7 @@ def _trained(
         try:
             train, test = split(samples, seed)
             start = segmenter if method == TUNED else None
-            lr = 1e-3 if method == TUNED else 3e-3  # from scratch the larger rate is better
+            lr = 1e-3 if method == TUNED else 3e-3  # training from scratch works better at the larger rate
             network = tuned(train, fine_tuning(seed, steps, lr), place, start, device)
             card = {"finish": segmenter.card["finish"]}
             network = EdgeSegmenter(network.net1, network.net2, {**network.card, **card})

@@ -144,9 +144,7 @@ def unet_of_size(weights: int, in_channels: int = 1, depth: int = 4, seed: int =
         As :class:`~microlab.segment.unet.UNet`.
     """
     best, gap = None, float("inf")
-    for width in count(
-        1
-    ):  # the number of weights rises with the width, so the first increase of the gap ends
+    for width in count(1):  # weights rise with the width, so stop when the gap grows
         network = UNet(in_channels, width=width, depth=depth, seed=seed)
         difference = abs(count_weights(network) - weights)
         if difference >= gap:

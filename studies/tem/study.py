@@ -5,7 +5,7 @@
     ablations:  a detector or a concept removed from the training, everything else equal
 
 All are scored on the same held-out synthetic pictures with all concepts. A cell is one training with one
-seed; its scores are written at once, so a study that was killed resumes.
+seed; its scores are written at once, so an interrupted study resumes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from microlab.segment.refine_training import (
 from studies.tem import rivals
 
 FINISHES = {"paper's finish": {"method": "paper"}, "watershed": {"method": "watershed"}}
-FINISH = "watershed"  # where only one is shown
+FINISH = "watershed"  # the finish of tables that show only one
 GREY = "grey"
 
 
@@ -94,7 +94,7 @@ class TEMStudy:
 
     recipe: EdgeTrainingConfig = field(default_factory=EdgeTrainingConfig)
     refiner_steps: int = 800  # of Net2 and each of its rivals
-    pictures: int = 160  # that train an ablation
+    pictures: int = 160  # training pictures of an ablation
     first: FirstConfig = field(default_factory=lambda: FirstConfig(steps=400, batch=4, lr=3e-3))
     second: SecondConfig = field(
         default_factory=lambda: replace(EdgeTrainingConfig().second, steps=200, batch=4)
@@ -105,15 +105,8 @@ class TEMStudy:
     draws: int = 4  # of the Bernoulli diffusion, averaged
     draw_steps: int = 10
     max_iterations: int = 50
-    variances: tuple[float, ...] = (
-        0.0025,
-        0.01,
-        0.02,
-        0.04,
-        0.08,
-        0.16,
-        0.32,
-    )  # training: up to 0.01
+    # Of the noise; the training has up to 0.01.
+    variances: tuple[float, ...] = (0.0025, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
     stressed: int = 20  # pictures per variance
 
     def cells(self) -> list[tuple[str, str, int]]:
@@ -280,12 +273,15 @@ def refined_maps(
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)  # the number of iterations shows it
-        done = refine(network, first, channels, max_iterations=study.max_iterations)
-    return {"once": (done.maps[1], 1), "until it stands still": (done.result, done.iterations)}
+        refinement = refine(network, first, channels, max_iterations=study.max_iterations)
+    return {
+        "once": (refinement.maps[1], 1),
+        "until it stands still": (refinement.result, refinement.iterations),
+    }
 
 
 def _run_cell(study: TEMStudy, folder: Path, kind: str, name: str, seed: int, device: str | None) -> None:
-    """Train and score one cell; runs in a worker."""
+    """Train and score one cell; called in a worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the workers share the cores among themselves
     try:

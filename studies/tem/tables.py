@@ -23,7 +23,7 @@ from studies.tem.study import BASE, CONCEPT_VARIANTS, DETECTOR_VARIANTS, FINISH,
 Rows = dict[str, dict[str, Any]]
 PAPER = {"paper C, on its own synthetic pictures (about 95 % for all background)": {"accuracy": 0.9723}}
 ITERATED = "until it stands still"
-AFTER = ("boundary F1, 2 px", "adapted Rand error")  # what ablations show of Net2
+AFTER = ("boundary F1, 2 px", "adapted Rand error")  # the scores after Net2 in the tables of ablations
 TEST = "pictures of the virtual TEM with all concepts that no training has seen"
 
 
@@ -166,8 +166,8 @@ def by_visibility(visible: pd.DataFrame) -> Rows:
     """Recall by visibility (`studies.tem.limits.recall_by_visibility`)."""
     rows: Rows = {}
     for low, high in pairwise((0, 3, 6, 12, 24, np.inf)):
-        here = visible["visibility"].between(low, high, inclusive="right" if low else "both")
-        part = visible[here]
+        in_range = visible["visibility"].between(low, high, inclusive="right" if low else "both")
+        part = visible[in_range]
         if len(part):
             rows[f"visibility {low} to {high}" if np.isfinite(high) else f"visibility above {low}"] = {
                 "recall": round(float(np.average(part["recall"], weights=part["pixels"])), 4),

@@ -4,8 +4,8 @@
     python -m studies.three_systems FOLDER --image steel  the second material
     python -m studies.three_systems FOLDER --record       also stores it: `three_systems_perovskite`
 
-FOLDER keeps the sampled pairs and the scores of all networks trained here: killed and called again, it
-resumes. Shipped weights and methods without training are scored anew every time, in seconds. Needs the data
+FOLDER keeps the sampled pairs and the scores of all networks trained here: an interrupted call resumes.
+Shipped weights and methods without training are scored again every time, in seconds. Needs the data
 set (downloaded by checksum, or found in MICROLAB_DATA); the smoke size also runs on a virtual stand-in.
 """
 
@@ -129,15 +129,15 @@ def scores(
     table: pd.DataFrame, rows: list[Row], target: samples.Target, zoom: float, size: Size, tem_hardware: str
 ) -> dict[str, dict]:
     """Every row of the record's table."""
-    place = hardware()
+    device_name = hardware()
     on_card = {SHIPPED: weights.card(REGISTRY[DEFAULT_METHOD].weights)["hardware"], TEM: tem_hardware}
-    fresh = compare.table(rows).set_index("name")
+    untrained_table = compare.table(rows).set_index("name")
     few = size.study.patches * (size.study.patch / zoom) ** 2
     untrained = {}
-    for name in fresh.index:
+    for name in untrained_table.index:
         source = f"card, {on_card[name]}" if name in on_card else "needs none"
-        measured = {m: round(float(fresh.loc[name, m]), 4) for m in MEASURES}
-        untrained[name] = measured | costs(fresh.loc[name], "none", 0, source)
+        measured = {m: round(float(untrained_table.loc[name, m]), 4) for m in MEASURES}
+        untrained[name] = measured | costs(untrained_table.loc[name], "none", 0, source)
     trained = {}
     for name, group in table.groupby("name", sort=False):
         labels, labelled = (
@@ -147,7 +147,7 @@ def scores(
         )
         means = group[["minutes", "seconds", "megabytes"]].mean()
         trained[name] = common.spread(group, MEASURES) | costs(
-            means, labels, labelled, f"processor time, {place}"
+            means, labels, labelled, f"processor time, {device_name}"
         )
         trained[name][GAIN] = gain(table, name)
     stored = {} if target.virtual else stored_rows(target.name)
@@ -188,7 +188,7 @@ def record(
     study, vqvae, prior = size.study, size.pair_model.vqvae, size.pair_model.prior
     manifests = folder.glob("pair_model_*/pairs/manifest.json")
     minutes = [json.loads(path.read_text())["about"]["minutes"] for path in manifests]
-    twice = sum(minutes) if {BOTH, SAMPLED} <= set(table["name"]) else 0
+    counted_twice = sum(minutes) if {BOTH, SAMPLED} <= set(table["name"]) else 0
     missing = "" if TEM in rows_by_name else "System C's weights were not there, so its row is missing. "
     return {
         "title": f"Three systems on one image: {target.name}, {options.size} size",
@@ -213,7 +213,7 @@ def record(
         },
         "seed": sorted(int(seed) for seed in table["seed"].unique()),
         "rows": common.every_row(table),
-    } | common.origin(command(options), 60 * (table["minutes"].sum() - twice))
+    } | common.origin(command(options), 60 * (table["minutes"].sum() - counted_twice))
 
 
 def command(options: argparse.Namespace) -> str:
@@ -225,7 +225,7 @@ def command(options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Run, print, and store if asked."""
+    """Run the comparison, print its record, and store it with --record."""
     parser = common.parser(__doc__)
     parser.add_argument("--image", choices=tuple(samples.REAL_SAMPLES), default="perovskite")
     parser.add_argument("--size", choices=tuple(compare.SIZES), default="laptop")

@@ -2,7 +2,7 @@
 
     A  simulations under a virtual microscope -> U-Net            no label
     B  four labelled patches -> VQ-VAE + PixelCNN -> sampled pairs -> U-Net
-    C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and never this kind of image
+    C  edges -> Net1 -> Net2, trained on synthetic TEM            no label, and no image of this kind
 
 They are compared with methods without training, the same U-Net on the four patches alone, and the trivial
 baseline. All are scored on the held-out half of the micrograph.
@@ -118,7 +118,7 @@ def run(
 ) -> pd.DataFrame:
     """Train and score system B and its controls, seed by seed.
 
-    Results and sampled pairs are written at once: after a kill, make the same call again. An interrupted
+    Results and sampled pairs are written at once, so the same call resumes an interrupted one. An interrupted
     training restarts, so that its measured cost is complete.
 
     Parameters
@@ -179,9 +179,7 @@ def untrained(
 
     rows = [_row(SHIPPED, shipped, target, network.card["minutes"], megabytes(network.model), device)]
     if edge_segmenter is not None:
-        minutes = edge_segmenter.card.get("first", {}).get(
-            "minutes", float("nan")
-        )  # of both networks together
+        minutes = edge_segmenter.card.get("first", {}).get("minutes", float("nan"))  # both networks
         rows.append(
             _row(TEM, tem, target, minutes, megabytes(edge_segmenter.net1, edge_segmenter.net2), device)
         )
@@ -201,7 +199,7 @@ def sample_patches(
     *,
     device: str | None = None,
 ) -> tuple[list[Micrograph], float]:
-    """Train a pair model on a few patches, and sample pairs of the same side.
+    """Train a pair model on a few patches, and sample pairs of the same size.
 
     `folder` receives the weights, and the sampled pairs as a data set (`microlab.data.pairs.write_pairs`).
 
@@ -223,7 +221,7 @@ def sample_patches(
             class_names=CLASSES,
             device=device,
             progress=False,
-            resume=False,  # a resumed training would be timed in part only
+            resume=False,  # a resumed training would be timed only in part
         )
         pairs = model.sample(size.sampled, shape=patches[0].shape, seed=seed, device=device)
         about = {"minutes": (timer() - start) / 60, "seed": seed}
@@ -300,7 +298,7 @@ def _row(
     size: float = 0.0,
     device: str | None = None,
 ) -> Row:
-    """Score an answer to the test image and time its second call."""
+    """Score a method's answer on the test image and time its second call."""
     image = target.test.image
     answer(image)  # the first call also loads libraries
     timer, start = clock(device), clock(device)()

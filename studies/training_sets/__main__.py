@@ -3,7 +3,7 @@
     python -m studies.training_sets FOLDER            both targets, three seeds; two and a half hours
     python -m studies.training_sets FOLDER --record   also stores them: `training_sets_TARGET`
 
-FOLDER keeps the library, every training and every score: killed and called again, it resumes. Needs the data
+FOLDER keeps the library, every training and every score: an interrupted call resumes. Needs the data
 sets perovskite and steel (downloaded by checksum, or found in MICROLAB_DATA).
 """
 
@@ -137,12 +137,12 @@ def thinned(folder: Path, target: samples.Target, zoom: float, seeds: list[int],
 
 
 def _training_seconds(folder: Path) -> float:
-    """Of all trainings in the folder, those of earlier calls included."""
+    """Seconds of all trainings in the folder, including those of earlier calls."""
     return sum(pd.read_csv(path)["seconds"].max() for path in folder.glob("*/history.csv"))
 
 
 def main() -> None:
-    """Run, print, and store if asked."""
+    """Run the study, print the records, and store them with --record."""
     parser = common.parser(__doc__)
     parser.add_argument(
         "--targets", nargs="+", choices=("perovskite", "steel"), default=["perovskite", "steel"]

@@ -4,7 +4,7 @@
     python -m studies.translation FOLDER --record             also stores it: `translation_perovskite`
     python -m studies.translation FOLDER --train perovskite   one translator, 10 to 20 minutes on two cores
 
-FOLDER keeps the library and every run; killed and called again, it resumes. `--ship` copies the weights
+FOLDER keeps the library and every run; an interrupted call resumes. `--ship` copies the weights
 into the package. Needs the data set (downloaded by checksum, or found in MICROLAB_DATA); masks are not read.
 """
 
@@ -76,8 +76,8 @@ def train(folder: Path, name: str, ship: bool) -> None:
 def ablation(folder: Path) -> dict:
     """Realism against displacement, over the weights of the losses."""
     target = samples.target("perovskite")
-    zoom, library_ = zoom_of(target), structures(folder / "library")
-    training, held_out = library_[:-HELD_OUT], library_[-HELD_OUT:]
+    zoom, structure_list = zoom_of(target), structures(folder / "library")
+    training, held_out = structure_list[:-HELD_OUT], structure_list[-HELD_OUT:]
     real, flat = (
         train_style.style_images([target.style.image], zoom),
         train_style.flat_images(held_out, seed=1),
@@ -99,8 +99,10 @@ def ablation(folder: Path) -> dict:
     ]
     report = realism_report(real, images, inputs=dict.fromkeys(generators, flat))
     table = pd.DataFrame(fidelity).T.join(report, how="outer").loc[[*report.index]]
-    # Of all trainings, those of earlier calls included.
-    trained = sum(pd.read_csv(path)["seconds"].max() for path in (folder / "ablation").glob("*/history.csv"))
+    # Seconds of all trainings, including those of earlier calls.
+    training_seconds = sum(
+        pd.read_csv(path)["seconds"].max() for path in (folder / "ablation").glob("*/history.csv")
+    )
     rows = {
         name: {measure: round(float(value), 4) for measure, value in row.items() if np.isfinite(value)}
         for name, row in table.iterrows()
@@ -119,11 +121,13 @@ def ablation(folder: Path) -> dict:
         "bar": {"displacement, px": "<= 1"},
         "settings": {"zoom": round(zoom, 3), **SMALL},
         "seed": 0,
-    } | common.origin("python -m studies.translation FOLDER --record", trained + time.perf_counter() - start)
+    } | common.origin(
+        "python -m studies.translation FOLDER --record", training_seconds + time.perf_counter() - start
+    )
 
 
 def main() -> None:
-    """Print, and store or ship if asked."""
+    """Print, and store or ship the result if requested."""
     parser = common.parser(__doc__)
     parser.add_argument("--train", choices=tuple(SHIPPED), help="one of the translators that ship, instead")
     parser.add_argument("--ship", action="store_true", help="copy its weights into the package")

@@ -1,4 +1,4 @@
-"""The exercises as the chapters print them: stubs, solutions and the calls of their checks."""
+"""The exercises as printed in the chapters: stubs, solutions and the calls of their checks."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Exercise:
         ]
 
     def answer(self, solved: bool) -> tuple:
-        """The answer that the page's stub, or its solution, hands in.
+        """The answer that the page's stub, or its solution, submits.
 
-        Functions and literal values are taken from the cells as they stand; whatever needs the chapter's data
-        is left out, and its name stays what the stub made it.
+        Functions and literal values are taken from the cells unchanged; whatever needs the chapter's data is
+        left out, and its name keeps its value from the stub.
         """
         known = _run([self.before], {}, values=False)
         known = _run(self.code, known)
@@ -78,8 +78,8 @@ def _run(cells: list[str], known: dict, values: bool = True) -> dict:
 
 @functools.cache
 def exercises(chapter: Path) -> dict[str, Exercise]:
-    """Exercises of a chapter by label, in their order."""
-    found: dict[str, Exercise] = {}
+    """Exercises of a chapter by label, in order."""
+    by_label: dict[str, Exercise] = {}
     inside, solved, before = None, None, ""
     for cell in jupytext.read(chapter).cells:
         if cell.cell_type == "markdown":
@@ -87,7 +87,7 @@ def exercises(chapter: Path) -> dict[str, Exercise]:
                 if kind in ("exercise", "exercise-start"):
                     label = re.search(r":label: *(\S+)", body)[1]
                     following = cell.source.split(f":label: {label}", 1)[1].strip("`\n ")
-                    found[label] = Exercise(label, following, before)
+                    by_label[label] = Exercise(label, following, before)
                     inside = label if kind == "exercise-start" else None
                 elif kind == "exercise-end":
                     inside = None
@@ -95,16 +95,16 @@ def exercises(chapter: Path) -> dict[str, Exercise]:
                     solved = argument.strip() if kind == "solution-start" else None
             continue
         if solved:
-            found[solved].solution.append(cell.source)
+            by_label[solved].solution.append(cell.source)
         elif inside:
-            found[inside].code.append(cell.source)
+            by_label[inside].code.append(cell.source)
         if not solved:
             before += "\n" + "\n".join(line for line in cell.source.split("\n") if not line.startswith("%"))
-    return found
+    return by_label
 
 
 @functools.cache
 def checked() -> dict[str, Exercise]:
     """The exercises of all chapters that call a check, by label."""
-    every = {label: one for chapter in CHAPTERS for label, one in exercises(chapter).items()}
-    return {label: one for label, one in every.items() if one.calls(one.code)}
+    by_label = {label: exercise for chapter in CHAPTERS for label, exercise in exercises(chapter).items()}
+    return {label: exercise for label, exercise in by_label.items() if exercise.calls(exercise.code)}

@@ -32,35 +32,35 @@ def named(page: Path) -> str:
 
 
 def prose(text: str) -> str:
-    """A page without its cells and listings."""
+    """A page without its cells and code listings."""
     return re.sub(r"^```(?:\{code-cell\}|\w+\n).*?^```", "", text, flags=re.M | re.S)
 
 
 # ---- glossary ----
 
 
-def same_word(term: str) -> str:
+def normalised(term: str) -> str:
     return " ".join(term.replace("’", "'").lower().split())
 
 
 def glossary(text: str) -> list[str]:
-    """Its entries, as compared with what pages ask for."""
+    """The entries of the glossary, normalised for comparison."""
     return [
-        same_word(line) for line in re.findall(r"^(\S.*)\n(?= {2}\S)", text.split("```{glossary}")[1], re.M)
+        normalised(line) for line in re.findall(r"^(\S.*)\n(?= {2}\S)", text.split("```{glossary}")[1], re.M)
     ]
 
 
-def asked_for(text: str) -> list[str]:
-    """The entries that the {term} roles of a page lead to."""
+def linked_terms(text: str) -> list[str]:
+    """The entries that the {term} roles of a page refer to, normalised."""
     roles = re.findall(r"\{term\}`(?:[^`<]+<([^>`]+)>|([^`]+))`", text)
-    return [same_word(target or term) for target, term in roles]
+    return [normalised(target or term) for target, term in roles]
 
 
 def glossary_faults(text: str, known: set[str]) -> list[str]:
-    """Words that a page takes for entries, or sets apart as if it defined them, against the known entries."""
-    missing = [f"the glossary has no {term!r}" for term in asked_for(text) if term not in known]
+    """Terms of a page that are missing from the known entries, or set in italics instead of {term}."""
+    missing = [f"the glossary has no {term!r}" for term in linked_terms(text) if term not in known]
     italics = re.findall(r"(?<![*\w\\])\*(?![*\s])([^*\n]+?)(?<!\s)\*(?![*\w])", prose(text))
-    plain = [f"{{term}} for {word!r}, not italics" for word in map(same_word, italics) if word in known]
+    plain = [f"{{term}} for {word!r}, not italics" for word in map(normalised, italics) if word in known]
     return missing + plain
 
 
@@ -72,14 +72,14 @@ def test_words_are_in_the_glossary(page):
     assert glossary_faults(read(page), set(ENTRIES)) == []
 
 
-def test_every_entry_of_the_glossary_is_used_and_stands_once():
-    used = {term for page in PAGES for term in asked_for(read(page))}
+def test_every_entry_of_the_glossary_is_used_and_defined_once():
+    used = {term for page in PAGES for term in linked_terms(read(page))}
     assert len(ENTRIES) > 80
     assert [term for term in ENTRIES if term not in used] == []
     assert [term for term, count in Counter(ENTRIES).items() if count > 1] == []
 
 
-def test_a_word_that_the_glossary_lacks_is_found():
+def test_a_term_missing_from_the_glossary_is_detected():
     text = "A {term}`grain` and {term}`Many <spline>` and a *mask* and `code`.\n"
     assert glossary_faults(text, {"grain", "mask"}) == [
         "the glossary has no 'spline'",
@@ -92,17 +92,17 @@ def test_a_word_that_the_glossary_lacks_is_found():
 
 def public(module: str) -> set[str]:
     """Functions and classes of a module, and methods as ``Class.method``, that have a docstring."""
-    found = set()
+    names = set()
     for node in ast.parse(read(MODULES[module])).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-            found.add(node.name)
+            names.add(node.name)
             methods = node.body if isinstance(node, ast.ClassDef) else []
-            found |= {f"{node.name}.{part.name}" for part in methods if isinstance(part, ast.FunctionDef)}
-    return found
+            names |= {f"{node.name}.{part.name}" for part in methods if isinstance(part, ast.FunctionDef)}
+    return names
 
 
 def unknown_names(text: str) -> list[str]:
-    """Targets of {py:...} roles that are no module, function, class or method of ours."""
+    """Targets of {py:...} roles that are not modules, functions, classes or methods of the library."""
     roles = re.findall(r"\{py:(\w+)\}`(?:[^`<]+<([^>`]+)>|~?([^`]+))`", text)
     wrong = []
     for role, titled, plain in roles:
@@ -123,7 +123,7 @@ def test_names_of_the_library_exist(page):
     assert unknown_names(read(page)) == []
 
 
-def test_a_name_that_the_library_lacks_is_found():
+def test_an_unknown_library_name_is_detected():
     text = "{py:func}`~microlab.measure.pixel.iou` {py:func}`x <microlab.measure.pixel.iuo>`"
     assert unknown_names(text + " {py:mod}`microlab.no`") == ["microlab.measure.pixel.iuo", "microlab.no"]
 
@@ -136,7 +136,7 @@ def test_every_module_is_in_the_reference_once():
         for name in block.split()
         for module in documented(name)
     ]
-    # Not there: the commands, whose page is made of `--help`; the exercises' checks, which are their answers.
+    # Left out: the commands, whose page is made from `--help`, and the exercises' checks, which are answers.
     private = re.compile(r"microlab\.(__main__|cli|book\.exercises)(\..*)?")
     assert Counter(listed) == Counter(name for name in MODULES if not private.fullmatch(name))
 
@@ -162,7 +162,7 @@ def test_a_module_says_in_which_chapters_it_is_used():
     assert api_reference.used_in([]) == ""
 
 
-def test_no_module_types_the_chapters_that_use_it():
+def test_no_docstring_lists_the_chapters_that_use_the_module():
     typed = re.compile(r"\(chapters? \d\d[^()]*\)")
     docstrings = {name: ast.get_docstring(ast.parse(read(path))) or "" for name, path in MODULES.items()}
     assert [name for name, text in docstrings.items() if typed.search(text)] == []
@@ -182,7 +182,7 @@ def test_docstrings_link_to_equations_and_chapters():
     )
 
 
-def test_formulas_of_a_docstring_stand_as_typed_and_bars_are_escaped():
+def test_docstring_formulas_are_kept_verbatim_and_bars_are_escaped():
     lines = [
         "What |x| is.",
         "",
@@ -231,7 +231,7 @@ def test_equations_that_a_page_names_exist(page):
 
 
 def wrong_mentions(text: str) -> list[str]:
-    """Mentions ``eq. 3 of chapter 02 (label)`` whose label is none, or is that of another number."""
+    """Mentions ``eq. 3 of chapter 02 (label)`` whose label does not exist or has another number."""
     wrong = []
     for number, chapter, label in api_reference.EQUATION.findall(text):
         k, document = equations().get(label, (0, ""))
@@ -244,11 +244,11 @@ def wrong_mentions(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_equations_that_docstrings_name_have_these_numbers(module):
+def test_equation_numbers_in_docstrings_are_correct(module):
     assert wrong_mentions(read(MODULES[module])) == []
 
 
-def test_the_library_names_the_equations_of_every_chapter_that_has_some():
+def test_docstrings_refer_to_equations_of_every_chapter_that_has_any():
     named_labels = {
         label for path in MODULES.values() for *_, label in api_reference.EQUATION.findall(read(path))
     }
@@ -257,7 +257,7 @@ def test_the_library_names_the_equations_of_every_chapter_that_has_some():
     assert with_equations == {equations()[label][1] for label in named_labels}
 
 
-def test_a_mention_with_another_number_is_found():
+def test_a_mention_with_a_wrong_number_is_detected():
     text = "eq. 2 of chapter 02 (phase-limit) eq. 5 of chapter 03 (phase-limit) eq. 1 of\nchapter 02 (x)"
     assert wrong_mentions(text + ", eq. 1 of chapter 02.") == [
         "eq. 2 of chapter 02 (phase-limit) is 5 of tutorials/02_phase_field",
@@ -267,6 +267,6 @@ def test_a_mention_with_another_number_is_found():
     ]
 
 
-def test_chapters_count_in_the_contents_as_in_their_names():
-    # The page shows the number that the contents give: equation 3 of chapter 02 is (2.3) there.
+def test_chapter_numbers_in_the_contents_match_the_file_names():
+    # The page takes its number from the contents: equation 3 of chapter 02 is (2.3) there.
     assert [int(Path(document).name[:2]) for _, document in chapters()] == list(range(len(CHAPTERS)))

@@ -1,7 +1,7 @@
-"""Assignments: what a student gets, and what four kinds of submission are worth.
+"""Assignments: what a student gets, and the scores of four kinds of submission.
 
 The submissions are made from the sources: the right answers, half of them, none, and a cheat that replays the
-outputs which the visible tests want. Their scores come from nbgrader itself, out of its SQLite gradebook.
+outputs expected by the visible tests. Their scores come from nbgrader's own SQLite gradebook.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
     }
 
 
-def worth_of_tests(notebook: nbformat.NotebookNode) -> dict[str, float]:
+def points_by_test(notebook: nbformat.NotebookNode) -> dict[str, float]:
     return {cell.id: cell.metadata.nbgrader.points for cell in notebook.cells if role(cell, False, True)}
 
 
-def play(notebook: nbformat.NotebookNode, filled: dict[str, str], visible_only: bool) -> set[str]:
-    """Run a notebook's code in this process, with the given answers; the names of the cells that fail."""
+def failing_cells(notebook: nbformat.NotebookNode, filled: dict[str, str], visible_only: bool) -> set[str]:
+    """Run a notebook's code in this process, with the given answers; returns the names of failing cells."""
     space, failed = {}, set()
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -76,13 +76,15 @@ def test_there_are_six_assignments():
 @each
 def test_points_are_given_in_parts_and_one_question_by_hand(name):
     notebook = source(name)
-    assert len(worth_of_tests(notebook)) >= 4
-    assert set(worth_of_tests(notebook)) == {f"test-{answer}" for answer in answers(notebook)}
+    assert len(points_by_test(notebook)) >= 4
+    assert set(points_by_test(notebook)) == {f"test-{answer}" for answer in answers(notebook)}
     by_hand = [cell for cell in notebook.cells if role(cell, solution=True, graded=True)]
     assert [cell.cell_type for cell in by_hand] == ["markdown"]
     assert make_assignments.points(notebook) == 20
-    said = re.findall(r"^## .*\((\d+) points", "\n".join(cell.source for cell in notebook.cells), re.M)
-    assert list(map(int, said)) == [*worth_of_tests(notebook).values(), 4]
+    stated_points = re.findall(
+        r"^## .*\((\d+) points", "\n".join(cell.source for cell in notebook.cells), re.M
+    )
+    assert list(map(int, stated_points)) == [*points_by_test(notebook).values(), 4]
 
 
 @each
@@ -90,34 +92,34 @@ def test_points_are_given_in_parts_and_one_question_by_hand(name):
 def test_right_answers_pass_the_hidden_tests_of_every_course(name, seed, monkeypatch):
     monkeypatch.setenv(hidden.SEED, seed)
     notebook = source(name)
-    assert play(notebook, answers(notebook), visible_only=False) == set()
+    assert failing_cells(notebook, answers(notebook), visible_only=False) == set()
 
 
 @each
-def test_outputs_typed_for_the_visible_tests_pass_only_these(name, monkeypatch):
+def test_outputs_hard_coded_for_the_visible_tests_pass_only_these(name, monkeypatch):
     monkeypatch.setenv(hidden.SEED, "one")
     notebook = source(name)
-    cheat = replaying(notebook)
-    every = set(worth_of_tests(notebook))
-    # Gradients cannot be replayed: a test of them may resist even without its hidden part.
-    assert len(play(notebook, cheat, visible_only=True) & every) <= 2
-    assert play(notebook, cheat, visible_only=False) >= every
+    cheat = replayed_answers(notebook)
+    graded_tests = set(points_by_test(notebook))
+    # Gradients cannot be replayed: a test of them may fail even without its hidden part.
+    assert len(failing_cells(notebook, cheat, visible_only=True) & graded_tests) <= 2
+    assert failing_cells(notebook, cheat, visible_only=False) >= graded_tests
 
 
-def replaying(notebook: nbformat.NotebookNode) -> dict[str, str]:
+def replayed_answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Answers that return, call by call, what right answers returned in the visible tests."""
     space, right, outputs = {}, answers(notebook), {}
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         if not cell.metadata and "import " not in cell.source:
-            continue  # a demonstration, which may call answers thousands of times
+            continue  # a demonstration, which may call the answers thousands of times
         code = right.get(cell.id, HIDDEN.sub("", cell.source))
         exec(compile(code, cell.id, "exec"), space)
         if cell.id in right:
             for function in functions(code):
                 outputs[function] = []
-                space[function] = recording(space[function], outputs[function], outputs)
+                space[function] = recorded(space[function], outputs[function], outputs)
     return {
         cell: "import numpy as np\nnan, inf = float('nan'), float('inf')\n"
         + "\n".join(
@@ -133,9 +135,9 @@ def functions(code: str) -> list[str]:
     return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
 
 
-def recording(function, outputs: list[str], running: dict):
+def recorded(function, outputs: list[str], running: dict):
     def wrapped(*args, **kwargs):
-        nested = running.setdefault("", [])  # calls by other answers are not the tests'
+        nested = running.setdefault("", [])  # calls from other answers are not calls of the tests
         nested.append(function)
         try:
             output = function(*args, **kwargs)
@@ -213,7 +215,7 @@ def test_a_regularity_that_forgets_the_periodic_box_fails_its_hidden_test(monkey
     }
     for seed in ("one", "two", "three"):
         monkeypatch.setenv(hidden.SEED, seed)
-        assert play(notebook, filled, visible_only=False) == {"test-regularity"}
+        assert failing_cells(notebook, filled, visible_only=False) == {"test-regularity"}
 
 
 @pytest.mark.parametrize(
@@ -226,12 +228,12 @@ def test_a_regularity_that_forgets_the_periodic_box_fails_its_hidden_test(monkey
         ("01_voronoi.ipynb", None),
     ],
 )
-def test_names_that_moodle_and_canvas_make_are_understood(name, student):
+def test_submission_names_from_moodle_and_canvas_are_parsed(name, student):
     config = (make_assignments.SOURCES / "nbgrader_config.py").read_text(encoding="utf-8")
     pattern = re.search(r'named_regexp = \(\s*r"(.+)"', config)[1]
-    found = re.match(pattern, f"/course/downloaded/01_voronoi/archive/{name}")
-    assert (found and found["student_id"]) == student
-    assert student is None or found["file_id"] == "01_voronoi"
+    match = re.match(pattern, f"/course/downloaded/01_voronoi/archive/{name}")
+    assert (match and match["student_id"]) == student
+    assert student is None or match["file_id"] == "01_voronoi"
 
 
 # ---- the course ----
@@ -264,7 +266,7 @@ def course(tmp_path_factory):
 
 
 def opened(course):
-    """The gradebook, for a moment: as long as it is open it keeps nbgrader from writing."""
+    """Open the gradebook briefly: while it is open, nbgrader cannot write to it."""
     from nbgrader.api import Gradebook
 
     return Gradebook(f"sqlite:///{course[0]}/gradebook.db", "microlab")
@@ -283,8 +285,8 @@ def submissions(folder: Path, name: str) -> dict[str, nbformat.NotebookNode]:
                 cell.source = words
         return notebook
 
-    replayed = replaying(source(name))
-    first = next(iter(replayed))  # and it blinds the comparison that visible tests use
+    replayed = replayed_answers(source(name))
+    first = next(iter(replayed))  # it also disables the comparison used by the visible tests
     replayed[first] += "\nnp.allclose = np.isclose = lambda *args, **kwargs: True"
     cheat = filled(replayed, None)
     edited = [cell for cell in cheat.cells if role(cell, solution=False, graded=True)]
@@ -308,19 +310,19 @@ def test_release_holds_neither_solutions_nor_hidden_tests(course, name):
     stubs = [cell.source for cell in released.cells if cell.id in answers(source(name))]
     assert all("raise NotImplementedError" in stub for stub in stubs)
     assert all(len(stub.split("\n")) < 20 for stub in stubs)
-    visible = [cell.source for cell in released.cells if cell.id in worth_of_tests(source(name))]
+    visible = [cell.source for cell in released.cells if cell.id in points_by_test(source(name))]
     assert all("assert" in test for test in visible)
     readme = (folder / "release" / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | 20 |" in readme
 
 
 @each
-def test_scores_are_what_each_submission_deserves(course, name):
-    worth = worth_of_tests(source(name))
-    half = [f"test-{answer}" for answer in answers(source(name))][: len(worth) // 2]
+def test_each_submission_gets_the_expected_score(course, name):
+    points = points_by_test(source(name))
+    half = [f"test-{answer}" for answer in answers(source(name))][: len(points) // 2]
     expected = {
-        "perfect": sum(worth.values()),
-        "partial": sum(worth[test] for test in half),
+        "perfect": sum(points.values()),
+        "partial": sum(points[test] for test in half),
         "empty": 0,
         "cheat": 0,
     }
@@ -329,7 +331,7 @@ def test_scores_are_what_each_submission_deserves(course, name):
         submitted = {student: gradebook.find_submission(name, student) for student in expected}
         assert {student: submission.score for student, submission in submitted.items()} == expected
         assert gradebook.find_assignment(name).max_score == 20
-        # a written answer waits for a person, and so does a notebook from which a test was deleted
+        # a written answer needs manual grading, and so does a notebook from which a test was deleted
         assert {s: submission.needs_manual_grade for s, submission in submitted.items()} == {
             "perfect": True,
             "partial": False,
@@ -339,24 +341,26 @@ def test_scores_are_what_each_submission_deserves(course, name):
 
 
 @each
-def test_edited_tests_are_put_back_and_a_deleted_one_counts_nothing(course, name):
+def test_edited_tests_are_restored_and_a_deleted_one_scores_zero(course, name):
     folder, _ = course
     graded = nbformat.read(folder / "autograded" / "cheat" / name / f"{name}.ipynb", 4)
-    wanted = {cell.id: cell.source for cell in source(name).cells if cell.id in worth_of_tests(source(name))}
-    found = {
+    expected_sources = {
+        cell.id: cell.source for cell in source(name).cells if cell.id in points_by_test(source(name))
+    }
+    graded_sources = {
         cell.metadata.nbgrader.grade_id: cell.source
         for cell in graded.cells
         if role(cell, solution=False, graded=True)
     }
-    deleted = list(wanted)[-1]
-    assert found == {test: code for test, code in wanted.items() if test != deleted}
+    deleted = list(expected_sources)[-1]
+    assert graded_sources == {test: code for test, code in expected_sources.items() if test != deleted}
 
 
 def test_feedback_shows_scores_and_a_comment_and_the_marks_are_exported(course):
     folder, api = course
     name = NAMES[0]
     (question,) = [cell.id for cell in source(name).cells if role(cell, solution=True, graded=True)]
-    with opened(course) as gradebook:  # what a person does in the formgrader
+    with opened(course) as gradebook:  # as an instructor would in the formgrader
         grade = gradebook.find_grade(question, name, name, "perfect")
         grade.manual_score, grade.needs_manual_grade = 3, False
         gradebook.find_comment(question, name, name, "perfect").manual_comment = "Which grains are cut?"

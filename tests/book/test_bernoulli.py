@@ -1,4 +1,4 @@
-"""The process and its posterior against enumeration, the sampler against a truth that is known exactly."""
+"""The process and its posterior against enumeration, the sampler against an exactly known distribution."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_end_of_the_process_is_a_fair_coin_whatever_the_map():
             assert noised_mean(torch.tensor([x0]), kept[-1]).item() == 0.5
 
 
-def test_many_tosses_one_by_one_have_the_stated_mean():
+def test_single_steps_have_the_stated_marginal_mean():
     """The marginal q(x_t | x_0) from the single steps: keep with probability a_t / a_{t-1}, else toss."""
     n, rng = 100_000, np.random.default_rng(0)
     x = np.ones(n)
@@ -76,16 +76,16 @@ def test_posterior_is_that_of_bayes_over_all_paths(s, t):
     for x0, x_t in itertools.product((0, 1), repeat=2):
         paths = {path: p for path, p in chain(x0).items() if path[t - 1] == x_t}
         expected = sum(p for path, p in paths.items() if path[s - 1] == 1) / sum(paths.values())
-        found = posterior_mean(
+        posterior = posterior_mean(
             torch.tensor([float(x_t)], dtype=torch.float64),
             torch.tensor([float(x0)], dtype=torch.float64),
             float(KEPT[t]),
             float(KEPT[s]),
         )
-        assert found.item() == pytest.approx(expected, abs=1e-12)
+        assert posterior.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_posterior_averages_over_what_is_not_known():
+def test_posterior_averages_over_the_unknown_x_0():
     for x_t in (0.0, 1.0):
         x = torch.tensor([x_t])
         zero, one, between = (
@@ -104,17 +104,17 @@ def test_posterior_of_the_last_step_is_the_prediction():
 
 
 def exact(prior: float):
-    """p(x_0 = 1 | x_t) by Bayes if every pixel is 1 with probability `prior`, and a note of every x_t."""
-    seen = {}
+    """p(x_0 = 1 | x_t) by Bayes if every pixel is 1 with probability `prior`; also the mean of x_t by t."""
+    means = {}
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
-        seen[t] = x.mean().item()
+        means[t] = x.mean().item()
         kept = float(KEPT[t])
         same, other = (1 + kept) / 2, (1 - kept) / 2
         one = torch.where(x > 0.5, same, other) * prior
         return one / (one + torch.where(x > 0.5, other, same) * (1 - prior))
 
-    return denoise, seen
+    return denoise, means
 
 
 @pytest.mark.parametrize("times", [range(8, 0, -1), [8, 4, 1], [8], [5, 2]])
@@ -123,12 +123,12 @@ def test_sampler_with_the_exact_denoiser_draws_from_the_data(times):
     error = 4 * 0.5 / math.sqrt(n)
     start = prior * float(KEPT[times[0]]) + (1 - float(KEPT[times[0]])) / 2
     x = (torch.rand(n, generator=generator) < start).float()
-    denoise, seen = exact(prior)
+    denoise, means = exact(prior)
     p = ancestral(denoise, x, times, KEPT, lambda: torch.rand(n, generator=generator))
     assert abs(p.mean().item() - prior) < error
-    for t in times:  # on the way back every x_t is distributed as on the way there
-        assert abs(seen[t] - (prior * float(KEPT[t]) + (1 - float(KEPT[t])) / 2)) < error
-    assert list(seen) == list(times)
+    for t in times:  # in the reverse process every x_t has the distribution of the forward process
+        assert abs(means[t] - (prior * float(KEPT[t]) + (1 - float(KEPT[t])) / 2)) < error
+    assert list(means) == list(times)
 
 
 # ---- the network -----------------------------------------------------------------------------------------
@@ -139,18 +139,18 @@ def test_the_network_is_as_large_as_net2():
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
-def test_the_network_knows_the_time():
+def test_the_network_depends_on_the_time():
     model = tiny().eval()
     x, image = torch.ones(1, 1, 16, 16), torch.from_numpy(channels(1, 3, 16, 16))
     early, late = (model(x, image, torch.tensor([t])) for t in (1, STEPS))
     assert (early - late).abs().max() > 1e-4
 
 
-def test_loss_is_least_at_the_true_probability():
-    """A network that says the posterior of a known prior, and ones that say a little more or less."""
+def test_loss_is_minimal_at_the_true_probability():
+    """A network that returns the posterior of a known prior, and two with slightly shifted logits."""
     prior = 0.3
 
-    class Says(nn.Module):
+    class ShiftedPosterior(nn.Module):
         def __init__(self, offset: float) -> None:
             super().__init__()
             self.offset = offset
@@ -165,11 +165,13 @@ def test_loss_is_least_at_the_true_probability():
     losses = []
     for offset in (-0.3, 0.0, 0.3):
         torch.manual_seed(0)
-        losses.append(bernoulli_loss(Says(offset), KEPT, target, torch.zeros(400, 1, 16, 16)).item())
+        losses.append(
+            bernoulli_loss(ShiftedPosterior(offset), KEPT, target, torch.zeros(400, 1, 16, 16)).item()
+        )
     assert losses[1] < min(losses[0], losses[2])
 
 
-def test_a_saved_network_is_read_again(tmp_path):
+def test_a_saved_network_is_restored(tmp_path):
     model = tiny(channels=4).eval()
     card = dict.fromkeys(weights.CARD_FIELDS, "test")
     card |= {"architecture": "BernoulliNet", "parameters": model.architecture}
@@ -204,23 +206,23 @@ def test_any_size_is_drawn(shape):
     assert maps.max() <= 1
 
 
-class Seen(BernoulliNet):
-    """Notes what comes in; says that x_0 is x_t."""
+class Recorder(BernoulliNet):
+    """Records its inputs; predicts that x_0 is x_t."""
 
     def forward(self, x, image, t):
         self.inputs.append((int(t[0]), x[0, 0].numpy().copy()))
         return 20 * (x - 0.5)
 
 
-def seen(**options) -> Seen:
-    model = Seen(1, 20, widths=(4,))
+def recorded(**options) -> Recorder:
+    model = Recorder(1, 20, widths=(4,))
     model.inputs = []
     draw(model, np.zeros((1, 100, 100), np.float32), draws=1, device="cpu", **options)
     return model
 
 
 def test_without_a_guess_it_starts_from_coin_tosses():
-    t, x = seen(steps=4).inputs[0]
+    t, x = recorded(steps=4).inputs[0]
     assert t == 20
     assert set(np.unique(x)) == {0, 1}
     assert abs(x.mean() - 0.5) < 4 * 0.5 / 100
@@ -230,7 +232,7 @@ def test_a_guess_is_noised_to_the_time_of_the_start():
     first = np.zeros((100, 100), np.float32)
     first[:50] = 1
     for start, time in ((0.25, 5), (0.5, 10), (1.0, 20)):
-        t, x = seen(first=first, start=start, steps=2).inputs[0]
+        t, x = recorded(first=first, start=start, steps=2).inputs[0]
         kept = math.cos(math.pi / 2 * time / 20) ** 2
         assert t == time
         assert abs(x[:50].mean() - (1 + kept) / 2) < 4 * 0.5 / math.sqrt(5000)
@@ -239,7 +241,7 @@ def test_a_guess_is_noised_to_the_time_of_the_start():
 
 @pytest.mark.parametrize(("steps", "times"), [(1, [20]), (3, [20, 13, 7]), (None, list(range(20, 0, -1)))])
 def test_steps_are_spread_over_the_time(steps, times):
-    assert [t for t, _ in seen(steps=steps).inputs] == times
+    assert [t for t, _ in recorded(steps=steps).inputs] == times
 
 
 @pytest.mark.parametrize(

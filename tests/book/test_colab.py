@@ -1,4 +1,4 @@
-"""A fresh Colab: the first cell of a notebook installs the library there, and what it installs works."""
+"""As on a fresh Colab: the first cell of a notebook installs the library, and the installed copy works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from microlab.segment.registry import load_segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Segments with the shipped weights, and says where the library lies and which of its files are there.
+# Segments with the shipped weights, and reports where the library is installed and which files it has.
 USE = """\
 import hashlib
 from pathlib import Path
@@ -47,14 +47,14 @@ def git(*arguments: str, cwd: Path) -> str:
 
 
 def library_files() -> list[str]:
-    """What git holds, or will hold, of the library."""
+    """The library's files that git tracks or would track."""
     listed = git("ls-files", "--cached", "--others", "--exclude-standard", "microlab", cwd=ROOT)
     return [name for name in listed.split("\n") if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
-    """A git repository of the library as the working tree has it, on the branch that notebooks install."""
+    """A git repository with the library of the working tree, on the branch that the notebooks install."""
     folder = tmp_path_factory.mktemp("origin")
     for name in (*library_files(), "pyproject.toml", "README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def repository(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory) -> Path:
-    """Python of an environment that has the packages of this one, as Colab has its own, but no microlab."""
+    """Python of an environment with the packages of this one, like Colab's, but without microlab."""
     folder = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     shared = folder / "shared"
@@ -86,7 +86,7 @@ def fresh(tmp_path_factory) -> Path:
 def run(tmp_path, monkeypatch, repository, fresh):
     """Run cells in one kernel of the fresh environment and return their outputs as text, cell by cell.
 
-    Nothing comes from a network: the notebook's address leads to the local repository, and pip has no index.
+    Nothing is downloaded: the notebook's address leads to the local repository, and pip has no index.
     """
     kernel = tmp_path / "kernels" / "fresh"
     kernel.mkdir(parents=True)
@@ -131,8 +131,8 @@ def test_the_first_cell_installs_a_library_that_segments_and_then_does_nothing(r
     assert again == ""
 
 
-def test_a_version_before_the_rooms_is_replaced(tmp_path, monkeypatch):
-    """Version 0.1.0 had no `microlab.book`: the first cell must not take it for this one."""
+def test_version_0_1_0_is_replaced(tmp_path, monkeypatch):
+    """Version 0.1.0 had no `microlab.book`: the first cell must not mistake it for this version."""
     (tmp_path / "microlab").mkdir()
     (tmp_path / "microlab" / "__init__.py").write_text('__version__ = "0.1.0"\n')
     cell = re.sub(r"^( *)%pip .*$", r"\1print('installs')", first_cell("00_start"), flags=re.M)

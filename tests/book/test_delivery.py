@@ -31,7 +31,7 @@ def version() -> str:
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of what a release pins, with the chapters of the first part; and a run of the tool in it."""
+    """A copy of the files that a release pins, with chapters of the first part, and a call of the tool."""
     for name in ("tools", "book"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_vendor", "__pycache__"))
     (tmp_path / "tutorials").mkdir()
@@ -89,7 +89,7 @@ def test_a_tag_that_is_not_the_version_changes_nothing(copy, name, message):
 
 def workflow(path: Path) -> dict:
     parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return parsed | {"on": parsed[True]}  # YAML 1.1 takes the word `on` for true
+    return parsed | {"on": parsed[True]}  # YAML 1.1 reads the word `on` as true
 
 
 def steps(path: Path) -> list[dict]:
@@ -162,7 +162,7 @@ def test_make_test_runs_all_notebooks_with_colabs_versions():
 def test_binder_finds_its_files_where_it_looks():
     """repo2docker reads `binder/` or `.binder/` instead of the root if there is one.
 
-    There micromamba hands the pip lines to pip, as a file beside environment.yml and with its folder as the
+    There micromamba passes the pip lines to pip as a file next to environment.yml, with that folder as the
     working directory.
     """
     assert not (ROOT / "binder").exists()
@@ -176,7 +176,7 @@ def test_binder_finds_its_files_where_it_looks():
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="environment.yml names Python 3.11")
 @pytest.mark.slow
 def test_binders_pip_lines_install_what_make_installed(tmp_path):
-    """Given these very lines, pip has nothing to add to what `make` installed from the same pins."""
+    """Given these lines, pip has nothing to add to what `make` installed from the same pins."""
     lines = yaml.safe_load(read("environment.yml"))["dependencies"][-1]["pip"]
     copy = tmp_path / "repository"  # pip writes beside pyproject.toml
     copy.mkdir()

@@ -103,21 +103,23 @@ def test_exercises_are_graded_from_easy_to_a_project(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_every_function_to_write_has_a_check_and_every_solution_passes_it(chapter):
-    for one in exercises(chapter).values():
-        calls = one.calls(one.code)
+    for exercise in exercises(chapter).values():
+        calls = exercise.calls(exercise.code)
         assert len(calls) == bool(calls)  # at most one
-        assert calls or not one.empty_functions(), f"{one.label}: nothing checks {one.empty_functions()}"
-        asserted = rf"assert exercises\.check\(\s*\"{one.label}\""
-        shown = rf"verdict = exercises\.check\(\s*\"{one.label}\".*?assert verdict\.right"
-        solution = "\n".join(one.solution)
-        assert not calls or re.search(f"{asserted}|{shown}", solution, re.S), one.label
+        assert calls or not exercise.empty_functions(), (
+            f"{exercise.label}: nothing checks {exercise.empty_functions()}"
+        )
+        asserted = rf"assert exercises\.check\(\s*\"{exercise.label}\""
+        shown_check = rf"verdict = exercises\.check\(\s*\"{exercise.label}\".*?assert verdict\.right"
+        solution = "\n".join(exercise.solution)
+        assert not calls or re.search(f"{asserted}|{shown_check}", solution, re.S), exercise.label
 
 
 # ---- faults that any function may have ----
 
 
 def grade(function, like=1.0):
-    """What `run` says of a function."""
+    """The feedback of `run` on a function."""
     try:
         run(function, np.array([1.0, 2.0]), like=like)
     except (Mistake, NotYet) as fault:
@@ -181,7 +183,7 @@ def test_interruption_is_not_taken_for_a_mistake():
         grade(interrupted)
 
 
-def test_what_wrong_answers_have_in_common_is_named():
+def test_a_common_cause_of_wrong_answers_is_named():
     def told(function, right, cases):
         with pytest.raises(Mistake) as fault:
             compare(function, right, cases)
@@ -196,7 +198,7 @@ def test_what_wrong_answers_have_in_common_is_named():
     assert "exchanged" in told(lambda a: a.T, lambda a: a, [(np.arange(9.0).reshape(3, 3),)])
 
 
-def test_unknown_wrong_answer_is_told_a_case():
+def test_an_unrecognised_wrong_answer_is_shown_a_case():
     with pytest.raises(NotYet, match="`<lambda>\\(3\\)` gives 10, and 9 is right"):
         compare(lambda x: x**2 + (x > 2), lambda x: x**2, [(1,), (3,)])
 
@@ -214,7 +216,7 @@ def test_number_is_compared_within_its_tolerance():
 # ---- the register ----
 
 
-def test_unknown_label_is_an_error_that_names_the_known():
+def test_an_unknown_label_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match="voronoi-ex-needle"):
         check("voronoi-ex-nadel", None)
 

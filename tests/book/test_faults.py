@@ -1,4 +1,4 @@
-"""Faults do what they say, and a rule is evaluated on pictures that it was not set on."""
+"""Faults have their stated effect, and a rule is evaluated on pictures that were not used to set it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ MAP = voronoi.tessellate(voronoi.random_seeds(12, (96, 96), 3), (96, 96))
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory):
-    """A network that takes dark pixels for boundaries."""
+def dark_pixel_network(tmp_path_factory):
+    """A network with hand-set weights that marks dark pixels as boundaries."""
     return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
 # ---- the specimen ----
 
 
-def test_a_film_lets_through_what_beer_s_law_says():
+def test_film_transmission_follows_beer_s_law():
     image = np.array([[0.2, 0.6]])
     for thickness in (0.0, 0.7, 2.0):
-        seen = carbon_film(image, thickness)
-        assert np.ptp(seen) == pytest.approx(0.4 * np.exp(-thickness), rel=1e-5)
+        transmitted = carbon_film(image, thickness)
+        assert np.ptp(transmitted) == pytest.approx(0.4 * np.exp(-thickness), rel=1e-5)
     twice = carbon_film(carbon_film(image, 0.5), 0.7)
-    np.testing.assert_allclose(twice, carbon_film(image, 1.2), rtol=1e-5)  # films add up
+    np.testing.assert_allclose(twice, carbon_film(image, 1.2), rtol=1e-5)  # thicknesses add up
     np.testing.assert_allclose(carbon_film(image, 30.0, level=0.3), 0.3, rtol=1e-5)
     with pytest.raises(ValueError, match="thickness must be 0 or more, got -1"):
         carbon_film(image, -1.0)
 
 
-def test_windows_are_rectangles_of_the_sizes_asked_for():
+def test_windows_are_rectangles_of_the_requested_sizes():
     for seed in range(5):
         film = scan_windows((80, 120), number=1, side=0.6, seed=seed) > 0.5
         rows, columns = film.any(1).sum(), film.any(0).sum()
@@ -55,12 +55,12 @@ def test_windows_are_rectangles_of_the_sizes_asked_for():
 def test_phases_differ_by_the_step_and_the_mean_stays():
     phase_map = np.zeros((10, 10), int)
     phase_map[:, :3] = 1
-    seen = phase_contrast(np.full((10, 10), 0.5), phase_map, step=0.2)
-    assert seen[0, 0] - seen[0, 9] == pytest.approx(0.2, abs=1e-6)
-    assert seen.mean() == pytest.approx(0.5, abs=1e-6)
+    image = phase_contrast(np.full((10, 10), 0.5), phase_map, step=0.2)
+    assert image[0, 0] - image[0, 9] == pytest.approx(0.2, abs=1e-6)
+    assert image.mean() == pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_phase_border_has_a_groove_or_none_as_asked():
+def test_phase_borders_are_grooved_only_on_request():
     phases = (np.arange(int(MAP.max()) + 1) % 2)[MAP]
     border = specimen.boundary_geometry(phases).distance < 1
     grains = (specimen.boundary_geometry(MAP).distance < 1) & (
@@ -71,7 +71,7 @@ def test_a_phase_border_has_a_groove_or_none_as_asked():
     inside = specimen.boundary_geometry(MAP).distance > 8
     assert abs(np.median(flat[inside]) - np.median(flat[border])) < 0.05
     assert np.median(grooved[inside]) - np.median(grooved[border]) > 0.1
-    assert np.median(np.abs(flat - grooved)[grains]) < 1 / 200  # a grey level: grain boundaries stay
+    assert np.median(np.abs(flat - grooved)[grains]) < 1 / 200  # less than a grey level: grains do not change
     assert np.median(flat[inside]) - np.median(flat[grains]) > 0.1
 
 
@@ -79,7 +79,7 @@ def test_a_phase_border_has_a_groove_or_none_as_asked():
 
 
 @pytest.mark.parametrize("fault", faults.STRENGTHS)
-def test_no_strength_is_no_fault_and_more_strength_is_more(fault):
+def test_zero_strength_changes_nothing_and_other_strengths_do(fault):
     intact = faults.render_faulty(MAP, faults.Fault(fault, 0.0), seed=4)
     np.testing.assert_array_equal(intact.image, render(MAP, sem.draw_microscope(4), seed=4))
     np.testing.assert_array_equal(
@@ -100,7 +100,7 @@ def test_no_strength_is_no_fault_and_more_strength_is_more(fault):
 
 
 def test_defocus_adds_to_the_variance_of_the_probe():
-    # A perfect edge through two Gaussians is as wide as through one of the summed variance.
+    # An ideal edge blurred by two Gaussians is as wide as blurred by one with the summed variance.
     edge = np.zeros((8, 101), np.float32)
     edge[:, 50:] = 1
     three, four, five = (faults.Fault("defocus", strength) for strength in (3.0, 4.0, 5.0))
@@ -108,27 +108,28 @@ def test_defocus_adds_to_the_variance_of_the_probe():
     np.testing.assert_allclose(twice, faults.degrade(edge, five), atol=2e-3)
 
 
-def test_a_film_hides_grains_and_the_network_finds_one_instead(by_hand):
+def test_a_film_hides_grains_from_the_network(dark_pixel_network):
     microscope = Microscope(groove_depth=0.9, groove_width=2.5, electrons=5e3, detector_noise=0.0)
     clean, hidden = (
-        faults.evaluate(faults.render_faulty(MAP, faults.Fault("contamination", t), 1, microscope), by_hand)[
-            1
-        ]
+        faults.evaluate(
+            faults.render_faulty(MAP, faults.Fault("contamination", t), 1, microscope), dark_pixel_network
+        )[1]
         for t in (0.0, 5.0)
     )
     assert hidden["boundary F1, 3 px"] < clean["boundary F1, 3 px"]
 
 
-def test_found_grains_lie_on_the_grid_of_the_truth(by_hand):
+def test_found_grains_lie_on_the_grid_of_the_truth(dark_pixel_network):
     picture = faults.render_faulty(MAP, faults.Fault("zoomed in", 1.0), 1)
-    found, measured = faults.evaluate(picture, by_hand)
+    segmentation, measured = faults.evaluate(picture, dark_pixel_network)
     assert picture.image.shape == (192, 192)
-    assert found.labels.shape == found.boundary.shape == found.probability.shape == (96, 96)
+    for output in (segmentation.labels, segmentation.boundary, segmentation.probability):
+        assert output.shape == (96, 96)
     assert set(measured) == {*faults.SCORES, *faults.WARNINGS, "zoom"}
     assert 0 <= measured["disagreement"] <= 1
 
 
-def test_wrong_faults_are_named():
+def test_unknown_faults_are_named():
     with pytest.raises(ValueError, match=r"a fault must be one of charging.*got 'rain'"):
         faults.Fault("rain", 1.0)
     with pytest.raises(ValueError, match="strength must be a number of 0 or more, got -1"):
@@ -142,17 +143,17 @@ def test_the_threshold_is_youden_s():
     rng = np.random.default_rng(0)
     bad = rng.random(300) < 0.4
     warning = rng.normal(size=300) + 1.2 * bad
-    found = faults.best_threshold(warning, bad)
+    threshold = faults.best_threshold(warning, bad)
     false, caught, _ = roc_curve(bad, warning)
-    ours = faults.alarm_rates(warning > found, bad)
+    ours = faults.alarm_rates(warning > threshold, bad)
     assert ours["balanced accuracy"] == pytest.approx((1 + (caught - false).max()) / 2)
-    assert ours["balanced accuracy"] == pytest.approx(balanced_accuracy_score(bad, warning > found))
+    assert ours["balanced accuracy"] == pytest.approx(balanced_accuracy_score(bad, warning > threshold))
 
 
 def test_a_perfect_warning_makes_no_error_and_a_rule_needs_both_kinds():
     bad = np.array([False, True, False, True])
-    found = faults.best_threshold(np.array([0.1, 0.8, 0.2, 0.6]), bad)
-    assert 0.2 < found < 0.6
+    threshold = faults.best_threshold(np.array([0.1, 0.8, 0.2, 0.6]), bad)
+    assert 0.2 < threshold < 0.6
     with pytest.raises(ValueError, match="good and bad pictures, got 4 bad of 4"):
         faults.best_threshold(np.arange(4.0), np.ones(4, bool))
 
@@ -174,28 +175,29 @@ def test_rules_are_set_and_evaluated_on_different_polycrystals():
     setting, testing = faults.split_by_seed(table)
     assert not set(setting["seed"]) & set(testing["seed"])
     assert len(setting) + len(testing) == len(table)
-    found = faults.evaluate_rules(setting, testing, limit=0.5)
-    assert (found.loc[list(faults.WARNINGS), "balanced accuracy"] > 0.7).all()
-    assert found.loc["always look", "balanced accuracy"] == 0.5
-    assert found.loc["either", "misses"] <= found.loc["disagreement", "misses"]
+    rules = faults.evaluate_rules(setting, testing, limit=0.5)
+    assert (rules.loc[list(faults.WARNINGS), "balanced accuracy"] > 0.7).all()
+    assert rules.loc["always look", "balanced accuracy"] == 0.5
+    assert rules.loc["either", "misses"] <= rules.loc["disagreement", "misses"]
 
 
 def test_the_stored_rules_follow_from_the_stored_pictures():
     stored = records.load("when_it_breaks")
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
-    found = faults.evaluate_rules(*faults.split_by_seed(table))
+    rules = faults.evaluate_rules(*faults.split_by_seed(table))
     for rule, row in stored["scores"].items():
         for measure in ("false alarms", "misses", "balanced accuracy"):
-            assert found.loc[rule, measure] == pytest.approx(row[measure], abs=1e-3), (rule, measure)
+            assert rules.loc[rule, measure] == pytest.approx(row[measure], abs=1e-3), (rule, measure)
     assert stored["scores"][stored["trivial"]]["balanced accuracy"] == 0.5
 
 
-def test_a_stored_picture_is_measured_again_as_it_was():
-    # Seed 0 without a fault and with the thickest film, as the study takes them.
+def test_a_stored_picture_gives_the_stored_measurements_again():
+    # Seed 0 without a fault and with the thickest film, as in the study.
     stored = records.load("when_it_breaks")
     table = pd.DataFrame(stored["rows"]["data"], columns=stored["rows"]["columns"])
     row = table[(table["seed"] == 0) & (table["fault"] == "contamination") & (table["strength"] == 4)].iloc[0]
     picture = faults.render_faulty(faults.grains(0, 192, 24), faults.Fault("contamination", 4.0), 0)
     _, measured = faults.evaluate(picture, load_segmenter())
     for name in (*faults.SCORES, "disagreement", "largest grain"):
-        assert measured[name] == pytest.approx(row[name], abs=0.03), name  # other processors round otherwise
+        # Rounding differs between processors.
+        assert measured[name] == pytest.approx(row[name], abs=0.03), name

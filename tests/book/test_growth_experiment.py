@@ -46,7 +46,7 @@ def network(tmp_path_factory):
 
 
 def flat(grain_map, boundary, seed):
-    """Paper A's clean rendering, on which the network made by hand is right."""
+    """Paper A's clean rendering, on which the hand-set network is exact."""
     return untextured(grain_map, boundary, seed=seed, grey=(0.75, 0.85))
 
 
@@ -62,13 +62,13 @@ def test_frames_are_those_of_the_simulation_alone(grown):
     simulation = GrainGrowth(voronoi.tessellate(seeds, (72, 88)), Parameters(dt=0.2)).run(350)
     assert [round(frame.time, 6) for frame in grown] == pytest.approx([10, 30, 50, 70], abs=0.11)
     assert (grown[-1].boundary == simulation.boundary_mask()).all()
-    # the same partition: one id here for each id there
+    # the same partition: the ids correspond one to one
     pairs = np.unique(np.stack([grown[-1].grain_map.ravel(), simulation.grain_map().ravel()]), axis=1)
     assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
 
 @pytest.mark.parametrize("complete", [1, 3])
-def test_a_sequence_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, grown, complete):
+def test_an_interrupted_sequence_resumes_exactly(tmp_path, grown, complete):
     stopped = grow(SMALL, folder=tmp_path, progress=False)
     list(islice(stopped, complete))
     stopped.close()
@@ -80,13 +80,13 @@ def test_a_sequence_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, gro
     assert not list(tmp_path.rglob("*.part*"))
 
 
-def test_a_lost_frame_is_made_again(tmp_path, grown):
+def test_a_missing_frame_is_recomputed(tmp_path, grown):
     list(grow(SMALL, folder=tmp_path, progress=False))
-    (tmp_path / "growth" / "0001.npz").unlink()  # the stored simulation has passed it
+    (tmp_path / "growth" / "0001.npz").unlink()  # the stored simulation is later than this frame
     assert same(grow(SMALL, folder=tmp_path, progress=False), grown)
 
 
-def test_frames_of_other_settings_are_not_taken(tmp_path, network):
+def test_frames_of_other_settings_are_refused(tmp_path, network):
     other = Settings(shape=(72, 88), grains=20, start=10, end=70, frames=4, seed=4)
     list(islice(grow(SMALL, folder=tmp_path, progress=False), 1))
     with pytest.raises(ValueError, match="seed 3 -> 4"):
@@ -98,7 +98,7 @@ def test_frames_of_other_settings_are_not_taken(tmp_path, network):
         list(observe(frames, flat, scale=2.0, **options))
 
 
-def test_observed_frames_come_back_from_their_files(tmp_path, grown, network):
+def test_observed_frames_are_read_back_from_their_files(tmp_path, grown, network):
     options = {"network": network, "folder": tmp_path, "name": "flat"}
     first = list(observe(grown, flat, **options))
     second = list(observe(grown, None, **options | {"network": "there is none"}))
@@ -113,45 +113,45 @@ def test_a_grain_keeps_its_grey(grown, image):
     greys = []
     for frame in (grown[0], grown[-1]):
         picture, ids = make(frame.grain_map, frame.boundary, 5), np.arange(SMALL.grains)
-        deep = ndimage.distance_transform_edt(~frame.boundary) > 3
-        area = np.bincount(frame.grain_map[deep], minlength=SMALL.grains)
+        interior = ndimage.distance_transform_edt(~frame.boundary) > 3
+        area = np.bincount(frame.grain_map[interior], minlength=SMALL.grains)
         with np.errstate(invalid="ignore"):  # a vanished grain has no mean
-            mean = ndimage.mean(picture, np.where(deep, frame.grain_map, -1), ids)
+            mean = ndimage.mean(picture, np.where(interior, frame.grain_map, -1), ids)
         greys.append(np.where(area > 60, mean, np.nan))
     both = np.isfinite(greys).all(axis=0)
     assert both.sum() >= 6
     # the flat greys are the same numbers; noise, drift and shading act on the virtual SEM's
-    least = {"virtual SEM": 0.9, "flat": 0.999}[image]
-    assert np.corrcoef(greys[0][both], greys[1][both])[0, 1] > least
+    min_correlation = {"virtual SEM": 0.9, "flat": 0.999}[image]
+    assert np.corrcoef(greys[0][both], greys[1][both])[0, 1] > min_correlation
 
 
 def frames_of(grown, labels_of):
-    """Frames whose segmentation is `labels_of` the true pieces."""
+    """Frames whose segmentation is `labels_of` applied to the true grains."""
     for frame in grown:
         labels = labels_of(grain_pieces(frame.grain_map)).astype(np.int32)
-        nothing = np.zeros(labels.shape, np.float32)
-        found = segmenter.Segmentation(nothing, frame.boundary, labels, 1.0)
-        yield Frame(frame, nothing, found)
+        empty_map = np.zeros(labels.shape, np.float32)
+        segmentation = segmenter.Segmentation(empty_map, frame.boundary, labels, 1.0)
+        yield Frame(frame, empty_map, segmentation)
 
 
 def test_a_perfect_segmentation_has_the_true_slope(grown):
     measured = measure(frames_of(grown, lambda labels: labels))
-    found = kinetics(measured, resamples=50)
-    assert (found.ratio, found.ratio_low, found.ratio_high) == pytest.approx((1, 1, 1))
+    law = kinetics(measured, resamples=50)
+    assert (law.ratio, law.ratio_low, law.ratio_high) == pytest.approx((1, 1, 1))
     exact = [frame.grain_map.size / len(np.unique(frame.grain_map)) for frame in grown]
     np.testing.assert_allclose(measured.table["exact"], exact)
 
 
 def curves(found_share):
-    """Counts in 36 blocks that follow the parabolic law, of which a share is found, frame by frame."""
+    """Counts in 36 blocks that follow the parabolic law, with a share of them found in each frame."""
     time = np.linspace(100, 1100, 9)
     rng = np.random.default_rng(0)
     expected = 20 * 400 / (400 + 1.1 * time)[:, None]
-    true = expected * (1 + 0.2 * rng.standard_normal(36))
-    found = true * found_share[:, None] * (1 + 0.02 * rng.standard_normal((9, 36)))
-    table = {"time": time, "true": 288_000 / true.sum(1), "found": 288_000 / found.sum(1)}
+    true_counts = expected * (1 + 0.2 * rng.standard_normal(36))
+    found_counts = true_counts * found_share[:, None] * (1 + 0.02 * rng.standard_normal((9, 36)))
+    table = {"time": time, "true": 288_000 / true_counts.sum(1), "found": 288_000 / found_counts.sum(1)}
     table["exact"], table["true_error"] = table["true"], table["true"] ** 1.5 / 100
-    return Measured(pd.DataFrame(table), true, found, 288_000.0)
+    return Measured(pd.DataFrame(table), true_counts, found_counts, 288_000.0)
 
 
 def test_a_share_lost_in_every_frame_makes_the_slope_steeper_by_as_much():
@@ -165,10 +165,10 @@ def test_small_grains_lost_early_make_growth_look_slower():
     assert law.ratio_high < 1
 
 
-def test_the_network_made_by_hand_finds_the_true_grains(grown, network):
+def test_the_hand_set_network_finds_the_true_grains(grown, network):
     frames = list(observe(grown, flat, network=network))
     table = measure(frames).table
-    # a vanishing grain is all boundary, and the truth still counts it
+    # a vanishing grain consists of boundary only, but still counts in the truth
     np.testing.assert_allclose(table["found"], table["true"], rtol=0.15)
 
 
@@ -176,11 +176,11 @@ def test_a_translated_frame_is_a_micrograph_of_the_same_size(grown):
     generator = Generator(width=2, blocks=1)
     image = translated(generator)
     frame = grown[0]
-    made = image(frame.grain_map, frame.boundary, 5)
-    assert made.shape == frame.grain_map.shape
-    np.testing.assert_array_equal(made, image(frame.grain_map, frame.boundary, 5))
+    micrograph = image(frame.grain_map, frame.boundary, 5)
+    assert micrograph.shape == frame.grain_map.shape
+    np.testing.assert_array_equal(micrograph, image(frame.grain_map, frame.boundary, 5))
     clean = untextured(frame.grain_map, frame.boundary, seed=5)
-    np.testing.assert_array_equal(made, translate(generator, clean, seed=5))
+    np.testing.assert_array_equal(micrograph, translate(generator, clean, seed=5))
 
 
 def test_an_image_of_another_size_is_refused(grown, network):
@@ -198,6 +198,6 @@ def test_the_stored_slopes_meet_the_bar():
     record = records.load("growth")
     limit = float(record["bar"]["largest deviation of k"].removeprefix("<= "))
     assert limit == 0.1
-    for road in ("ours", "virtual SEM"):
-        assert record["scores"][road]["largest deviation of k"] <= limit
-        assert record["scores"][road]["largest deviation, exact count"] <= limit
+    for source in ("ours", "virtual SEM"):
+        assert record["scores"][source]["largest deviation of k"] <= limit
+        assert record["scores"][source]["largest deviation, exact count"] <= limit

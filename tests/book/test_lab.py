@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytest.importorskip("jupyterlab")
 BROWSER = next(filter(None, map(shutil.which, browse_site.BROWSERS)), None)
-SHOTS = os.environ.get("LAB_SHOTS")  # a folder: pictures of what the test saw, to look at
+SHOTS = os.environ.get("LAB_SHOTS")  # folder for screenshots taken during the test
 pytestmark = pytest.mark.slow
 
-# The cells of chapters 00 and 03 that a reader meets, and the widget that chapter 03 names, in one notebook.
+# Cells of chapters 00 and 03, and the widget that chapter 03 mentions, in one notebook.
 WIDGET = (
     "from microlab.book.widgets.lab import GrainGrowthWidget\n\n"
     "widget = GrainGrowthWidget(60, seed=1)\nwidget"
@@ -36,14 +36,14 @@ REPORT = 'print(f"Python was told: {widget.grains} grains at time {widget.time:.
 
 
 def started_by_make() -> tuple[str, str]:
-    """The folder in which `make lab` starts JupyterLab, and the option that says what is opened."""
-    (found,) = re.findall(r"jupyter lab (\S+) (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
-    return found
+    """The folder in which `make lab` starts JupyterLab, and the option that selects what is opened."""
+    (match,) = re.findall(r"jupyter lab (\S+) (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    return match
 
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    """Address that JupyterLab would open in the reader's browser, of a server on copies of the notebooks."""
+    """Address that JupyterLab would open in the reader's browser, served from copies of the notebooks."""
     root, opens = started_by_make()
     folder = tmp_path / root
     folder.mkdir()
@@ -85,11 +85,11 @@ def address(tmp_path, monkeypatch):
 
 
 def opened_address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
-    """What the page that the server leaves for the browser redirects to."""
+    """Target of the redirect page that the server writes for the browser."""
     for _ in range(240):
         for page in runtime.glob("jpserver-*-open.html"):
-            if found := re.search(r'href="(http[^"]+)"', page.read_text(encoding="utf-8")):
-                return found[1]
+            if match := re.search(r'href="(http[^"]+)"', page.read_text(encoding="utf-8")):
+                return match[1]
         assert server.poll() is None, log.read_text()
         time.sleep(0.5)
     raise AssertionError(log.read_text())
@@ -97,7 +97,7 @@ def opened_address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
 
 @pytest.fixture
 def page(tmp_path):
-    """A page of a desktop; errors in it fail the test."""
+    """A browser page of desktop size; errors in it fail the test."""
     problems = []
     with browse_site.chromium() as browser:
         page = browser.new_page(viewport=browse_site.DESKTOP)
@@ -112,7 +112,7 @@ def page(tmp_path):
 
 
 def picture(element, name: str) -> np.ndarray:
-    """What an element looks like; kept in LAB_SHOTS, if that is set."""
+    """Screenshot of an element; kept in LAB_SHOTS, if that is set."""
     shot = element.screenshot()
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
@@ -121,20 +121,20 @@ def picture(element, name: str) -> np.ndarray:
 
 
 def run_cells(notebook, *numbers: int) -> None:
-    """Run code cells as a reader does; again, where the kernel was not there yet and the key did nothing."""
+    """Run code cells as a reader would; retry where the kernel was not ready and the key had no effect."""
     for number in numbers:
         prompt = notebook.locator(".jp-CodeCell .jp-InputArea-prompt").nth(number)
-        until = time.monotonic() + browse_site.PATIENCE
-        while not re.match(r"\[\d+\]", shown := prompt.inner_text()):
-            assert time.monotonic() < until, f"cell {number} does not run"
-            if re.match(r"\[\s*\]", shown):
+        deadline = time.monotonic() + browse_site.PATIENCE
+        while not re.match(r"\[\d+\]", prompt_text := prompt.inner_text()):
+            assert time.monotonic() < deadline, f"cell {number} does not run"
+            if re.match(r"\[\s*\]", prompt_text):
                 prompt.click()
                 prompt.page.keyboard.press("Shift+Enter")
             prompt.page.wait_for_timeout(2000)
 
 
 def play(panel, name: str) -> None:
-    """The simulator moves while it plays, and stands still after Pause; an arrow key moves its slider."""
+    """The simulator changes while it plays and stops after Pause; an arrow key moves its slider."""
     slider = panel.locator("[data-set=kappa]")
     slider.focus()
     slider.press("ArrowRight")
@@ -153,7 +153,7 @@ def play(panel, name: str) -> None:
     assert np.array_equal(after, picture(canvas, f"{name}-after"))
 
 
-def test_make_lab_turns_off_what_disturbs_readers():
+def test_make_lab_disables_distracting_extensions():
     """The news pop-up, and nbgrader's buttons, whose Validate would call an unsolved chapter a success."""
     assert "JUPYTER_CONFIG_PATH=$(CURDIR)/tools/lab $(BIN)/jupyter lab" in (ROOT / "Makefile").read_text()
     off = json.loads((ROOT / "tools" / "lab" / "labconfig" / "page_config.json").read_text())
@@ -166,9 +166,9 @@ def test_make_lab_opens_the_start_page(address):
         assert answer.status == 200
 
 
-# Minutes on a busy machine, where JupyterLab drops keys until its kernel is there: so it is run by hand.
+# Takes minutes on a busy machine, where JupyterLab drops keys until its kernel is ready: so run it by hand.
 @pytest.mark.skipif(not (SHOTS and BROWSER), reason="run by hand: LAB_SHOTS=folder, and needs Chromium")
-def test_a_reader_meets_the_start_page_then_a_moving_simulator_and_a_hint(address, page):
+def test_start_page_simulator_and_hint_work_in_jupyterlab(address, page):
     page.goto(address)
     notebook = page.locator(".jp-NotebookPanel:visible")
     notebook.get_by_role("heading", level=1).wait_for()
@@ -190,11 +190,11 @@ def test_a_reader_meets_the_start_page_then_a_moving_simulator_and_a_hint(addres
     play(cells.nth(1).locator(".ml-panel").first, "chapter")
     play(cells.nth(2).locator(".ml-panel").first, "widget")
     run_cells(notebook, 3, 4)
-    told = notebook.get_by_text(re.compile(r"Python was told: \d+ grains at time \d"))
-    told.wait_for()
-    grains, seen = re.search(r"(\d+) grains at time (\d+)", told.inner_text()).groups()
+    python_message = notebook.get_by_text(re.compile(r"Python was told: \d+ grains at time \d"))
+    python_message.wait_for()
+    grains, time_shown = re.search(r"(\d+) grains at time (\d+)", python_message.inner_text()).groups()
     assert 0 < int(grains) <= 60
-    assert int(seen) >= 20
+    assert int(time_shown) >= 20
     hint = notebook.locator(".jp-OutputArea-output", has_text="Mistake:")
     hint.wait_for()
     assert "area" in hint.inner_text()

@@ -1,4 +1,4 @@
-"""Poor masks: each mistake alone, and how poor the defaults are."""
+"""Poor masks: each kind of error alone, and the quality of the default masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = PoorMask(boundary=0, merge=0, wrong=0)
 
 
 def squares(size: int = 96, side: int = 8, pitch: int = 16) -> np.ndarray:
-    """Squares of classes 1 and 2 by turns on class 0."""
+    """Squares of alternating classes 1 and 2 on class 0."""
     rows, columns = np.indices((size, size))
     inside = (rows % pitch >= pitch - side) & (columns % pitch >= pitch - side)
     return np.where(inside, 1 + (rows // pitch + columns // pitch) % 2, 0).astype(np.uint8)
@@ -40,7 +40,7 @@ def test_each_switch_alone_changes_the_mask_and_is_reported(switch: dict[str, fl
     assert shares == {"boundary": 0.0, "merge": 0.0, "wrong": 0.0} | {name: different, "all": different}
 
 
-def test_the_same_seed_gives_the_same_mask_and_leaves_the_expert_s_alone() -> None:
+def test_the_same_seed_gives_the_same_mask_and_the_expert_s_is_unchanged() -> None:
     mask = squares()
     kept = mask.copy()
     first, again, other = (poor_mask(mask, seed=seed) for seed in (5, 5, 6))
@@ -108,7 +108,7 @@ def test_every_small_object_is_mistaken_at_share_one_and_none_keeps_its_class() 
     np.testing.assert_array_equal(poor[mask == 0], 0)
 
 
-def test_one_switch_leaves_the_draws_of_the_others_alone() -> None:
+def test_switches_draw_independent_random_numbers() -> None:
     mask = squares()
     both = poor_mask(mask, replace(NONE, merge=1, wrong=0.3), 4)
     np.testing.assert_array_equal(both, poor_mask(mask, replace(NONE, wrong=0.3), 4))  # nothing to merge here
@@ -132,13 +132,13 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict[str, float], n
 @pytest.mark.parametrize(
     "mask", [np.zeros((4, 4)), np.zeros((4, 4, 3), int), np.array([[-1, 0]]), np.zeros((0, 4), int)]
 )
-def test_what_is_no_mask_is_refused(mask: np.ndarray) -> None:
+def test_invalid_masks_are_refused(mask: np.ndarray) -> None:
     with pytest.raises(ValueError, match="mask must be class ids"):
         poor_mask(mask)
 
 
 @pytest.mark.skipif(not available("uhcs"), reason="uhcs is not on this machine")
-def test_the_defaults_agree_with_the_expert_as_a_hasty_human_does() -> None:
+def test_the_defaults_agree_with_the_expert_like_a_hasty_annotator() -> None:
     masks = [sample.classes for sample in load("uhcs", "train")][::3]
     poor = [poor_mask(mask, seed=k) for k, mask in enumerate(masks)]
     accuracy = np.mean(pixel_accuracy(masks, poor, 4, per_image=True))

@@ -15,21 +15,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CHAPTERS = {path.name[:2]: path for path in sorted((ROOT / "tutorials").glob("[0-9]*.md"))}
 IN_THE_TEXT = "in the text only"
-INDICES = {"i", "j"}  # what sums run over; no symbol of the book has these names
+INDICES = {"i", "j"}  # indices of sums; no symbol of the book has these names
 
 Row = tuple[str, str, str, str]  # chapter or "", LaTeX of the symbol, where it is in the code, unit or range
 
 
 def rows(text: str) -> list[Row]:
     """A row for every symbol of both tables."""
-    found = []
+    table_rows = []
     for line in text.split("\n## Arrays")[0].split("\n"):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         chapter = cells.pop(0) if re.fullmatch(r"\d\d", cells[0]) else ""
         if cells[0].startswith("$"):
             symbols = [symbol.split("=")[0].strip() for symbol in re.findall(r"\$([^$]+)\$", cells[0])]
-            found += [(chapter, symbol, cells[1], cells[3]) for symbol in symbols]
-    return found
+            table_rows += [(chapter, symbol, cells[1], cells[3]) for symbol in symbols]
+    return table_rows
 
 
 TABLE = rows((ROOT / "book" / "notation.md").read_text(encoding="utf-8"))
@@ -53,18 +53,18 @@ def code_of(place: str) -> ast.Module:
 
 
 def names(tree: ast.Module) -> set[str]:
-    """What code names: parameters, variables, attributes, functions and classes."""
-    found = set()
+    """Names in code: parameters, variables, attributes, functions and classes."""
+    all_names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
-            found.add(node.arg)
+            all_names.add(node.arg)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            all_names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(node.attr)
+            all_names.add(node.attr)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
-    return found
+            all_names.add(node.name)
+    return all_names
 
 
 def defaults(tree: ast.Module, name: str) -> list[object]:
@@ -82,7 +82,7 @@ def defaults(tree: ast.Module, name: str) -> list[object]:
 
 
 def code_faults(row: Row) -> list[str]:
-    """What is wrong with the place in the code that a row names."""
+    """Problems of the place in the code that a row names."""
     chapter, symbol, cell, unit = row
     if cell == IN_THE_TEXT:
         return [] if chapter else [f"{symbol}: a symbol of the whole book is somewhere in the code"]
@@ -116,15 +116,15 @@ def test_symbol_has_its_counterpart_in_the_code(row):
     ],
 )
 def test_a_wrong_counterpart_is_found(row, fault):
-    (found,) = code_faults(row)
-    assert fault in found
+    (problem,) = code_faults(row)
+    assert fault in problem
 
 
 # ---- the formulas ----
 
 
 def known_symbols(table: list[Row], chapter: str) -> set[str]:
-    """Names that the tables explain for a chapter; a running index below a letter may be another one."""
+    """Names that the tables explain for a chapter; a running index in a subscript may differ."""
     known = set()
     for where, symbol, *_ in table:
         if where in ("", chapter):

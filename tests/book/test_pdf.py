@@ -69,7 +69,7 @@ def test_links_lead_to_places_in_the_document_or_to_the_published_site(site):
     assert "menu" not in links
 
 
-def test_pages_stand_in_order_and_what_was_folded_is_open(site):
+def test_pages_are_in_order_and_folded_parts_are_open(site):
     book = BeautifulSoup(make_pdf.book(*site), "html.parser")
     assert [title.get_text() for title in book.select("h1")] == ["A book", "One", "Two"]
     assert [entry.get_text() for entry in book.select(".contents li")] == ["A book", "Start", "One", "Two"]

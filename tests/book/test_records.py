@@ -1,4 +1,4 @@
-"""The stored scores of the shipped weights keep what the project promises."""
+"""The stored scores of the shipped weights meet the project's stated bars."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_records_belong_to_the_shipped_weights(record):
         assert card["scores"][f"{name}, mask not in training: {measure}"] == record["scores"]["ours"][measure]
 
 
-def test_the_training_as_it_stands_is_the_one_of_the_shipped_weights():
+def test_the_current_training_recipe_is_that_of_the_shipped_weights():
     assert asdict(TrainingConfig()) == weights.card("labour-free")["recipe"]
 
 
@@ -59,7 +59,7 @@ def mean(value):
 
 
 def labour_free(record):
-    """Rows of training sets that saw no label."""
+    """Rows of training sets without labels."""
     return {
         name: row
         for name, row in record["scores"].items()
@@ -99,7 +99,7 @@ def test_translation_keeps_boundaries_and_is_nearer_to_real_than_its_input():
         assert scores["ours"][measure] < scores["untextured"][measure]
 
 
-def test_the_translators_on_the_shelf_are_those_of_the_record():
+def test_the_shipped_translators_are_those_of_the_record():
     record = records.load("translation_perovskite")["scores"]["ours"]
     scores = weights.card("style-perovskite")["scores"]
     assert scores["held-out simulations: displacement, px"] == pytest.approx(
@@ -109,7 +109,7 @@ def test_the_translators_on_the_shelf_are_those_of_the_record():
         assert weights.card(name)["bytes"] < 16 * 2**20, name
 
 
-def test_the_growth_law_comes_back_from_segmented_frames():
+def test_segmented_frames_recover_the_growth_law():
     record = records.load("growth")
     assert sum(name.startswith("k / true k, seed") for name in record["settings"]) >= 3
     assert record["scores"]["ours"]["largest deviation of k"] <= 0.1

@@ -24,10 +24,11 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 
 CHAPTERS = sorted((ROOT / "tutorials").glob("[0-9]*.md"))
+# The template has everything a chapter must have.
 WRITTEN = [
     *CHAPTERS,
     ROOT / "tools" / "chapter_template.md",
-]  # what a chapter must have, the template has too
+]
 
 
 def read(name: str) -> str:
@@ -84,7 +85,7 @@ def test_the_library_needs_no_jupyter_to_run():
 # ---- addresses ----
 
 
-def test_addresses_stand_in_the_configuration_only():
+def test_addresses_are_only_in_the_configuration():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -112,7 +113,7 @@ def test_citation_names_the_repository_and_the_site():
     assert citation["url"].rstrip("/") == addresses().site
 
 
-def test_readme_is_written_anew():
+def test_readme_is_up_to_date():
     assert update_readme.updated(read("README.md")) == read("README.md"), "run: python tools/update_readme.py"
 
 
@@ -154,7 +155,7 @@ def test_every_chapter_is_in_the_contents_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_notebook_is_what_the_chapter_says(chapter):
+def test_notebook_matches_the_chapter(chapter):
     assert not export_notebooks.stale(chapter), "run: make notebooks"
     notebook = export_notebooks.export(chapter)
     assert addresses().colab(f"tutorials/{chapter.stem}") in notebook.cells[0].source
@@ -169,7 +170,7 @@ def test_notebook_holds_no_markup_of_the_book(chapter):
 
 
 @pytest.mark.parametrize("chapter", WRITTEN, ids=lambda path: path.stem)
-def test_chapter_says_what_for_lets_predict_and_ends_in_a_check(chapter):
+def test_chapter_states_its_goal_asks_for_predictions_and_ends_in_a_check(chapter):
     text = chapter.read_text(encoding="utf-8")
     assert len(re.findall(r"^# ", re.sub(r"```\{code-cell\}.*?```", "", text, flags=re.S), re.M)) == 1
     for part in ("**You will**", "**You need**", "Before you run", "\n## Check\n", "\n## Exercises\n"):
@@ -179,12 +180,12 @@ def test_chapter_says_what_for_lets_predict_and_ends_in_a_check(chapter):
 
 
 def unanswered(text: str) -> list[str]:
-    """Questions of the predictions that no folded answer follows before the next prediction or the check."""
+    """Predictions without a folded answer before the next prediction or the check."""
     parts = re.split(r"^(?=```+\{admonition\} Before you run$)|^(?=## Check$)", text, flags=re.M)
     return [
-        found[1]
+        match[1]
         for part in parts
-        if (found := re.match(r"```+\{admonition\} Before you run\n(?::.*\n)*([\s\S]*?)\n```", part))
+        if (match := re.match(r"```+\{admonition\} Before you run\n(?::.*\n)*([\s\S]*?)\n```", part))
         and not re.search(r"^```+\{admonition\} Answer\n(?::.*\n)*:class:.*\bdropdown\b", part, re.M)
     ]
 
@@ -194,7 +195,7 @@ def test_every_prediction_is_answered_before_the_next(chapter):
     assert not (left := unanswered(chapter.read_text(encoding="utf-8"))), (chapter.stem, left)
 
 
-def test_an_answer_that_is_open_or_late_is_none():
+def test_an_answer_that_is_not_folded_or_too_late_does_not_count():
     ask = "```{{admonition}} Before you run\n:class: tip\n{}\n```\n\n".format
     answer = "```{admonition} Answer\n:class: dropdown\nNo.\n```\n\n"
     assert unanswered(ask("Will it?") + answer + ask("And now?") + answer) == []
@@ -222,7 +223,7 @@ def draws(source: str) -> bool:
 
 
 @pytest.mark.parametrize("chapter", WRITTEN, ids=lambda path: path.stem)
-def test_every_figure_has_words_and_a_caption(chapter):
+def test_every_figure_has_alternative_text_and_a_caption(chapter):
     for cell in jupytext.read(chapter).cells:
         if cell.cell_type == "code" and draws(cell.source):
             notes = cell.metadata.get("mystnb", {})

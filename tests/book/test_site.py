@@ -32,7 +32,7 @@ def site(folder: Path, **pages: str) -> list[str]:
     return check_site(folder)[1]
 
 
-def test_a_sound_site_passes(tmp_path):
+def test_a_valid_site_passes(tmp_path):
     (tmp_path / "a b.png").write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "index.html").write_text(page(""), encoding="utf-8")
@@ -62,9 +62,9 @@ def test_a_sound_site_passes(tmp_path):
     ],
 )
 def test_each_fault_is_found(tmp_path, body, problem):
-    (found,) = site(tmp_path, one=page(body))
-    assert found.startswith("one.html: ")
-    assert problem in found
+    (problem_found,) = site(tmp_path, one=page(body))
+    assert problem_found.startswith("one.html: ")
+    assert problem in problem_found
 
 
 def test_a_page_needs_a_language(tmp_path):
@@ -80,7 +80,7 @@ def test_an_unbuilt_book_is_an_error_not_a_pass(tmp_path):
     assert run.returncode == 2
 
 
-def test_doubled_ids_keep_their_first_place_and_scripts_are_left_alone():
+def test_duplicate_ids_are_kept_only_once_and_scripts_are_unchanged():
     text = '<p id="a">1</p><script>x = \'<p id="a">\'</script><p class="c" id="a">2</p><p id="b">3</p>'
     assert book_html.repair(text) == (
         '<p id="a">1</p><script>x = \'<p id="a">\'</script><p class="c">2</p><p id="b">3</p>'
@@ -97,7 +97,7 @@ def test_the_title_that_is_repeated_for_print_is_no_second_heading():
     assert book_html.repair(text).count("<h1") == 1
 
 
-def test_costs_are_told_in_fitting_units():
+def test_costs_are_given_in_suitable_units():
     assert cost_card.in_words({"seconds": 41.4, "peak_mib": 812}) == "41 s, 812 MiB"
     assert cost_card.in_words({"seconds": 186.0, "peak_mib": 1229}) == "3.1 min, 1.2 GiB"
 
@@ -160,7 +160,7 @@ def test_the_instructors_table_has_the_outcome_and_the_measured_cost_of_every_ch
     assert len(re.findall(r"not measured in this build", text)) == len(chapter_table.chapters()) - 1
 
 
-def test_a_chapter_that_promises_nothing_is_named():
+def test_a_chapter_without_a_stated_outcome_is_named():
     with pytest.raises(ValueError, match=r"x\.md"):
         chapter_table.outcome("# Title\n\nText.\n\n", "x.md")
 
@@ -223,7 +223,7 @@ def test_stored_records_are_complete_and_shown_once(name):
     assert sum(fnmatch(name, pattern) for block in blocks for pattern in block.split()) == 1
 
 
-def test_scores_at_a_glance_are_those_of_the_records():
+def test_the_score_overview_agrees_with_the_records():
     named = re.findall(r"\{score\}`([^`]+)`", RESULTS_PAGE)
     assert named
     for text in named:

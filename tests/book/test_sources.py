@@ -1,4 +1,4 @@
-"""The bibliography and the way to cite the book."""
+"""The bibliography and the citation of the book."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def isbn_is_right(isbn: str) -> bool:
 
 
 def entry_faults(entry: Entry) -> list[str]:
-    """What keeps a reader from finding the source."""
+    """Problems that keep a reader from finding the source."""
     doi, isbn, url = (entry.fields.get(name, "") for name in ("doi", "isbn", "url"))
     wrong = [] if doi or isbn or url else ["has no doi, isbn or url"]
     wrong += [f"doi {doi!r}"] if doi and not re.fullmatch(r"10\.\d{4,9}/[^\s{}]+", doi) else []
@@ -50,7 +50,7 @@ def test_a_source_can_be_found(key):
     assert entry_faults(BIBLIOGRAPHY[key]) == []
 
 
-def test_no_source_stands_twice():
+def test_no_source_is_listed_twice():
     dois = Counter(entry.fields["doi"].lower() for entry in BIBLIOGRAPHY.values() if "doi" in entry.fields)
     assert [doi for doi, count in dois.items() if count > 1] == []
     assert sum(dois.values()) > 0.9 * len(BIBLIOGRAPHY)
@@ -73,9 +73,9 @@ def test_all_sources_are_cited_and_all_citations_exist():
         ("note", "A talk", "has no"),
     ],
 )
-def test_a_source_that_cannot_be_found_is_told(field, value, fault):
-    (found,) = entry_faults(Entry("misc", [(field, value)]))
-    assert found.startswith(fault)
+def test_a_source_that_cannot_be_found_is_reported(field, value, fault):
+    (problem,) = entry_faults(Entry("misc", [(field, value)]))
+    assert problem.startswith(fault)
 
 
 # ---- cite this ----
@@ -86,7 +86,7 @@ def test_the_citation_has_the_version_of_the_package():
     assert f'\nversion = "{microlab.__version__}"\n' in read(ROOT / "pyproject.toml")
 
 
-def test_the_citation_parses_and_says_what_the_file_says():
+def test_the_citation_parses_and_agrees_with_the_file():
     record = yaml.safe_load(read(ROOT / "CITATION.cff"))
     entry = parse_string(citation.bibtex(record), "bibtex").entries["microlab"]
     assert [str(person) for person in entry.persons["author"]] == [f"{{{record['authors'][0]['name']}}}"]

@@ -53,7 +53,7 @@ def test_a_score_carries_its_spread():
     assert records.cell("none") == "none"
 
 
-def test_the_paper_comes_first_and_the_predictor_that_knows_nothing_is_marked():
+def test_the_paper_comes_first_and_the_trivial_predictor_is_marked():
     assert [name for name, _ in records.rows(RECORD)] == [
         "paper's method",
         "oracle",
@@ -61,7 +61,7 @@ def test_the_paper_comes_first_and_the_predictor_that_knows_nothing_is_marked():
     ]
 
 
-def test_the_table_lines_up_and_says_what_the_star_means():
+def test_the_table_is_aligned_and_explains_the_star():
     lines = records.table_text(RECORD).splitlines()
     table = lines[3:7]
     assert len({len(line) for line in table}) == 1

@@ -1,4 +1,4 @@
-"""The study of synthetic data: what each model is trained on, that it survives a kill, what it may claim."""
+"""The study of synthetic data: training data of each model, resuming after a kill, claims about gains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def blobs(seed: int, field: str, side: int = 32) -> Micrograph:
-    """Three classes in vertical bands at random places, each with its grey."""
+    """Three classes in vertical bands at random positions, each with its own grey."""
     rng = np.random.default_rng(seed)
     edges = np.sort(rng.integers(4, side - 4, 2))
     mask = np.tile(np.digitize(np.arange(side), edges), (side, 1)).astype(np.uint8)
@@ -130,7 +130,7 @@ def test_a_base_without_synthetic_data_is_trained_once_for_all_sources():
         ({"training": ConstituentConfig(augment="photometric")}, "photometric already"),
     ],
 )
-def test_a_grid_that_means_nothing_is_refused(wrong, message):
+def test_meaningless_grids_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Grid(**wrong)
 
@@ -150,17 +150,17 @@ def test_a_grid_that_means_nothing_is_refused(wrong, message):
     ],
 )
 def test_poor_masks_are_where_they_should_be_and_nowhere_else(data, base, train, validation):
-    for part, wanted in (("train", train), ("validation", validation)):
-        made = real_pairs(data, TINY, base, part)
+    for part, expected in (("train", train), ("validation", validation)):
+        pairs = real_pairs(data, TINY, base, part)
         expert = getattr(data, part)
-        found = ["g" if np.array_equal(m.classes, e.classes) else "p" for m, e in zip(made, expert)]
-        assert "".join(found) == wanted
-        assert all(np.array_equal(m.image, e.image) for m, e in zip(made, expert))
+        kinds = ["g" if np.array_equal(m.classes, e.classes) else "p" for m, e in zip(pairs, expert)]
+        assert "".join(kinds) == expected
+        assert all(np.array_equal(m.image, e.image) for m, e in zip(pairs, expert))
 
 
 def test_a_patch_has_the_same_poor_mask_in_every_base(data):
-    few, many = (real_pairs(data, TINY, base, "train") for base in ("few poor", "many poor"))
-    assert all(np.array_equal(a.classes, b.classes) for a, b in zip(few, many))
+    few_pairs, many_pairs = (real_pairs(data, TINY, base, "train") for base in ("few poor", "many poor"))
+    assert all(np.array_equal(a.classes, b.classes) for a, b in zip(few_pairs, many_pairs))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_share_counts_from_the_bases_own_length(data, pool, base, share, numbe
     assert len(pairs) - number == len(real_pairs(data, TINY, base, "train"))
 
 
-def test_the_seed_chooses_from_the_pool_and_a_larger_share_holds_the_smaller(data, pool):
+def test_the_seed_selects_from_the_pool_and_a_larger_share_contains_the_smaller(data, pool):
     def drawn(share: int, seed: int) -> list[str]:
         return [p.name for p in training_pairs(data, pool, TINY, Cell("few good", share, "vqvae", seed))[3:]]
 
@@ -189,11 +189,11 @@ def test_no_field_is_both_trained_on_and_tested(data):
         for name in "abcde"
     ]
     target = LabelledFields("toy", fields[:3], fields[3:4], fields[4:], ("one", "two"), True, "")
-    made = synthetic_share.phase_data(target, replace(TINY, few=4), side=20, test_per_field=6)
-    assert (len(made.train), len(made.validation), len(made.test)) == (9, 3, 6)
-    assert {pair.name[0] for pair in made.test} == {"e"}
-    assert len({pair.name for pair in made.train}) == 9
-    assert {pair.name[0] for pair in made.train[:4]} == {"a", "c"}  # few patches from few fields
+    phase_data = synthetic_share.phase_data(target, replace(TINY, few=4), side=20, test_per_field=6)
+    assert (len(phase_data.train), len(phase_data.validation), len(phase_data.test)) == (9, 3, 6)
+    assert {pair.name[0] for pair in phase_data.test} == {"e"}
+    assert len({pair.name for pair in phase_data.train}) == 9
+    assert {pair.name[0] for pair in phase_data.train[:4]} == {"a", "c"}  # few patches from few fields
     leak = replace(data.train[0], name=f"{data.test[0].name[0]}_y7_x7")
     with pytest.raises(ValueError, match="test holds patches of c, which training has seen"):
         replace(data, train=[*data.train, leak])
@@ -212,12 +212,12 @@ SCRIPT = """
 
 
 def long(grid: Grid) -> Grid:
-    """Steps enough to be killed in the middle of a training."""
+    """Enough steps to be killed in the middle of a training."""
     return replace(grid, training=replace(grid.training, steps=25, patience=None))
 
 
 @pytest.mark.slow
-def test_killed_while_it_trains_it_goes_on_and_equals_an_unbroken_run(data, pool, tmp_path, monkeypatch):
+def test_a_run_killed_during_a_training_resumes_and_equals_an_unbroken_run(data, pool, tmp_path, monkeypatch):
     """SIGKILL in the second of three trainings, after its first checkpoint."""
     broken = tmp_path / "broken"
     first, second, _ = long(TINY).cells()
@@ -241,7 +241,8 @@ def test_killed_while_it_trains_it_goes_on_and_equals_an_unbroken_run(data, pool
     monkeypatch.setattr(constituents, "focal_dice_loss", lambda *a, **k: (steps.append(1), loss(*a, **k))[1])
     resumed = run(long(TINY), data, {"vqvae": pool}, broken, **QUIET)
     assert (broken / "scores" / f"{first.name}.json").stat().st_mtime_ns == written  # not trained again
-    assert 25 <= len(steps) <= 50 - 5  # the killed one went on from a checkpoint, the third was made whole
+    # The killed training resumed from a checkpoint, the third ran completely.
+    assert 25 <= len(steps) <= 50 - 5
     steps.clear()
     whole = run(long(TINY), data, {"vqvae": pool}, tmp_path / "whole", **QUIET)
     assert len(steps) == 75
@@ -268,7 +269,7 @@ def test_every_model_has_a_row_with_its_numbers_of_pairs(finished):
         ("synthetic only", 100, False): (0, 8),
         ("many mixed", 0, True): (8, 0),
     }
-    assert (table["steps"] <= TINY.training.steps).all()  # a larger set gets no more of them
+    assert (table["steps"] <= TINY.training.steps).all()  # a larger set does not get more steps
     plain, control = (
         table[(table.base == "many mixed") & (table.share == 0)].sort_values("augmented").missing_class_iou
     )
@@ -288,7 +289,7 @@ def test_scores_are_of_the_test_images_and_poor_masks_never_score(finished, data
     assert row.accuracy == pytest.approx(np.mean(right), abs=1e-9)
 
 
-def test_the_trivial_scores_are_those_of_a_network_that_knows_one_class(data):
+def test_the_trivial_scores_are_those_of_a_constant_network(data):
     class Constant(constituents.nn.Module):
         def forward(self, image):
             return constituents.torch.stack(
@@ -296,10 +297,10 @@ def test_the_trivial_scores_are_those_of_a_network_that_knows_one_class(data):
             )
 
     common = np.bincount(np.concatenate([p.classes.ravel() for p in data.train])).argmax()
-    wanted = constituents.evaluate_constituents(Constant(), data.test, 3, device="cpu")
-    found = synthetic_share.trivial(data)
-    assert found == pytest.approx({name: wanted[name] for name in found}, nan_ok=True)
-    assert set(wanted) - set(found) == {"majority_accuracy"}
+    expected = constituents.evaluate_constituents(Constant(), data.test, 3, device="cpu")
+    scores = synthetic_share.trivial(data)
+    assert scores == pytest.approx({name: expected[name] for name in scores}, nan_ok=True)
+    assert set(expected) - set(scores) == {"majority_accuracy"}
 
 
 def test_more_seeds_shares_and_sources_extend_a_study(finished, data, pool, monkeypatch):
@@ -344,14 +345,14 @@ def test_a_pool_that_is_missing_or_too_small_is_named_before_anything_is_trained
 def test_a_dask_scheduler_makes_the_same_table(finished, cluster, data, pool, tmp_path):
     _, table = finished
     grid = replace(TINY, bases=("few good",))
-    made = run(grid, data, {"vqvae": pool}, tmp_path, scheduler=cluster.scheduler_address, **QUIET)
+    dask_table = run(grid, data, {"vqvae": pool}, tmp_path, scheduler=cluster.scheduler_address, **QUIET)
     known = table[table.base == "few good"].reset_index(drop=True)
     pd.testing.assert_frame_equal(
-        made.drop(columns="seconds"), known.drop(columns="seconds"), check_exact=True
+        dask_table.drop(columns="seconds"), known.drop(columns="seconds"), check_exact=True
     )
 
 
-# ---- what may be claimed ---------------------------------------------------------------------------------
+# ---- claims ----------------------------------------------------------------------------------------------
 
 
 def made_up(seeds: int = 6) -> pd.DataFrame:
@@ -390,11 +391,11 @@ def test_the_interval_is_that_of_a_paired_t_test():
     assert ours.mean == pytest.approx(sets[0].mean() - sets[1].mean())
     assert ours.excludes_zero == (test.pvalue < 0.05)
     unpaired = stats.ttest_ind(*sets).confidence_interval(0.95)
-    assert unpaired.low < 0 < ours.low  # pairing finds what the spread over seeds hides
+    assert unpaired.low < 0 < ours.low  # pairing reveals what the spread over seeds hides
     assert ours.low < ours.bootstrap[0] < ours.mean < ours.bootstrap[1] < ours.high
 
 
-def test_95_of_100_intervals_around_nothing_hold_it():
+def test_95_of_100_intervals_contain_a_true_gain_of_zero():
     rng = np.random.default_rng(0)
     misses = 0
     scores = made_up(5)
@@ -431,7 +432,7 @@ def test_the_summary_is_the_mean_and_sample_deviation_over_seeds():
     assert row["mIoU", "sd"] == pytest.approx(np.std(values, ddof=1))
 
 
-def test_our_scores_stand_beside_what_the_paper_states():
+def test_our_scores_are_listed_with_those_of_the_paper():
     table = synthetic_share.beside_paper(made_up(), "vqvae")
     best = table[(table.base == "many mixed") & (table.share == 100) & (table.measure == "missing_class_iou")]
     assert best.paper.item() == 0.910
@@ -439,7 +440,7 @@ def test_our_scores_stand_beside_what_the_paper_states():
     assert np.isnan(table[table.base == "many poor"]["mean"]).all()  # not in these scores
 
 
-def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(finished, data, pool, tmp_path):
+def test_the_results_page_accepts_the_record_and_every_row_is_read_back(finished, data, pool, tmp_path):
     benchmark = importlib.import_module("studies.synthetic_share.__main__")
     _, table = finished
     write_pairs(tmp_path / "pools" / "vqvae", pool, classes=3, about={"generator": "toy"})
@@ -449,23 +450,23 @@ def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(fini
     options = argparse.Namespace(
         **vars(options), steps=None, encoder=None, device="cpu", note="A toy.", suffix="", no_control=False
     )
-    made = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
-    made = json.loads(json.dumps(made))
-    records.check(made, "toy")
-    page = run_records.markdown(made)
+    record = benchmark.record(table, data, TINY, options, {"vqvae": pool}, tmp_path)
+    record = json.loads(json.dumps(record))
+    records.check(record, "toy")
+    page = run_records.markdown(record)
     assert '--bases "few good" --record' in page
     assert "| paper, BMQ + 100 % |" in page
     assert "one class everywhere (trivial baseline)" in page
     assert "- vqvae: pool of 30 synthetic pairs (generator toy)" in page
     value = table[(table.base == "few good") & (table.share == 100)].missing_class_iou.item()
-    assert made["scores"]["few good + 100 % vqvae"]["Missing Class IoU"] == pytest.approx(value, abs=1e-4)
-    again = pd.DataFrame(made["rows"]["data"], columns=made["rows"]["columns"])
+    assert record["scores"]["few good + 100 % vqvae"]["Missing Class IoU"] == pytest.approx(value, abs=1e-4)
+    again = pd.DataFrame(record["rows"]["data"], columns=record["rows"]["columns"])
     assert synthetic_share.gain(again, "few good", 100, "vqvae").mean == pytest.approx(
         synthetic_share.gain(table, "few good", 100, "vqvae").mean, abs=2e-4
     )
 
 
-def test_a_pool_of_another_size_is_not_taken_for_this_one(data, pool, tmp_path):
+def test_a_pool_of_another_size_is_refused(data, pool, tmp_path):
     benchmark = importlib.import_module("studies.synthetic_share.__main__")
     about = {"generator": "paper", "trained on": "few good", "few": 3, "size": "smoke"}
     write_pairs(tmp_path / "pools" / "vqvae-few", pool, classes=3, about=about)
@@ -489,8 +490,8 @@ def test_bars_are_the_means_and_lines_the_bases_alone():
     ax = figures.share_plot(scores, "missing_class_iou", source="vqvae")
     means = synthetic_share.summary(scores)["missing_class_iou"]["mean"]
     heights = sorted(bar.get_height() for bar in ax.patches)
-    wanted = sorted(100 * means[key] for key in means.index if key[1] == 100)
-    assert heights == pytest.approx(wanted)
+    expected = sorted(100 * means[key] for key in means.index if key[1] == 100)
+    assert heights == pytest.approx(expected)
     levels = {
         round(float(np.ravel(line.get_ydata())[0]), 6)
         for line in ax.lines
@@ -511,12 +512,12 @@ def test_there_is_a_panel_for_each_class_and_gains_have_a_zero_line():
     plt.close("all")
 
 
-def test_the_words_say_what_helps_and_how_sure_it_is():
+def test_the_text_states_the_gains_and_their_intervals():
     scores = made_up()
-    words = figures.describe_shares(scores)
-    found = synthetic_share.gain(scores, "few good", 100, "vqvae")
-    interval = f"interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, excludes 0"
-    assert f"few good with 100 % vqvae: gain {100 * found.mean:+.1f} points, {interval}" in words
-    assert words.startswith("Missing Class IoU, mean over 6 seeds.")
-    unsure = figures.describe_shares(scores[scores.seed == 0])
-    assert "interval" not in unsure  # one seed says nothing about its spread
+    text = figures.describe_shares(scores)
+    gain = synthetic_share.gain(scores, "few good", 100, "vqvae")
+    interval = f"interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, excludes 0"
+    assert f"few good with 100 % vqvae: gain {100 * gain.mean:+.1f} points, {interval}" in text
+    assert text.startswith("Missing Class IoU, mean over 6 seeds.")
+    text_of_one_seed = figures.describe_shares(scores[scores.seed == 0])
+    assert "interval" not in text_of_one_seed  # one seed says nothing about its spread

@@ -1,4 +1,4 @@
-"""The study of training sets: what each set sees, and that a run resumes."""
+"""The study of training sets: the data of each set, and resuming a run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_translated_masks_are_as_wide_as_the_painted_lines(structures) -> None:
     assert wide[0].boundary.mean() > 1.3 * thin[0].boundary.mean()
 
 
-def test_another_round_over_the_library_gives_other_greys(structures) -> None:
+def test_a_second_pass_over_the_library_gives_other_greys(structures) -> None:
     pairs = simulated_pairs(structures, 6)
     assert np.array_equal(pairs[0].boundary, pairs[3].boundary)
     assert not np.array_equal(pairs[0].image, pairs[3].image)
@@ -112,7 +112,7 @@ def test_the_scored_half_is_never_trained_on(target, structures, generators, tmp
     assert set(SETS) <= set(table["set"])
 
 
-def test_a_study_goes_on_where_it_stopped_and_refuses_other_settings(
+def test_an_interrupted_study_resumes_and_refuses_other_settings(
     target, structures, generators, tmp_path, monkeypatch
 ) -> None:
     options = {"sets": ["untextured", "oracle"], "progress": False, "device": "cpu"}
@@ -176,8 +176,8 @@ def test_a_trained_style_comes_with_its_card(structures, target, tmp_path) -> No
         device="cpu",
     )
     generator = Generator.from_weights(path)
-    made = translate(generator, flat_images(structures)[0])
-    assert made.shape == structures[0].grain_map.shape
+    translation = translate(generator, flat_images(structures)[0])
+    assert translation.shape == structures[0].grain_map.shape
     from microlab.data import weights
 
     card = weights.card(path)

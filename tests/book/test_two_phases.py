@@ -1,4 +1,4 @@
-"""Pictures of two phases: what is in them, and how boundaries of each kind are counted."""
+"""Pictures of two phases: their content, and how boundaries of each kind are counted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def solid():
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory):
-    """A network that takes dark pixels for boundaries."""
+def dark_pixel_network(tmp_path_factory):
+    """A network with hand-set weights that marks dark pixels as boundaries."""
     return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
@@ -41,51 +41,55 @@ def test_every_grain_is_of_one_phase_and_both_phases_occur(solid):
 
 
 def test_the_phases_differ_in_the_picture_by_the_step(solid):
-    seen = two_phases.render(solid, 3, step=0.3, groove=1.0, microscope=QUIET)
-    inside = ~seen.truth
-    bright, dark = (np.median(seen.image[inside & (solid.phase_map == k)]) for k in (1, 0))
+    picture = two_phases.render(solid, 3, step=0.3, groove=1.0, microscope=QUIET)
+    inside = ~picture.truth
+    bright, dark = (np.median(picture.image[inside & (solid.phase_map == k)]) for k in (1, 0))
     assert bright - dark == pytest.approx(0.3, abs=0.05)  # texture and illumination
 
 
 def test_a_border_is_where_the_phases_change(solid):
-    seen = two_phases.render(solid, 3, microscope=QUIET)
+    picture = two_phases.render(solid, 3, microscope=QUIET)
     changes = solid.phase_map != np.roll(solid.phase_map, 1, 1)
-    assert seen.border[changes].all()
-    assert 0.05 < (seen.border & seen.truth).sum() / seen.truth.sum() < 0.95
+    assert picture.border[changes].all()
+    assert 0.05 < (picture.border & picture.truth).sum() / picture.truth.sum() < 0.95
 
 
-def test_recall_counts_each_kind_of_boundary_apart():
+def test_recall_counts_each_kind_of_boundary_separately():
     picture = halves()
     only_border = picture.border.copy()
-    found = two_phases.recalls(picture, only_border)
-    assert found["recall, phase borders"] == 1
-    assert found["recall, grain boundaries"] == pytest.approx(6 / 95)  # what is within 3 px of the border
+    recalls = two_phases.recalls(picture, only_border)
+    assert recalls["recall, phase borders"] == 1
+    assert recalls["recall, grain boundaries"] == pytest.approx(6 / 95)  # what is within 3 px of the border
     shifted = np.roll(picture.truth, 4, 1)
     assert two_phases.recalls(picture, shifted)["recall, phase borders"] == pytest.approx(7 / 96)  # of row 30
-    nothing = two_phases.recalls(picture, np.zeros_like(picture.truth))
-    assert set(nothing.values()) == {0.0}
+    empty_recalls = two_phases.recalls(picture, np.zeros_like(picture.truth))
+    assert set(empty_recalls.values()) == {0.0}
 
 
-def test_recall_without_a_kind_is_no_number():
+def test_recall_of_an_absent_kind_is_nan():
     picture = halves()
     one = two_phases.PhasePicture(picture.image, picture.border, picture.border)
     assert np.isnan(two_phases.recalls(one, one.truth)["recall, grain boundaries"])
 
 
-def test_fine_tuning_leaves_the_given_network_as_it_is(solid):
+def test_fine_tuning_does_not_change_the_given_network(solid):
     network = UNetSegmenter(UNet(width=2, depth=2).eval(), {"watershed": {}})
     before = {name: value.clone() for name, value in network.model.state_dict().items()}
-    lesson = [two_phases.render(solid, 4)]
-    taught = [two_phases.fine_tune(network, lesson, 2, crop=64, batch=2).model.state_dict() for _ in range(2)]
+    training_pictures = [two_phases.render(solid, 4)]
+    tuned_states = [
+        two_phases.fine_tune(network, training_pictures, 2, crop=64, batch=2).model.state_dict()
+        for _ in range(2)
+    ]
     assert all(torch.equal(value, before[name]) for name, value in network.model.state_dict().items())
-    assert any(not torch.equal(value, before[name]) for name, value in taught[0].items())
-    assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())  # the same again
+    assert any(not torch.equal(value, before[name]) for name, value in tuned_states[0].items())
+    # Reproducible.
+    assert all(torch.equal(value, tuned_states[1][name]) for name, value in tuned_states[0].items())
 
 
 @pytest.mark.slow
-def test_the_study_sets_every_method_beside_the_trivial_one(by_hand, monkeypatch):
+def test_the_study_compares_every_method_with_the_trivial_one(dark_pixel_network, monkeypatch):
     monkeypatch.setattr(two_phases, "fine_tune", lambda network, *_, **__: network)
-    table = two_phases.study(by_hand, structures=1, pictures=2, test=1, steps=1)
+    table = two_phases.study(dark_pixel_network, structures=1, pictures=2, test=1, steps=1)
     assert set(table["method"]) == {
         "shipped",
         "trained on two phases",
@@ -96,7 +100,7 @@ def test_the_study_sets_every_method_beside_the_trivial_one(by_hand, monkeypatch
     trivial = table[table["method"] == two_phases.TRIVIAL]
     assert (trivial["boundary F1, 3 px"] == 0).all()
     assert (trivial["recall, phase borders"] == 0).all()
-    # Nothing was taught, so the three networks are one.
+    # Fine-tuning is replaced by the identity, so the three networks are the same.
     scores = table.set_index(["groove", "method"])["adapted Rand error"]
     assert (
         scores[0.0, "shipped"]

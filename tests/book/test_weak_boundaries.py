@@ -1,4 +1,4 @@
-"""Scores of answers whose right score is known beforehand, and of others by independent code."""
+"""Scores of answers whose score is known in advance, and of others against independent code."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def picture() -> TEMPicture:
 
 @pytest.fixture(scope="module")
 def rough(picture) -> np.ndarray:
-    """The true boundary, two pixels aside, with holes and specks."""
+    """The true boundary, shifted by two pixels, with holes and specks."""
     rng = np.random.default_rng(0)
     moved = np.roll(picture.boundary, 2, axis=1)
     return (moved & (rng.random(moved.shape) < 0.9)) | (rng.random(moved.shape) < 0.01)
 
 
-def test_the_truth_itself_scores_one_and_errs_nowhere():
+def test_the_truth_itself_scores_one_and_has_no_errors():
     scores = score_answer(bands(WEAK_FIRST), *answer(bands(WEAK_FIRST).boundary))
     assert tuple(scores) == MEASURES
     errors = ("adapted Rand error", "count error", "count bias")
@@ -90,7 +90,7 @@ def test_dropping_boundaries_of_a_kind_lowers_only_its_recall(kind, dropped):
         boundary[:, place - 1 : place + 1] = False
     scores = by_strength(pair, boundary)
     assert scores.pop(f"recall, {kind}") == 1 - dropped / 2
-    if dropped == 2:  # nothing is left that could be right or wrong
+    if dropped == 2:  # nothing is left to score
         assert np.isnan(scores.pop(f"precision, {kind}"))
     assert set(scores.values()) == {1.0}
 
@@ -98,10 +98,10 @@ def test_dropping_boundaries_of_a_kind_lowers_only_its_recall(kind, dropped):
 def test_in_a_real_network_of_boundaries_only_the_recall_of_the_dropped_kind_falls(picture):
     weak = picture.strength < 0.1
     assert 0.1 < weak[picture.boundary].mean() < 0.9
-    for kind, here in (("weak", weak), ("strong", ~weak)):
-        scores = by_strength(picture, picture.boundary & ~here)
+    for kind, dropped_pixels in (("weak", weak), ("strong", ~weak)):
+        scores = by_strength(picture, picture.boundary & ~dropped_pixels)
         other = {"weak": "strong", "strong": "weak"}[kind]
-        # At junctions a thinned line ends a little earlier without the other ones, and the end of what is
+        # At junctions a thinned line ends a little earlier without the others, and the end of what is
         # left may find a line of the other kind within the tolerance.
         assert scores[f"recall, {kind}"] < 0.3
         assert scores[f"recall, {other}"] > 0.95
@@ -135,12 +135,12 @@ def test_accuracy_rand_error_and_count_agree_with_independent_code(picture, roug
     areas = np.bincount(true_labels.ravel())
     true_labels[(areas < MIN_GRAIN_AREA)[true_labels]] = 0
     number = (areas[1:] >= MIN_GRAIN_AREA).sum()
-    found = (np.bincount(labels.ravel())[1:] >= MIN_GRAIN_AREA).sum()
+    grain_count = (np.bincount(labels.ravel())[1:] >= MIN_GRAIN_AREA).sum()
     assert number > 3
     assert scores["accuracy"] == pytest.approx(accuracy_score(picture.boundary.ravel(), boundary.ravel()))
     assert scores["adapted Rand error"] == pytest.approx(adapted_rand_error(true_labels, labels)[0])
-    assert scores["count bias"] == pytest.approx((found - number) / number)
-    assert scores["count error"] == pytest.approx(abs(found - number) / number)
+    assert scores["count bias"] == pytest.approx((grain_count - number) / number)
+    assert scores["count error"] == pytest.approx(abs(grain_count - number) / number)
     assert scores["boundary F1, 2 px"] == boundary_scores(picture.boundary, boundary, TOLERANCE).f1
 
 

@@ -29,13 +29,13 @@ def browser(chromium):
 
 @pytest.fixture
 def open_page(browser):
-    """Show HTML in a page of a phone's width; any error in it, or any request, fails the test."""
+    """Show HTML in a page as wide as a phone; any error in it, or any request, fails the test."""
     pages, problems = [], []
 
     def show(html, **options):
         page = browser.new_page(viewport={"width": 390, "height": 844}, **options)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("request", lambda r: problems.append(r.url) if r.url.startswith("http") else None)
         page.set_content(f'<!doctype html><html lang="en"><title>t</title><main>{html}</main></html>')
         pages.append(page)
@@ -81,9 +81,9 @@ def test_the_browser_computes_what_the_library_computes(in_browser, kappa):
     start = growth.settings(40, kappa, seed=3)
     grain_map = voronoi.tessellate(np.array(start["seeds"]), (SIZE, SIZE))
     steps = [0, 100, 600]
-    found = in_browser(RUN, {"seeds": start["seeds"], "kappa": kappa, "steps": steps})
+    result = in_browser(RUN, {"seeds": start["seeds"], "kappa": kappa, "steps": steps})
     reference = GrainGrowth(grain_map, Parameters(kappa=kappa), dtype=torch.float64, reach=None)
-    for until, browsers in zip(steps, found, strict=True):
+    for until, browsers in zip(steps, result, strict=True):
         reference.run(until - reference.step_count)
         grains, areas = reference.grain_map(), reference.areas()
         np.testing.assert_allclose(
@@ -141,7 +141,7 @@ def live(open_page):
 
 
 @pytest.mark.slow
-def test_the_keyboard_is_enough(live):
+def test_everything_works_from_the_keyboard(live):
     """Clear, place two seeds with the arrow keys and Enter, step, change both sliders, run, pause, reset."""
     assert value(live, "grains") == 30
     live.get_by_role("button", name="Clear seeds").press("Enter")
@@ -172,7 +172,7 @@ def test_the_keyboard_is_enough(live):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simulator", "frames"])
 def test_arrow_keys_of_a_slider_stay_with_it(open_page, kind):
-    """JupyterLab listens around the figure, and would go to another cell."""
+    """JupyterLab also handles keys around the figure, and would move to another cell."""
     if kind == "simulator":
         figure = growth.simulator(5, steps=1)
     else:
@@ -186,7 +186,8 @@ def test_arrow_keys_of_a_slider_stay_with_it(open_page, kind):
     slider.press("ArrowRight")
     assert slider.input_value() != before
     assert page.title() == "t"
-    page.locator("main").evaluate("e => { e.tabIndex = 0; e.focus(); }")  # here nothing stops a key
+    # Outside the slider, keys are not intercepted.
+    page.locator("main").evaluate("e => { e.tabIndex = 0; e.focus(); }")
     page.keyboard.press("ArrowDown")
     assert page.title() == "ArrowDown"
 
@@ -219,8 +220,10 @@ def test_it_fits_a_phone_and_axe_finds_nothing(open_page, scheme):
     page = open_page(growth.simulator(30, steps=20).data, color_scheme=scheme)
     page.wait_for_selector(".ml-live canvas")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    found = [v["id"] for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
-    assert found == []
+    violations = [
+        v["id"] for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")
+    ]
+    assert violations == []
 
 
 @pytest.mark.slow
@@ -257,7 +260,7 @@ FAKE_MODEL = """async (module, values) => {
 
 
 @pytest.mark.slow
-def test_the_widget_tells_python_and_listens(in_browser):
+def test_the_widget_sends_its_state_to_python_and_receives_changes(in_browser):
     start = growth.settings(20, speed=5) | {"running": False}
     stepped, restarted, listeners, canvases = in_browser(FAKE_MODEL, start)
     assert stepped["time"] == pytest.approx(0.5)

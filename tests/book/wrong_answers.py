@@ -1,6 +1,6 @@
-"""What readers hand in: typical wrong answers to every exercise with a check, and words of the hint for each.
+"""Typical wrong answers to every exercise with a check, and words of the hint for each.
 
-Stubs and solutions come from the chapters themselves; here they stand only where they need a chapter's data.
+Stubs and solutions come from the chapters themselves; they are here only where they need a chapter's data.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Answers:
     Attributes
     ----------
     wrong : list of (answer, str)
-        Answer (a tuple, or the one thing to hand in), and a pattern that its hint must match.
+        Answer (a tuple, or a single value), and a pattern that its hint must match.
     context : callable
-        Keyword arguments of the check, made anew for each call.
+        Returns the keyword arguments of the check, new for each call.
     solution, stub : callable, optional
-        Answers made anew for each call; by default what the page's solution and stub define.
+        Return answers, new for each call; by default those of the page's solution and stub.
     """
 
     wrong: list[tuple[object, str]]
@@ -35,7 +35,7 @@ PARTS = ("00_04", "05_09", "10_12", "13_14", "15", "16")
 
 def all_answers() -> dict[str, Answers]:
     """Answers by label."""
-    found: dict[str, Answers] = {}
+    by_label: dict[str, Answers] = {}
     for part in PARTS:
-        found |= importlib.import_module(f"wrong_answers_{part}").ANSWERS
-    return found
+        by_label |= importlib.import_module(f"wrong_answers_{part}").ANSWERS
+    return by_label

@@ -88,16 +88,16 @@ PHI = 1 - 0.364 / np.cosh(X / 2) ** 2
 def one_column(pairs, n):
     colours = np.full(n, -1)
     for grain in range(n):
-        taken = set(colours[pairs[pairs[:, 1] == grain, 0]])
-        colours[grain] = next(c for c in range(n) if c not in taken)
+        used_colours = set(colours[pairs[pairs[:, 1] == grain, 0]])
+        colours[grain] = next(c for c in range(n) if c not in used_colours)
     return colours
 
 
 def from_behind(pairs, n):
     colours = np.full(n, -1)
     for grain in reversed(range(n)):
-        taken = set(colours[pairs[(pairs == grain).any(1)].ravel()])
-        colours[grain] = next(c for c in range(n) if c not in taken)
+        used_colours = set(colours[pairs[(pairs == grain).any(1)].ravel()])
+        colours[grain] = next(c for c in range(n) if c not in used_colours)
     return colours
 
 

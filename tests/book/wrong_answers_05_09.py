@@ -95,7 +95,7 @@ def grains_in(mask) -> int:
 
 
 def moved_until_worse() -> int:
-    """The shift from which on interior overlaps interior less than it would with everything."""
+    """The smallest shift at which interior overlaps interior less than it would overlap the whole image."""
 
     def grain_iou(k):
         moved = np.concatenate([np.repeat(LINES[:, :1], k, 1), LINES], 1)[:, :96]
@@ -105,7 +105,7 @@ def moved_until_worse() -> int:
 
 
 def with_holes(number: int, half: int = 1) -> np.ndarray:
-    """Lines with a hole of 2 * half px in the middle of some, all along the rows first."""
+    """Lines, some with a hole of 2 * half px in their middle, those along the rows first."""
     mask, cut = LINES.copy(), 0
     for row in range(4):
         for column in range(1, 4):

@@ -33,7 +33,7 @@ def zero_times_minus_infinity(share):
 
 
 def raster(side, kind):
-    """The mask, place after place."""
+    """The mask, position by position."""
     mask = np.zeros((side, side))
     for place in range(side**2 // 2 + (kind == "B")):
         mask[place // side, place % side] = 1
@@ -41,7 +41,7 @@ def raster(side, kind):
 
 
 def stays(areas, share):
-    """The right rule, object after object."""
+    """The right rule, applied object by object."""
     gone, areas = 0, sorted(areas)
     for area in areas:
         gone += area

@@ -1,4 +1,4 @@
-"""Claims about errors: those of the user are one line, those of the program are shown as bugs."""
+"""Errors: those of the user are reported in one line, those of the program are shown as bugs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LIBRARY = ("--jobs", 1, "--grains", 4, 6, "--steps", 2, 3)
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    """A folder with inputs that are right and wrong."""
+def inputs(tmp_path_factory):
+    """A folder with valid and invalid inputs."""
     folder = tmp_path_factory.mktemp("inputs")
     for name in ("empty", "fields", "masks", "other", "soft", "ids", "text"):
         (folder / name).mkdir()
@@ -60,12 +60,12 @@ def here(tmp_path_factory):
 
 
 def contents(*folders):
-    """Every file of some folders, with its bytes."""
+    """Bytes of every file in some folders, by path."""
     return {f: f.read_bytes() for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def one_line(*arguments):
-    """The one line of a call that is refused: exit code 1, or 2 below the usage for a wrong call."""
+    """The one line printed by a refused call: exit code 1, or 2 below the usage for a wrong call."""
     result = run(*arguments)
     lines = [line for line in result.stderr.splitlines() if line.strip() and not BAR.search(line)]
     assert result.exit_code in (1, 2), result.output
@@ -85,40 +85,40 @@ FILES += ["pixel.tif", "two.tif", "small.tif"]
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("method", ["label-free", "tem", "ridge"])
-def test_segment_takes_wrong_images(here, tmp_path, file, method):
-    one_line("segment", here / file, "-o", tmp_path / "out", "--method", method)
+def test_segment_reports_wrong_images_in_one_line(inputs, tmp_path, file, method):
+    one_line("segment", inputs / file, "-o", tmp_path / "out", "--method", method)
 
 
 @pytest.mark.parametrize("file", FILES[:8])
-def test_measure_takes_wrong_labels(here, file):
-    one_line("measure", here / file)
+def test_measure_reports_wrong_labels_in_one_line(inputs, file):
+    one_line("measure", inputs / file)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "zeros.tif"])
-def test_measure_takes_wrong_truths(here, file):
-    one_line("measure", here / "labels.tif", "--truth", here / file)
+def test_measure_reports_wrong_truths_in_one_line(inputs, file):
+    one_line("measure", inputs / "labels.tif", "--truth", inputs / file)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_adapt_takes_wrong_images(here, tmp_path, file):
-    one_line("adapt", here / file, "-o", tmp_path / "out", "--profile", "smoke", "--style", "render")
+def test_adapt_reports_wrong_images_in_one_line(inputs, tmp_path, file):
+    one_line("adapt", inputs / file, "-o", tmp_path / "out", "--profile", "smoke", "--style", "render")
 
 
 WEIGHTS = ["nonsense", "missing.safetensors", "text.safetensors", "labels.tif", "empty", "uhcs"]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_wrong_weights(here, tmp_path, weights):
-    given = weights if weights in ("nonsense", "uhcs") else here / weights
+def test_wrong_weights(inputs, tmp_path, weights):
+    given = weights if weights in ("nonsense", "uhcs") else inputs / weights
     out = tmp_path / "out"
-    one_line("segment", here / "fields", "-o", out, "--weights", given)
-    one_line("segment", here / "fields", "-o", out, "--method", "tem", "--weights", given)
+    one_line("segment", inputs / "fields", "-o", out, "--weights", given)
+    one_line("segment", inputs / "fields", "-o", out, "--method", "tem", "--weights", given)
     one_line("demo", "-o", out, "--weights", given)
     if weights != "uhcs":
         one_line("sample-pairs", "-n", 1, "-o", out, "--weights", given)
 
 
-# Calls that are refused, and what their one line names.
+# Calls that are refused, and what their line names.
 CALLS = {
     "segment": """
         {fields} -o {out} --device nonsense             | nonsense
@@ -256,39 +256,39 @@ CALLS = {
         for line in lines.strip().splitlines()
     ],
 )
-def test_wrong_options_and_folders(here, tmp_path, call, named, monkeypatch):
-    """One line names the value or the file; no input is changed, and no result is there."""
+def test_wrong_options_and_folders(inputs, tmp_path, call, named, monkeypatch):
+    """One line names the value or the file; no input is changed, and no result is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MICROLAB_PROFILE", "smoke")
-    places = {path.name.removesuffix(".tif"): path for path in here.iterdir()}
-    places |= {"text": here / "text", "out": tmp_path / "out"}
-    before = contents(here)
+    places = {path.name.removesuffix(".tif"): path for path in inputs.iterdir()}
+    places |= {"text": inputs / "text", "out": tmp_path / "out"}
+    before = contents(inputs)
     line = one_line(*[part.format(**places) for part in call.split()])
-    assert named in line.replace(f"{here}/", "")
-    assert contents(here) == before
-    made = {path.name for path in contents(tmp_path)}
-    assert made <= {"settings.json", "run.json", "seconds.json", "zoom.json", ".lock"}, made
+    assert named in line.replace(f"{inputs}/", "")
+    assert contents(inputs) == before
+    written = {path.name for path in contents(tmp_path)}
+    assert written <= {"settings.json", "run.json", "seconds.json", "zoom.json", ".lock"}, written
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://nonsense", "ftp://127.0.0.1:1", "tcp://127.0.0.1:1"])
-def test_a_scheduler_that_does_not_answer_is_named(here, tmp_path, address, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named(inputs, tmp_path, address, monkeypatch):
     monkeypatch.setattr(parallel, "CONNECT_SECONDS", 0.2)
     out = tmp_path / "out"
     small = ["--size", 16, "--grains", 2, 3, "--steps", 1, 2]
     assert f"scheduler {address} does" in one_line("simulate", out, "-n", 1, *small, "--scheduler", address)
-    images_and_method = [here / "fields", "--method", "ridge"]
+    images_and_method = [inputs / "fields", "--method", "ridge"]
     assert f"scheduler {address} does" in one_line(
         "segment", *images_and_method, "-o", tmp_path / "images", "--scheduler", address
     )
 
 
 def stopped(*arguments, **keywords):
-    """Stands for a stage that a kill stops."""
+    """Stands in for a stage that is killed."""
     raise InputError("stopped")
 
 
-def test_a_library_of_other_settings_is_left_alone(here):
-    library = here / "library"
+def test_a_library_of_other_settings_is_not_changed(inputs):
+    library = inputs / "library"
     before = contents(library)
     for changed in (["--size", 48], ["--size", 32, "--seed", 1], ["--size", 32, "--grains", 4, 7]):
         line = one_line("simulate", library, "-n", 3, *LIBRARY, *changed)
@@ -296,9 +296,9 @@ def test_a_library_of_other_settings_is_left_alone(here):
     assert contents(library) == before
 
 
-def test_an_adaptation_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
+def test_an_adaptation_of_other_settings_is_not_changed(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "measure_zooms", stopped)
-    call = ["adapt", here / "fields", "-o", tmp_path / "out", "--profile", "smoke"]
+    call = ["adapt", inputs / "fields", "-o", tmp_path / "out", "--profile", "smoke"]
     assert "stopped" in one_line(*call, "--style", "render")
     for name in ("adapted.safetensors", "a/run.json", "work/training/state.safetensors"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -311,8 +311,8 @@ def test_an_adaptation_of_other_settings_is_left_alone(here, tmp_path, monkeypat
         "--style render --data-bar 10": "data_bar auto -> 10",
         "--style render --batch-norm": "settings.batch_norm False -> True",
         "--style render --profile laptop": "settings.steps 8 -> 800",
-        f"--style render {here / 'small.tif'}": "",
-        f"--style render {here / 'labels.tif'}": "images.labels.tif absent -> ",
+        f"--style render {inputs / 'small.tif'}": "",
+        f"--style render {inputs / 'labels.tif'}": "images.labels.tif absent -> ",
     }.items():
         line = one_line(*call, *changed.split())
         assert phrase in line
@@ -320,14 +320,14 @@ def test_an_adaptation_of_other_settings_is_left_alone(here, tmp_path, monkeypat
         assert contents(tmp_path / "out") == before
 
 
-def test_a_training_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
-    """Its checkpoint would go on with other images and be called theirs."""
+def test_a_training_of_other_settings_is_not_changed(inputs, tmp_path, monkeypatch):
+    """Its checkpoint would continue with other images and be attributed to them."""
     monkeypatch.setattr(train_segmenter, "render_pairs", stopped)
     monkeypatch.setattr(train_segmenter.library, "build", stopped)
     monkeypatch.setattr(train_segmenter, "check_crop", lambda side, shapes: None)
     folder = tmp_path / "run"
     call = ["train", folder, "--structures", 2, "--images", 4, "--steps", 5]
-    library = ["--library", here / "library"]
+    library = ["--library", inputs / "library"]
     assert "stopped" in one_line(*call, *library)
     (folder / "training").mkdir()
     for name in ("labour-free.safetensors", "training/state.safetensors"):
@@ -338,24 +338,24 @@ def test_a_training_of_other_settings_is_left_alone(here, tmp_path, monkeypatch)
         "--steps 6": "steps 5 -> 6",
         "--width 8": "width 16 -> 8",
         "--seed 1": "seed 0 -> 1",
-        f"--library {here / 'library2'}": "library ",
+        f"--library {inputs / 'library2'}": "library ",
     }.items():
         line = one_line(*call, *library, *changed.split())
         assert f"run: holds a run with other settings ({phrase}" in line
         assert "--no-resume" in line
     assert "other settings (library" in one_line(*call)  # its own library
     assert contents(folder) == before
-    assert "stopped" in one_line(*call, *library)  # goes on
+    assert "stopped" in one_line(*call, *library)  # resumes
     assert contents(folder) == before
     assert "stopped" in one_line(*call, *library, "--seed", 1, "--no-resume")
     assert not (folder / "training" / "state.safetensors").exists()
     assert "seed 1 -> 0" in one_line(*call, *library)
 
 
-def test_a_pair_training_of_other_settings_is_left_alone(here, tmp_path, monkeypatch):
+def test_a_pair_training_of_other_settings_is_not_changed(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(train_pair_model, "train_vqvae", stopped)
     folder = tmp_path / "run"
-    call = ["train-pairs", here / "fields", here / "masks", "-o", folder, "--profile", "smoke"]
+    call = ["train-pairs", inputs / "fields", inputs / "masks", "-o", folder, "--profile", "smoke"]
     assert "stopped" in one_line(*call)
     (folder / "vqvae").mkdir()
     (folder / "vqvae" / "state.safetensors").write_text("of the first run")
@@ -369,7 +369,7 @@ def test_a_pair_training_of_other_settings_is_left_alone(here, tmp_path, monkeyp
         assert phrase in line
         assert "--no-resume" in line
         assert contents(folder) == before
-    other = [here / "fields" if part == here / "masks" else part for part in call]
+    other = [inputs / "fields" if part == inputs / "masks" else part for part in call]
     one_line(*other)
     assert contents(folder) == before
 
@@ -383,9 +383,9 @@ DAMAGE = {  # file of a library of two structures -> what is written over it
 
 
 @pytest.mark.parametrize(("file", "text"), [(file, text) for file, texts in DAMAGE.items() for text in texts])
-def test_a_damaged_library_is_named_and_made_whole(here, tmp_path, file, text, monkeypatch):
+def test_a_damaged_library_is_named_and_repaired(inputs, tmp_path, file, text, monkeypatch):
     library = tmp_path / "library"
-    shutil.copytree(here / "library", library)
+    shutil.copytree(inputs / "library", library)
     (library / file).write_text(text)
     simulate = ["simulate", library, "-n", 2, *LIBRARY, "--size", 32]
     if file != "settings.json":  # the reader needs none
@@ -394,11 +394,11 @@ def test_a_damaged_library_is_named_and_made_whole(here, tmp_path, file, text, m
         assert not (tmp_path / "run").exists()
     elif text:
         assert f"library/{file}: is damaged" in one_line(*simulate)
-    target = library / file  # as the line advises: remove the file, or the folder of the structure
+    target = library / file  # as the message advises: remove the file, or the folder of the structure
     shutil.rmtree(target.parent) if "structures" in file else target.unlink()
     assert run(*simulate).exit_code == 0
     for name in ("manifest.csv", "settings.json", "structures/000001/grains.tif"):
-        assert (library / name).read_bytes() == (here / "library" / name).read_bytes()
+        assert (library / name).read_bytes() == (inputs / "library" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "history.csv"])
@@ -426,25 +426,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path, name):
     assert card["minutes"] == 0
 
 
-def test_a_folder_where_a_result_should_be_is_named(here, tmp_path):
+def test_a_folder_where_a_result_should_be_is_named(inputs, tmp_path):
     (tmp_path / "report.html").mkdir()
-    line = one_line("segment", here / "fields", "-o", tmp_path, "--method", "ridge")
+    line = one_line("segment", inputs / "fields", "-o", tmp_path, "--method", "ridge")
     assert f"{tmp_path}/report.html: Is a directory; a folder stands where a file is needed" in line
 
 
-def test_a_page_of_a_file_has_results_of_its_own(here, tmp_path):
+def test_a_page_of_a_file_has_results_of_its_own(inputs, tmp_path):
     out = tmp_path / "out"
     for page in (0, 1):
-        call = ["segment", here / "pages.tif", "-o", out, "--method", "ridge", "--page", page]
+        call = ["segment", inputs / "pages.tif", "-o", out, "--method", "ridge", "--page", page]
         assert run(*call).exit_code == 0
     for page in (0, 1):
         labels = tifffile.imread(out / f"pages-page{page}" / "labels.tif")
-        images.write_image(tmp_path / "alone.png", tifffile.imread(here / "pages.tif")[page] / 255)
+        images.write_image(tmp_path / "alone.png", tifffile.imread(inputs / "pages.tif")[page] / 255)
         assert run("segment", tmp_path / "alone.png", "-o", out, "--method", "ridge").exit_code == 0
         np.testing.assert_array_equal(labels, tifffile.imread(out / "alone" / "labels.tif"))
 
 
-def test_results_never_take_the_place_of_the_image(here, tmp_path):
+def test_results_never_overwrite_the_image(inputs, tmp_path):
     image = images.write_image(tmp_path / "labels" / "labels.tif", RNG.random((64, 64)))
     before = image.read_bytes()
     assert run("segment", image, "-o", tmp_path, "--method", "ridge").exit_code == 0
@@ -452,23 +452,23 @@ def test_results_never_take_the_place_of_the_image(here, tmp_path):
     assert (tmp_path / "labels-2" / "labels.tif").is_file()
 
 
-def test_wrong_environment_variables(here, tmp_path, monkeypatch):
+def test_wrong_environment_variables(inputs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setenv("MICROLAB_DATA", "missing")
     assert "MICROLAB_DATA" in one_line("demo", "--real", "-o", out)
     assert "MICROLAB_DATA" in one_line("datasets", "fetch", "steel")
     monkeypatch.setenv("MICROLAB_PROFILE", "nonsense")
-    assert "MICROLAB_PROFILE" in one_line("adapt", here / "fields", "-o", out)
-    assert "MICROLAB_PROFILE" in one_line("train-pairs", here / "fields", here / "masks", "-o", out)
+    assert "MICROLAB_PROFILE" in one_line("adapt", inputs / "fields", "-o", out)
+    assert "MICROLAB_PROFILE" in one_line("train-pairs", inputs / "fields", inputs / "masks", "-o", out)
 
 
 @pytest.mark.parametrize("error", [ValueError("wrong shape"), FloatingPointError("nan"), KeyError("pixels")])
-def test_an_error_of_the_program_is_shown_as_a_bug(here, tmp_path, monkeypatch, error):
+def test_an_error_of_the_program_is_shown_as_a_bug(inputs, tmp_path, monkeypatch, error):
     def broken(*arguments, **keywords):
         raise error
 
     monkeypatch.setattr(images, "write_labels", broken)
-    result = run("segment", here / "fields" / "a.png", "-o", tmp_path / "out", "--method", "ridge")
+    result = run("segment", inputs / "fields" / "a.png", "-o", tmp_path / "out", "--method", "ridge")
     assert result.exit_code == BUG
     assert type(error).__name__ in result.stderr
     assert "this is a bug in microlab" in result.stderr

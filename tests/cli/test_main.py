@@ -1,4 +1,4 @@
-"""Claims about the command line: what it writes, what it says, and how it takes mistakes."""
+"""The command line: what it writes, what it prints, and how it reports mistakes."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_pixel_size_gives_micrometres_from_the_option_or_the_file(tmp_path, fiel
     assert images.read_labels(tmp_path / "b" / "tagged" / "labels.tif")[1] == pytest.approx(0.25, rel=1e-3)
 
 
-def test_a_data_bar_is_cut_off_and_said_so(tmp_path, weights):
+def test_a_data_bar_is_cut_off_and_reported(tmp_path, weights):
     picture = np.vstack([grid(4, 5)[0], np.zeros((20, 120), np.float32)])
     path = images.write_image(tmp_path / "bar.png", picture)
     result = run("segment", path, "-o", tmp_path / "out", "--weights", weights, "--data-bar", 20)
@@ -180,7 +180,7 @@ def test_images_of_one_name_do_not_overwrite_one_another(tmp_path, weights):
     both = [tmp_path / "one" / "field.png", tmp_path / "two" / "field.png"]
     run("segment", *both, "-o", out, "--weights", weights)
     run("segment", tmp_path / "three" / "field.png", "-o", out, "--weights", weights)  # a later run
-    run("segment", both[0], "-o", out, "--weights", weights)  # the same image again takes its old place
+    run("segment", both[0], "-o", out, "--weights", weights)  # the same image again keeps its folder
     for name in ("field", "field-2", "field-3"):
         sizes[name] = len(pd.read_csv(out / name / "grains.csv"))
     assert sizes == {"field": 9, "field-2": 12, "field-3": 15}
@@ -206,13 +206,13 @@ def make_mistake(kind: str, folder: Path) -> Path:
     elif kind == "nan":
         path = folder / "nan.tif"
         tifffile.imwrite(path, np.full((64, 64), np.nan, np.float32))
-    return path  # "missing" is not made
+    return path  # "missing" is not created
 
 
 @pytest.mark.parametrize(
     "kind", ["missing", "text", "empty", "one_pixel", "small", "blank", "cut_short", "nan"]
 )
-def test_a_bad_image_is_one_line_and_the_others_are_still_done(tmp_path, field, weights, kind):
+def test_a_bad_image_is_one_line_and_the_others_are_segmented(tmp_path, field, weights, kind):
     bad = make_mistake(kind, tmp_path)
     result = run("segment", bad, field, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
@@ -237,9 +237,13 @@ def test_wrong_weights_are_one_line(tmp_path, field, weights):
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(weights.read_bytes()[:-1])
     damaged.with_suffix(".json").write_text(weights.with_suffix(".json").read_text())
-    lonely = tmp_path / "lonely.safetensors"
-    lonely.write_bytes(weights.read_bytes())
-    for wrong, reason in (("nobody", "no such weights"), (damaged, "checksum"), (lonely, "has no card")):
+    without_card = tmp_path / "without_card.safetensors"
+    without_card.write_bytes(weights.read_bytes())
+    for wrong, reason in (
+        ("nobody", "no such weights"),
+        (damaged, "checksum"),
+        (without_card, "has no card"),
+    ):
         result = run("segment", field, "-o", tmp_path / "out", "--weights", wrong)
         assert result.exit_code == 1
         assert reason in result.stderr
@@ -262,8 +266,8 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, field, weights):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, field, weights):
-    # A limit of 2 kB on every file stops the writing as a full disk does, halfway.
+def test_a_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path, field, weights):
+    # A limit of 2 kB on every file interrupts writing like a full disk.
     call = [
         sys.executable,
         "-m",
@@ -326,7 +330,7 @@ def test_a_classical_baseline_needs_no_weights(tmp_path, field):
     assert json.loads((tmp_path / "out" / "field" / "run.json").read_text())["weights_sha256"] is None
 
 
-def test_a_bug_of_ours_shows_itself_and_where_to_report_it(tmp_path, field, weights, monkeypatch):
+def test_an_internal_bug_is_shown_with_where_to_report_it(tmp_path, field, weights, monkeypatch):
     def broken(*arguments, **keywords):
         raise KeyError("pixels")
 

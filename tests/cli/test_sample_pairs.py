@@ -1,4 +1,4 @@
-"""Claims about `microlab train-pairs` and `microlab sample-pairs`: what they write, say and refuse."""
+"""`microlab train-pairs` and `microlab sample-pairs`: what they write, print and refuse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*arguments: object):
 
 
 def one_line(result, message: str) -> None:
-    """The command stopped with 1 and one line that says why."""
+    """The command ended with exit code 1 and one line with the reason."""
     assert result.exit_code == 1
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
@@ -52,7 +52,7 @@ def _made(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def small():
-    """The profiles, made tiny."""
+    """Tiny profiles."""
 
     def tiny(profile: str, coding: str, seed: int) -> train_pair_model.PairModelConfig:
         channel_count(2, 1, coding)
@@ -72,7 +72,7 @@ def trained(tmp_path_factory, small):
     return folder, result
 
 
-def test_train_pairs_says_what_it_learnt_from_and_how_well(trained):
+def test_train_pairs_reports_its_data_and_its_scores(trained):
     folder, result = trained
     lines = result.stdout.splitlines()
     assert lines[0] == "images and masks: 4 to train on, 1 held out to measure"
@@ -100,7 +100,7 @@ def test_train_pairs_called_again_changes_nothing(trained):
     one_line(run("train-pairs", folder / "images", folder / "masks", *other), "other settings (seed 0 -> 1)")
 
 
-def test_sample_pairs_writes_pairs_that_other_programs_open_and_a_manifest_that_is_true(trained, tmp_path):
+def test_sample_pairs_writes_pairs_that_other_programs_open_and_a_correct_manifest(trained, tmp_path):
     out = tmp_path / "pairs"
     options = ["--size", "32x48", "--fractions", "0.7,0.3", "--seed", 3, "--device", "cpu"]
     result = run("sample-pairs", "-n", 3, "-o", out, "--weights", trained[0] / "run", *options)
@@ -112,7 +112,7 @@ def test_sample_pairs_writes_pairs_that_other_programs_open_and_a_manifest_that_
         assert image.shape == mask.shape == (32, 48)
         assert image.dtype == mask.dtype == np.uint8
         with tifffile.TiffFile(out / row["mask"]) as file:
-            assert file.is_imagej  # Fiji's own kind of TIFF
+            assert file.is_imagej  # the TIFF variant of Fiji
         assert np.asarray(Image.open(out / row["mask_colour"])).shape == (32, 48, 3)
         for file, digest in row["sha256"].items():
             assert hashlib.sha256((out / file).read_bytes()).hexdigest() == digest
@@ -143,12 +143,12 @@ def test_same_seed_same_files(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_sample_pairs_goes_on_after_a_kill_and_leaves_other_folders_alone(trained, tmp_path):
+def test_sample_pairs_resumes_after_a_kill_and_refuses_other_folders(trained, tmp_path):
     call = ["--weights", trained[0] / "run", "--size", 32, "--device", "cpu", "-n", 1]
     out = tmp_path / "out"
     assert run("sample-pairs", "-o", out, *call).exit_code == 0
     one_line(run("sample-pairs", "-o", out, *call), "already holds manifest.json")
-    (out / "manifest.json").unlink()  # as a kill before the end leaves it
+    (out / "manifest.json").unlink()  # as after a kill before the end
     assert run("sample-pairs", "-o", out, *call).exit_code == 0
     one_line(run("sample-pairs", "-o", trained[0], *call), "already holds images/field0.png")
     assert not (trained[0] / "manifest.json").exists()

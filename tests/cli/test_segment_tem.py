@@ -1,4 +1,4 @@
-"""Claims about `microlab segment --method tem`: what it writes and how it fails."""
+"""`microlab segment --method tem`: what it writes and how it fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def foil(tmp_path) -> Path:
     return images.write_image(tmp_path / "foil.tif", patchwork(3, 4), pixel_size=0.002)
 
 
-def test_it_writes_every_map_and_says_how_it_ended(tmp_path, foil, weights):
+def test_it_writes_every_map_and_reports_how_the_refinement_ended(tmp_path, foil, weights):
     out = tmp_path / "out"
     result = segment_tem(foil, "-o", out, "--weights", weights, "--device", "cpu")
     assert result.exit_code == 0
@@ -99,14 +99,14 @@ def test_maps_have_the_size_of_the_image_at_every_scale(tmp_path, foil, weights)
     assert json.loads((out / "foil" / "run.json").read_text())["zoom"] == 0.75
 
 
-def test_a_cap_that_was_reached_is_said_in_the_line_the_notes_and_the_record(tmp_path, foil, weights):
+def test_reaching_the_cap_is_reported_in_the_output_the_notes_and_the_record(tmp_path, foil, weights):
     out = tmp_path / "out"
     rule = ("--max-iterations", 2, "--tolerance", 1e-7)
     result = segment_tem(foil, "-o", out, "--weights", weights, *rule)
     assert result.exit_code == 0
     assert "12 grains, mean diameter" in result.stdout
     assert "2 iterations, cap reached" in result.stdout
-    assert result.stderr.count("reached its cap of 2 iterations") == 1  # and not once more for every view
+    assert result.stderr.count("reached its cap of 2 iterations") == 1  # not once for every view
     record = json.loads((out / "foil" / "run.json").read_text())
     assert record["converged"] is False
     assert (record["max_iterations"], record["tolerance"]) == (2, 1e-7)
@@ -115,7 +115,7 @@ def test_a_cap_that_was_reached_is_said_in_the_line_the_notes_and_the_record(tmp
     assert "cap of 2" in note
 
 
-def test_one_bad_image_is_one_line_and_the_others_are_still_done(tmp_path, foil, weights):
+def test_one_bad_image_is_one_line_and_the_others_are_segmented(tmp_path, foil, weights):
     blank = images.write_image(tmp_path / "blank.png", np.full((64, 64), 0.4))
     small = images.write_image(tmp_path / "small.png", patchwork(1, 2, 16)[:16])
     missing = tmp_path / "missing.tif"
@@ -217,18 +217,18 @@ def test_the_report_names_the_method_and_shows_both_cards_and_the_uncertainty(tm
     assert page.count("<img") == 5
 
 
-def test_the_report_tells_of_a_cap_that_was_reached(tmp_path, foil):
-    hasty = save_edge_segmenter(tmp_path / "hasty", max_iterations=1, tolerance=1e-7)
-    result = segment_tem(foil, "-o", tmp_path / "out", "--weights", hasty)
+def test_the_report_mentions_that_the_cap_was_reached(tmp_path, foil):
+    low_cap = save_edge_segmenter(tmp_path / "low_cap", max_iterations=1, tolerance=1e-7)
+    result = segment_tem(foil, "-o", tmp_path / "out", "--weights", low_cap)
     assert result.exit_code == 0
     assert "cap of 1 iterations" in result.stderr
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "cap of 1 iterations" in page.split("<h3>Notes</h3>")[1]
 
 
-def test_a_disagreement_that_is_not_known_is_null_in_the_record(tmp_path, weights):
+def test_an_undefined_disagreement_is_null_in_the_record(tmp_path, weights):
     step = np.zeros((64, 96), np.float32)
-    step[20:28, 40:48] = 1  # one speck: its mask divides nothing
+    step[20:28, 40:48] = 1  # one speck: its mask does not divide the image
     path = images.write_image(tmp_path / "one.tif", np.clip(0.3 + 0.4 * step, 0, 1))
     segment_file(path, tmp_path / "out" / "one", load_segmenter("tem", weights), Options(views=8))
     record = json.loads((tmp_path / "out" / "one" / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Data sets by checksum: where files are looked for, what masks mean, what is said when none can be had."""
+"""Data sets by checksum: where files are looked up, what masks mean, the error if a set is not available."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def real(name: str, split: str | None = None, **options) -> list[datasets.Sample
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """The interconnect set as one invented file on a server of our own, with an empty cache."""
+    """The interconnect set as one made-up file on a local server, with an empty cache."""
     source = tmp_path / "source"
     source.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)).save(
@@ -89,7 +89,7 @@ def test_offline_without_a_copy_the_error_says_what_to_do(toy):
     assert "\n" not in str(error.value)
 
 
-def test_a_full_or_forbidden_cache_is_told(toy, tmp_path):
+def test_an_unwritable_cache_is_reported(toy, tmp_path):
     (tmp_path / "cache").touch()  # a file where the folder should be
     with pytest.raises(DatasetError, match="MICROLAB_DATA"):
         datasets.fetch("interconnect", progress=False)
@@ -111,7 +111,7 @@ def test_the_folder_of_microlab_data_comes_first_and_its_checksum_counts(toy, tm
         datasets.fetch("interconnect")
 
 
-def test_unknown_names_are_answered_with_the_known_ones():
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(DatasetError, match="perovskite"):
         datasets.load("perovskit")
     with pytest.raises(DatasetError, match="style, test"):
@@ -190,7 +190,7 @@ def test_perovskite_has_no_dark_frame_left():
 
 @pytest.mark.parametrize(("name", "split"), [("perovskite", "test"), ("steel", "test"), ("membrane", "test")])
 def test_boundaries_are_the_darker_thin_minority(name, split):
-    # In all three, boundaries are darker than grains. A swapped or inverted mask fails each line.
+    # In all three, boundaries are darker than grains. A swapped or inverted mask fails every assertion.
     for sample in real(name, split)[:5]:
         assert sample.boundary.mean() < 0.35
         assert sample.image[sample.boundary].mean() < sample.image[~sample.boundary].mean()
@@ -201,12 +201,12 @@ def test_boundaries_are_the_darker_thin_minority(name, split):
 
 
 @pytest.mark.parametrize(("name", "split"), [("perovskite", "test"), ("steel", "test"), ("membrane", "test")])
-def test_masks_lie_on_their_images(name, split):
-    # Moved or mirrored, a mask meets brighter pixels than in its place.
+def test_masks_are_aligned_with_their_images(name, split):
+    # A shifted or mirrored mask covers brighter pixels than the aligned one.
     sample = real(name, split)[0]
-    in_place = sample.image[sample.boundary].mean()
+    aligned = sample.image[sample.boundary].mean()
     for other in (sample.boundary[::-1], sample.boundary[:, ::-1], np.roll(sample.boundary, 12, axis=0)):
-        assert in_place < sample.image[other].mean()
+        assert aligned < sample.image[other].mean()
 
 
 def test_steel_closes_about_226_grains():

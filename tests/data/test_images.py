@@ -1,4 +1,4 @@
-"""Images in and out: levels, pixel sizes, data bars, and one clear line for every mistake."""
+"""Reading and writing images: grey levels, pixel sizes, data bars, and one clear line for every mistake."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_eight_bits_are_divided_by_255(tmp_path, suffix, compression):
     assert np.array_equal(image.image, stored.astype(np.float32) / np.float32(255))
 
 
-def test_sixteen_bits_and_twelve_bits_in_sixteen_find_their_white(tmp_path):
+def test_the_white_level_of_16_bit_and_12_bit_images_is_detected(tmp_path):
     for top, white, bits in ((65536, 65535, 16), (4096, 4095, 12)):
         stored = levels(top=top, dtype=np.uint16)
         stored[0, 0] = top - 1
@@ -110,7 +110,7 @@ def test_jpeg_is_read_within_its_compression_noise(tmp_path):
 
 
 def write_fei(path, stored, pixel_metres=2.5e-8, scanned_rows=None):
-    """A TIFF with the text that FEI and Thermo Fisher microscopes put into tag 34682."""
+    """A TIFF with the text that FEI and Thermo Fisher microscopes write to tag 34682."""
     rows = stored.shape[0] if scanned_rows is None else scanned_rows
     text = (
         "[User]\r\nUser=supervisor\r\n[Beam]\r\nHV=15000\r\n"
@@ -121,7 +121,7 @@ def write_fei(path, stored, pixel_metres=2.5e-8, scanned_rows=None):
 
 
 def write_zeiss(path, stored, named="3.166 nm", header_metres=9.9e-9):
-    """A TIFF with the text that Zeiss SmartSEM puts into tag 34118."""
+    """A TIFF with the text that Zeiss SmartSEM writes to tag 34118."""
     text = f"0\r\n0\r\n0\r\n{header_metres}\r\n1.0e+04\r\n6\r\nDP_ZOOM\r\nZoom = Off\r\n"
     if named:
         text += f"AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = {named}\r\n"
@@ -210,7 +210,7 @@ def test_a_given_pixel_size_wins_and_nonsense_is_refused(tmp_path):
             read_image(tmp_path / "fei.tif", pixel_size=wrong)
 
 
-def test_pixels_that_are_not_square_are_told(tmp_path):
+def test_pixels_that_are_not_square_are_reported(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", levels(), resolution=(2e4, 1e4), resolutionunit="CENTIMETER")
     with pytest.warns(UserWarning, match="not square"):
         assert read_image(tmp_path / "a.tif").pixel_size is None
@@ -229,7 +229,7 @@ def micrograph(shape=(300, 400), seed=0) -> np.ndarray:
 
 
 def with_bar(image, height, background, rules):
-    """A micrograph with a data bar as microscopes draw it: text and, perhaps, a frame with rules."""
+    """A micrograph with a data bar as microscopes draw it: text and optionally a frame with rules."""
     bar = Image.new("L", (image.shape[1], height), background)
     draw = ImageDraw.Draw(bar)
     font = ImageFont.load_default(max(9, int(0.45 * height)))
@@ -265,7 +265,7 @@ def test_data_bar_of_a_given_height_is_cut_and_zero_keeps_it(tmp_path):
             read_image(tmp_path / "a.png", data_bar=wrong)
 
 
-def test_frames_dark_grounds_and_saturated_images_are_no_data_bar():
+def test_frames_dark_backgrounds_and_saturated_images_are_not_data_bars():
     image = micrograph()
     framed = np.pad(image, 2)
     dark = np.clip(image - 0.45, 0, 1)  # more than a third of the pixels are exactly black
@@ -277,7 +277,7 @@ def test_frames_dark_grounds_and_saturated_images_are_no_data_bar():
 
 
 @pytest.mark.parametrize("name", sorted(datasets.DATASETS))
-def test_no_data_bar_is_seen_in_real_micrographs_without_one(name):
+def test_no_data_bar_is_detected_in_real_micrographs_without_one(name):
     if not datasets.available(name):
         pytest.skip(f"{name} is not on this machine; set MICROLAB_DATA")
     for sample in datasets.load(name)[:6]:
@@ -289,7 +289,7 @@ def test_no_data_bar_is_seen_in_real_micrographs_without_one(name):
 
 
 def bad_files(folder):
-    """Name -> (how the file is made, what the error has to say)."""
+    """Name -> (function that writes the file, pattern of the error)."""
     good = levels((64, 64))
 
     def nan(path):
@@ -359,7 +359,7 @@ def test_bits_that_cannot_hold_the_values_are_refused(tmp_path):
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read and write anything"
 )
-def test_lack_of_permission_is_told(tmp_path):
+def test_lack_of_permission_is_reported(tmp_path):
     path = write_image(tmp_path / "a.png", micrograph())
     path.chmod(0)
     with pytest.raises(ImageError, match="no permission"):
@@ -475,7 +475,7 @@ def test_labels_keep_every_number_and_the_pixel_size(tmp_path, count, dtype):
     assert pixel_size == pytest.approx(0.2252, rel=1e-4)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch):
     path = write_image(tmp_path / "a.tif", micrograph())
     before = path.read_bytes()
 
@@ -491,7 +491,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["a.tif"]
 
 
-def test_writing_where_no_folder_can_be_gives_one_line(tmp_path):
+def test_writing_to_an_impossible_folder_gives_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written") as error:
         write_mask(tmp_path / "file" / "mask.png", np.ones((20, 20), bool))
@@ -522,7 +522,7 @@ def test_arguments_that_cannot_be_written_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_label_files_that_are_no_labels_are_refused(tmp_path):
+def test_invalid_label_files_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "p.tif", micrograph())
     with pytest.raises(ImageError, match="whole numbers"):
         read_labels(tmp_path / "p.tif")
@@ -543,8 +543,9 @@ def test_a_large_image_in_a_file_has_the_grey_levels_of_one_in_memory(tmp_path, 
     whole = read_image(path).image
     monkeypatch.setattr(mapped, "LARGE", 1000)
     monkeypatch.setattr(mapped, "BAND", 500)
-    found = read_image(path, folder=tmp_path / "maps").image
-    np.testing.assert_allclose(found, whole, atol=1e-7)  # sums of three colours in another order
+    mapped_image = read_image(path, folder=tmp_path / "maps").image
+    # The three colours are summed in another order.
+    np.testing.assert_allclose(mapped_image, whole, atol=1e-7)
     assert list((tmp_path / "maps").iterdir()) == []
 
 
@@ -557,7 +558,8 @@ def test_large_labels_and_masks_are_pyramids_of_tiles_with_the_pixel_size(tmp_pa
         with tifffile.TiffFile(path) as tif:
             assert tif.is_bigtiff
             assert tif.is_ome
-            assert len(tif.pages) == 1  # reduced copies hang on it, so that viewers see one image
+            # The reduced copies are its sub-images, so that viewers show one image.
+            assert len(tif.pages) == 1
             assert tif.pages[0].tile == (512, 512)
             assert [level.shape for level in tif.series[0].levels] == [(700, 2100), (350, 1050), (175, 525)]
             assert tif.series[0].dtype == dtype

@@ -1,4 +1,4 @@
-"""Claims about arrays in files: nothing is lost when memory is handed back, and no file stays behind."""
+"""Arrays in files: no values are lost when memory is released, and no file is left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from microlab.data.mapped import block_slices, mapped_array, reduced, reduced_labels, release, widened
 
 
-def test_released_values_are_still_there_and_no_file_is_seen(tmp_path):
+def test_released_values_persist_and_no_file_is_visible(tmp_path):
     array = mapped_array((300, 500), np.float32, tmp_path / "new")
     assert not array.any()
     array[7:9] = 3
@@ -17,7 +17,7 @@ def test_released_values_are_still_there_and_no_file_is_seen(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_changes_that_lie_in_memory_only_are_not_released(tmp_path):
+def test_changes_held_only_in_memory_are_not_released(tmp_path):
     np.zeros(5000).tofile(tmp_path / "zeros")
     private = np.memmap(tmp_path / "zeros", float, "c")
     private[:] = 1
@@ -25,7 +25,7 @@ def test_changes_that_lie_in_memory_only_are_not_released(tmp_path):
     assert private.all()
 
 
-def test_a_disk_without_room_is_an_error_and_not_a_crash(tmp_path):
+def test_a_full_disk_is_an_error_and_not_a_crash(tmp_path):
     with pytest.raises(OSError):
         mapped_array((2**22, 2**20), np.float32, tmp_path)  # 16 TB
 

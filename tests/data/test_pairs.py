@@ -41,7 +41,7 @@ def some_pairs(n: int = 3, size: int = 48) -> list[Micrograph]:
 # --- files
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_pairs_are_read_back(tmp_path: Path) -> None:
     pairs = some_pairs()
     manifest = write_pairs(tmp_path / "set", pairs, classes=4, about={"seed": 3})
     assert manifest == tmp_path / "set" / "manifest.json"
@@ -52,7 +52,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(back.classes, pair.classes)
 
 
-def test_other_programs_open_the_files_and_the_manifest_tells_the_truth(tmp_path: Path) -> None:
+def test_other_programs_open_the_files_and_the_manifest_is_correct(tmp_path: Path) -> None:
     pairs = some_pairs()
     manifest = json.loads(write_pairs(tmp_path, pairs, classes=4, about={"seed": 3}).read_text())
     assert manifest["about"] == {"seed": 3}
@@ -93,7 +93,9 @@ def test_a_complete_set_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_while_writing_leaves_no_false_set_and_writing_again_completes_it(tmp_path: Path) -> None:
+def test_a_kill_while_writing_leaves_no_seemingly_complete_set_and_writing_again_completes_it(
+    tmp_path: Path,
+) -> None:
     code = """
 import sys
 import numpy as np
@@ -113,7 +115,7 @@ write_pairs(sys.argv[1], pairs, classes=2)
     whole = [path for path in tmp_path.rglob("*.tif") if not path.name.startswith(".")]
     assert len(whole) >= 4
     for path in whole:
-        assert tifffile.imread(path).shape == (256, 256)  # no half files
+        assert tifffile.imread(path).shape == (256, 256)  # no partial files
     with pytest.raises(ValueError, match="has no manifest"):
         read_pairs(tmp_path)
     pairs = some_pairs()
@@ -146,7 +148,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_any_file(
+def test_pairs_that_cannot_be_written_are_refused_before_any_file(
     pairs: list[Micrograph], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):

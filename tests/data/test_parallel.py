@@ -1,4 +1,4 @@
-"""Processes and threads are never more than the work or the cores."""
+"""There are never more processes and threads than tasks or cores."""
 
 import os
 import platform
@@ -20,35 +20,35 @@ def test_workers_are_at_most_cores_and_tasks(monkeypatch, jobs, tasks, expected)
     assert parallel.workers(jobs, tasks) == expected
 
 
-def test_no_jobs_are_an_error():
+def test_zero_jobs_are_an_error():
     with pytest.raises(InputError, match="got 0"):
         parallel.workers(0, 3)
 
 
 @pytest.mark.parametrize("count", ["two", "0", "-1", "1.5", ""])
-def test_a_count_of_cores_that_is_none_is_named(monkeypatch, count):
+def test_an_invalid_number_of_cores_is_named(monkeypatch, count):
     monkeypatch.setenv("MICROLAB_CORES", count)
     with pytest.raises(InputError, match=f"MICROLAB_CORES .* got '{count}'"):
         parallel.cores.__wrapped__()
 
 
 def run(code: str, **environment: str) -> str:
-    kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MICROLAB_CORES")}
-    kept["PYTHONPATH"] = os.pathsep.join(sys.path)
+    environment_kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MICROLAB_CORES")}
+    environment_kept["PYTHONPATH"] = os.pathsep.join(sys.path)
     run = subprocess.run(
-        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", code], env={**environment_kept, **environment}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
 
-def test_threads_wait_asleep_unless_the_user_says_otherwise():
+def test_threads_sleep_while_waiting_unless_the_user_sets_otherwise():
     code = "import microlab, os; print(os.environ['OMP_WAIT_POLICY'])"
     assert run(code) == "passive"
     assert run(code, OMP_WAIT_POLICY="active") == "active"
 
 
-def test_the_user_can_say_how_many_cores_there_are():
+def test_the_user_can_set_the_number_of_cores():
     code = (
         "from microlab.data.parallel import cores, workers; print(cores(), workers(-1, 99), workers(6, 99))"
     )

@@ -1,4 +1,4 @@
-"""Claims about microlab.data.run_folder: what is complete is kept, what differs is refused by name."""
+"""microlab.data.run_folder: completed results are kept, differing settings are refused by name."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_the_same_settings_open_the_same_run(tmp_path):
 
 
 def test_the_fingerprint_ignores_the_order_of_settings_and_nothing_else(tmp_path):
-    turned = dict(reversed(SETTINGS.items()))
-    assert RunFolder(tmp_path / "a", turned).fingerprint == RunFolder(tmp_path / "b", SETTINGS).fingerprint
+    reordered = dict(reversed(SETTINGS.items()))
+    assert RunFolder(tmp_path / "a", reordered).fingerprint == RunFolder(tmp_path / "b", SETTINGS).fingerprint
     other = {**SETTINGS, "images": {"a.png": "0" * 64, "b.png": "2" * 64}}
     assert RunFolder(tmp_path / "c", other).fingerprint != RunFolder(tmp_path / "b", SETTINGS).fingerprint
 
@@ -70,7 +70,7 @@ def test_unchanged_settings_are_not_named():
     assert changes({}, {"a": None}) == ["a absent -> None"]
 
 
-def test_a_fresh_run_forgets_the_earlier_one(tmp_path):
+def test_a_fresh_run_discards_the_earlier_one(tmp_path):
     RunFolder(tmp_path, SETTINGS).write("deep/result.json", 1)
     run = RunFolder(tmp_path, {"seed": 1}, fresh=True)
     assert run.read("deep/result.json") is None
@@ -90,7 +90,7 @@ def test_settings_that_json_cannot_hold_are_the_callers_error(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_result_is_made_once(tmp_path):
+def test_a_result_is_computed_once(tmp_path):
     run = RunFolder(tmp_path, SETTINGS)
     assert run.once("pair.json", lambda a, b: (a, b), 1, 2) == [1, 2]
     assert run.once("pair.json", never) == [1, 2]
@@ -113,7 +113,7 @@ def test_entries_beside_the_settings_are_kept_or_refused(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["once", "arrays"])
-def test_what_fails_leaves_no_file(tmp_path, method):
+def test_a_failed_step_leaves_no_file(tmp_path, method):
     run = RunFolder(tmp_path, SETTINGS)
     before = contents(tmp_path)
     with pytest.raises(AssertionError):
@@ -160,11 +160,11 @@ def test_seconds_of_a_stage_add_up_over_calls_that_were_stopped(tmp_path, monkey
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.01, "0.0 s"), (8.04, "8.0 s"), (61, "61 s"), (240, "4 min"), (9000, "2.5 h")]
 )
-def test_times_are_said_in_words(seconds, text):
+def test_durations_are_formatted_for_reading(seconds, text):
     assert duration(seconds) == text
 
 
-def test_one_process_works_in_a_folder_and_a_killed_one_leaves_it_free(tmp_path):
+def test_only_one_process_works_in_a_folder_and_a_killed_one_releases_it(tmp_path):
     run = RunFolder(tmp_path, SETTINGS)
     code = (
         "import sys, time\n"

@@ -29,13 +29,13 @@ sizes = st.integers(1, 90)
 def test_tiles_cover_every_pixel_and_blending_weights_sum_to_one(height, width, tile, share):
     overlap = int(share * tile)
     total = np.zeros((height, width))
-    seen = []
+    tiles = []
     for piece, weights in transforms.blended_tiles((height, width), tile, overlap):
         assert weights.shape == (min(tile, height), min(tile, width))
         total[piece] += weights
-        seen.append(piece)
+        tiles.append(piece)
     np.testing.assert_allclose(total, 1, atol=1e-5)
-    assert seen == transforms.tile_slices((height, width), tile, overlap)
+    assert tiles == transforms.tile_slices((height, width), tile, overlap)
 
 
 def test_neighbouring_tiles_share_at_least_the_overlap():
@@ -45,7 +45,7 @@ def test_neighbouring_tiles_share_at_least_the_overlap():
 
 
 def map_tiles(function, image, tile, overlap):
-    """A function of a tile, applied tile by tile and blended."""
+    """Apply a function tile by tile and blend the results."""
     joined = np.zeros(image.shape, np.float32)
     for piece, weights in transforms.blended_tiles(image.shape, tile, overlap):
         joined[piece] += weights * function(image[piece])
@@ -58,7 +58,7 @@ def test_a_pointwise_function_over_tiles_equals_the_function_over_the_image():
 
 
 def test_blending_hides_the_seam_between_tiles_that_disagree():
-    # Every tile answers with its own mean: without overlap the answer jumps at the seam, else it slides.
+    # Every tile returns its own mean: without overlap the result jumps at the seam, else it is gradual.
     ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (64, 1))
 
     def answer(piece):
@@ -75,7 +75,7 @@ def test_impossible_overlap_is_refused(tile, overlap):
         transforms.tile_slices((64, 64), tile, overlap)
 
 
-def test_clahe_brings_out_contrast_under_uneven_light(grains):
+def test_clahe_increases_contrast_under_uneven_illumination(grains):
     light = np.linspace(0.2, 1, 96)[None]
     image = ((0.4 + 0.1 * (grains % 2)) * light).astype(np.float32)
 
@@ -89,7 +89,7 @@ def test_clahe_brings_out_contrast_under_uneven_light(grains):
     assert local_contrast(flat) > 2 * local_contrast(image)
 
 
-def test_clahe_leaves_a_blank_image_alone_and_refuses_nan_and_wrong_ranges():
+def test_clahe_does_not_change_a_blank_image_and_refuses_nan_and_wrong_ranges():
     blank = np.full((32, 32), 0.3, np.float32)
     np.testing.assert_array_equal(transforms.clahe(blank), blank)
     for wrong in (np.full((8, 8), np.nan), np.full((8, 8), 255.0), np.zeros((4, 4, 3))):
@@ -134,12 +134,12 @@ def test_untextured_paints_exactly_the_boundary_dark(grains):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_augmentation_keeps_image_and_masks_together(grains, seed):
-    # The image shows one grain of the mask, so after the move each tells where the other must be.
+    # The image shows one grain of the mask, so after the transform each must match the other.
     image = (grains == 7).astype(np.float32)
     view, mask, labels = transforms.augment(image, grains == 7, grains, brightness=0, contrast=0, seed=seed)
     assert mask.dtype == bool
     assert labels.dtype == np.int32
-    assert np.abs(view - image).max() > 0.99  # it did move
+    assert np.abs(view - image).max() > 0.99  # it was transformed
     np.testing.assert_allclose(ndimage.center_of_mass(view), ndimage.center_of_mass(mask), atol=0.25)
     assert ((view > 0.5) != mask).sum() <= 0.05 * mask.sum()
     np.testing.assert_array_equal(mask, labels == 7)
@@ -148,15 +148,15 @@ def test_augmentation_keeps_image_and_masks_together(grains, seed):
 
 def test_flips_and_quarter_turns_are_exact_and_reach_all_eight_views():
     image = np.random.default_rng(0).random((17, 17), dtype=np.float32)
-    wanted = [np.rot90(i, k) for i in (image, image.T) for k in range(4)]
-    seen = set()
+    expected_views = [np.rot90(i, k) for i in (image, image.T) for k in range(4)]
+    views_found = set()
     for seed in range(60):
         view, same = transforms.augment(
             image, image, scale=(1, 1), rotation=0, brightness=0, contrast=0, seed=seed
         )
         np.testing.assert_array_equal(view, same)
-        seen.add(next(k for k, w in enumerate(wanted) if np.allclose(view, w, atol=1e-6)))
-    assert len(seen) == 8
+        views_found.add(next(k for k, w in enumerate(expected_views) if np.allclose(view, w, atol=1e-6)))
+    assert len(views_found) == 8
 
 
 def test_oblong_images_keep_their_shape_and_are_only_flipped():
@@ -193,12 +193,13 @@ def test_masks_of_another_size_are_refused():
 def test_bands_are_resized_as_the_whole_image(monkeypatch, zoom):
     image = ndimage.gaussian_filter(np.random.default_rng(0).random((203, 131)).astype(np.float32), 1)
     monkeypatch.setattr(mapped, "BAND", 2000)
-    there = np.zeros(transforms.resized_shape(image.shape, zoom), np.float32)
-    transforms.resize_into(image, there)
-    np.testing.assert_allclose(there, transforms.resize_by(image, zoom), atol=2e-7)  # a step of float32
-    back = np.zeros_like(image)
-    transforms.resize_into(there, back)
-    np.testing.assert_allclose(back, transforms.resize_to(there, image.shape), atol=2e-7)
+    resized = np.zeros(transforms.resized_shape(image.shape, zoom), np.float32)
+    transforms.resize_into(image, resized)
+    # Within float32 rounding.
+    np.testing.assert_allclose(resized, transforms.resize_by(image, zoom), atol=2e-7)
+    resized_back = np.zeros_like(image)
+    transforms.resize_into(resized, resized_back)
+    np.testing.assert_allclose(resized_back, transforms.resize_to(resized, image.shape), atol=2e-7)
 
 
 def test_mean_and_deviation_of_bands_are_those_of_the_whole(monkeypatch):

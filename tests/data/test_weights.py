@@ -1,4 +1,4 @@
-"""Weights and cards: what is saved comes back the same, and nothing else is loaded."""
+"""Weights and cards: saving and loading are exact, and no other files are loaded."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_shipped_weights_are_small_complete_and_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
         (lambda path: path.write_bytes(path.read_bytes() + b"?"), "differs from the checksum"),
         (lambda path: path.unlink(), "no such weights"),
@@ -103,15 +103,15 @@ def test_shipped_weights_are_small_complete_and_unchanged():
         (lambda path: path.with_suffix(".json").write_text('{"seed": 0}'), "card lacks architecture"),
     ],
 )
-def test_damaged_weights_and_cards_give_one_line(saved, spoil, reason):
-    spoil(saved)
+def test_damaged_weights_and_cards_give_one_line(saved, damage, reason):
+    damage(saved)
     with pytest.raises(WeightsError, match=reason) as error:
         weights.load(saved, Small)
     assert "\n" not in str(error.value)
     assert "model" in str(error.value)
 
 
-def test_a_file_that_is_no_safetensors_is_refused_even_with_a_right_checksum(saved):
+def test_a_file_that_is_not_safetensors_is_refused_even_with_a_correct_checksum(saved):
     saved.write_bytes(b"not tensors")
     path = saved.with_suffix(".json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": sha256(saved)}))
@@ -133,7 +133,7 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_an_unknown_name_is_answered_with_the_shipped_ones(tmp_path, monkeypatch):
+def test_an_unknown_name_is_an_error_that_lists_the_shipped_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     weights.save("grains", trained(), CARD)
     with pytest.raises(WeightsError, match="grains"):
@@ -146,13 +146,13 @@ def test_a_card_without_its_fields_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="cannot be written"):
         weights.save(tmp_path / "file" / "m.safetensors", trained(), CARD)
 
 
-def test_weights_survive_the_file_in_any_memory_layout(tmp_path):
+def test_weights_are_restored_in_any_memory_layout(tmp_path):
     model = torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
     path = tmp_path / "deep" / "w.safetensors"
     write_tensors(path, model.state_dict(), {"made by": "a test"})

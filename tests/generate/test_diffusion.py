@@ -1,4 +1,4 @@
-"""The noising process and the sampler against their formulas, and what holds for a small trained network."""
+"""The noising process and the sampler against their formulas, and properties of a small trained network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOY = DiffusionConfig(
 
 
 def toy(n: int = 3, side: int = 48, seed: int = 0) -> list[Micrograph]:
-    """Stripes of two classes, each of one grey with white noise on it."""
+    """Stripes of two classes, each of one grey with added white noise."""
     rng = np.random.default_rng(seed)
     pairs = []
     for _ in range(n):
@@ -152,7 +152,7 @@ def test_same_seed_same_picture_whatever_the_batch(trained):
 def test_statistics_set_brightness_and_contrast(trained):
     masks = toy(1)[0].classes[None]
     pictures = [paint(trained, masks, statistics=[row], device="cpu") for row in [(0.5, 0.15), (0.4, 0.1)]]
-    # Twice the same picture but for rounding and the limits of grey.
+    # The same picture up to rounding and clipping.
     np.testing.assert_allclose((pictures[0] - 0.5) / 0.15, (pictures[1] - 0.4) / 0.1, atol=0.1)
 
 
@@ -172,7 +172,7 @@ def test_any_size_is_painted(trained, shape):
     assert picture.max() <= 1
 
 
-def test_weights_paint_as_the_model_they_came_from(trained, tmp_path):
+def test_loaded_weights_paint_like_the_saved_model(trained, tmp_path):
     card = dict.fromkeys(weights.CARD_FIELDS, "test")
     card |= {"architecture": "MaskDiffusion", "parameters": trained.architecture}
     path = weights.save(tmp_path / "toy.safetensors", trained, card)
@@ -181,7 +181,7 @@ def test_weights_paint_as_the_model_they_came_from(trained, tmp_path):
     assert (paint(loaded, mask, steps=3, device="cpu") == paint(trained, mask, steps=3, device="cpu")).all()
 
 
-def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_killed_training_resumes_exactly(tmp_path, monkeypatch):
     short = DiffusionConfig(
         width=8, depth=1, patch=1, crop=8, batch=2, steps=6, checkpoint_every=3, precision="float32"
     )

@@ -29,7 +29,7 @@ def test_grey_noise_salt_and_small_objects_are_cleaned_exactly() -> None:
     truth = discs()
     rng = np.random.default_rng(0)
     raw = truth * STEP + 0.03 * rng.standard_normal(truth.shape)  # 5.5 standard deviations to halfway levels
-    # Salt and pepper off the rims: on a rim both sides are as near, and the right one cannot be known.
+    # Salt and pepper away from the rims: on a rim both sides are equally near, so the right one is ambiguous.
     rim = ndimage.binary_dilation(truth > 0, iterations=2) & ~ndimage.binary_erosion(truth > 0, iterations=2)
     salt = (rng.random(truth.shape) < 0.01) & ~rim
     raw[salt] = rng.integers(0, 4, salt.sum()) * STEP
@@ -54,13 +54,13 @@ def test_k_means_on_the_histogram_is_k_means_on_the_pixels() -> None:
     raw = np.random.default_rng(2).random((64, 64)) ** 2
     levels = np.linspace(0, 1, 4)[:, None]
     pixels = KMeans(4, init=levels, n_init=1).fit(raw.reshape(-1, 1)).labels_.reshape(raw.shape)
-    # 1023 levels: the few pixels within half a level of a bound may fall to its other side
+    # 1023 levels: the few pixels within half a level of a bound may be assigned to its other side
     assert (clean_mask(raw, 4, min_area=0) != pixels).mean() < 0.003
 
 
-def test_k_means_follows_levels_that_a_decoder_has_shifted_where_rounding_does_not() -> None:
+def test_k_means_follows_levels_shifted_by_a_decoder_where_rounding_does_not() -> None:
     truth = discs()
-    shifted = np.array([0.0, 0.25, 0.53, 0.85])[truth]  # class 2 halfway to class 1 but for 0.03
+    shifted = np.array([0.0, 0.25, 0.53, 0.85])[truth]  # class 2 is 0.03 from the midpoint to class 1
     raw = (shifted + 0.05 * np.random.default_rng(3).standard_normal(truth.shape)).clip(0, 1)
     rounded = np.rint(raw * 3).astype(int)
     cleaned = clean_mask(raw, 4, min_area=0)
@@ -75,7 +75,7 @@ def test_a_grey_border_between_far_classes_gets_a_rim_of_false_ones() -> None:
     assert false.sum() > 100
     distance = ndimage.distance_transform_edt(truth == 3) + ndimage.distance_transform_edt(truth == 0)
     assert distance[false].max() < 5  # all of it lies along the border
-    # Each rim is shorter than 200 px: removing small objects mends it.
+    # Each rim is shorter than 200 px: removing small objects corrects it.
     cleaned = clean_mask(blurred, 4)
     assert set(np.unique(cleaned)) == {0, 3}
     assert (cleaned != truth).mean() < 0.002
@@ -92,10 +92,10 @@ def test_the_rim_of_a_large_object_is_too_large_to_be_removed() -> None:
     truth = np.zeros((256, 256), np.uint8)
     truth[:, 128:] = 3
     blurred = ndimage.gaussian_filter(truth * STEP, 1.5)
-    assert set(np.unique(clean_mask(blurred, 4))) == {0, 1, 2, 3}  # what the docstring says is not enough
+    assert set(np.unique(clean_mask(blurred, 4))) == {0, 1, 2, 3}  # a limitation stated in the docstring
 
 
-def test_no_object_under_the_least_area_is_left_and_larger_ones_stay() -> None:
+def test_no_object_below_the_minimum_area_is_left_and_larger_ones_are_kept() -> None:
     raw = ndimage.gaussian_filter(np.random.default_rng(4).random((3, 120, 120)), (0, 2, 2)).argmax(0)
     cleaned = clean_mask(raw, 3, min_area=60)
     for c in range(3):
@@ -107,7 +107,7 @@ def test_no_object_under_the_least_area_is_left_and_larger_ones_stay() -> None:
     np.testing.assert_array_equal(clean_mask(cleaned, 3, min_area=60), cleaned)
 
 
-def test_a_removed_object_is_parted_where_the_border_passes() -> None:
+def test_a_removed_object_is_divided_along_the_border() -> None:
     raw = np.zeros((40, 40), np.uint8)
     raw[:, 20:] = 1
     truth = raw.copy()
@@ -115,7 +115,7 @@ def test_a_removed_object_is_parted_where_the_border_passes() -> None:
     np.testing.assert_array_equal(clean_mask(raw, 3), truth)
 
 
-def test_each_class_can_have_its_own_least_area() -> None:
+def test_each_class_can_have_its_own_minimum_area() -> None:
     raw = np.zeros((60, 60), np.uint8)
     raw[5:15, 5:15] = 1
     raw[30:40, 30:40] = 2
@@ -141,7 +141,7 @@ def test_objects_and_areas_agree_with_scipy_and_skimage() -> None:
     assert objects(mask).min() == 1
 
 
-def test_least_areas_lose_no_more_than_the_share() -> None:
+def test_minimum_areas_lose_no_more_than_the_share() -> None:
     mask = np.zeros((100, 100), np.uint8)
     for k in range(10):  # 10 specks of 4 px beside one object of 400 px: 9 % of class 1
         mask[2:4, 4 + 8 * k : 6 + 8 * k] = 1
@@ -177,6 +177,6 @@ def test_the_paper_s_200_px_erase_the_spheroidite_of_uhcs_and_learnt_areas_do_no
         (np.zeros((4, 4)), {"min_area": (1, 2)}, "min_area"),
     ],
 )
-def test_what_cannot_be_cleaned_is_refused(raw: np.ndarray, given: dict, message: str) -> None:
+def test_masks_that_cannot_be_cleaned_are_refused(raw: np.ndarray, given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clean_mask(raw, 3, **given)

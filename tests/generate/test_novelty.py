@@ -56,20 +56,20 @@ def test_correlations_are_those_of_skimage() -> None:
 
 def test_a_copy_is_found_where_it_was_cut_turned_and_in_other_contrast() -> None:
     real = [texture(160, seed) for seed in (1, 2)]
-    copy = 0.2 + 0.5 * np.rot90(real[1][22:86, 41:105]).clip(0, 1)  # corner on no multiple of the step
+    copy = 0.2 + 0.5 * np.rot90(real[1][22:86, 41:105]).clip(0, 1)  # the corner is not a multiple of the step
     new = texture(64, 9)
     table = nearest_real([copy, new], real, patch=64)
-    found = table.iloc[0]
-    assert (found["image"], found["real"]) == (0, 1)
-    assert abs(found["real_y"] - 22) <= 2  # half a step
-    assert abs(found["real_x"] - 41) <= 2
-    np.testing.assert_array_equal(  # the turn leads from the copy back to the real window
-        np.rot90(copy, int(found["turn"])), (0.2 + 0.5 * real[1][22:86, 41:105]).clip(0, 1)
+    best_match = table.iloc[0]
+    assert (best_match["image"], best_match["real"]) == (0, 1)
+    assert abs(best_match["real_y"] - 22) <= 2  # half a step
+    assert abs(best_match["real_x"] - 41) <= 2
+    np.testing.assert_array_equal(  # undoing the rotation gives the real window back
+        np.rot90(copy, int(best_match["turn"])), (0.2 + 0.5 * real[1][22:86, 41:105]).clip(0, 1)
     )
-    assert found["distance"] < 0.1
-    assert table["distance"][1] > 3 * found["distance"]
+    assert best_match["distance"] < 0.1
+    assert table["distance"][1] > 3 * best_match["distance"]
     unturned = nearest_real([copy], real, patch=64, turns=False)
-    assert unturned["distance"][0] > 3 * found["distance"]
+    assert unturned["distance"][0] > 3 * best_match["distance"]
 
 
 def test_the_distance_is_one_less_the_correlation_at_the_place_named() -> None:

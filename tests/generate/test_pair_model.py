@@ -27,7 +27,7 @@ def texture(size: int, seed: int, smooth: float = 4.0) -> np.ndarray:
 
 @pytest.mark.parametrize("coding", ["grey", "one-hot"])
 @pytest.mark.parametrize("image_channels", [1, 3])
-def test_unpacking_gives_back_what_was_packed(coding: str, image_channels: int) -> None:
+def test_unpacking_inverts_packing(coding: str, image_channels: int) -> None:
     how = {"classes": 4, "coding": coding, "image_channels": image_channels}
     image, mask = texture(32, 0), np.random.default_rng(0).integers(0, 4, (32, 32)).astype(np.uint8)
     channels = pack(image, mask, **how)
@@ -73,7 +73,7 @@ def test_decoded_values_outside_the_range_are_clipped() -> None:
         ({"classes": 1}, "classes must be at least 2"),
     ],
 )
-def test_what_cannot_be_packed_is_refused(change: dict, message: str) -> None:
+def test_pairs_that_cannot_be_packed_are_refused(change: dict, message: str) -> None:
     given = {"image": np.zeros((8, 8)), "mask": np.zeros((8, 8), int), "classes": 4} | change
     with pytest.raises(ValueError, match=message):
         pack(given.pop("image"), given.pop("mask"), **given)

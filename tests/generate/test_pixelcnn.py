@@ -63,7 +63,7 @@ def test_changing_a_code_changes_later_logits_only(kind):
     changed = codes.clone()
     changed[0, 3, 4] = (codes[0, 3, 4] + 1) % 4
     difference = (model(codes) - model(changed)).abs().amax((0, 1)).detach().numpy()
-    assert not difference[before((6, 7), (3, 5))].any()  # up to and with the code itself, to the bit
+    assert not difference[before((6, 7), (3, 5))].any()  # up to and including the code itself, bit for bit
     assert difference[3, 5] > 0
     assert difference[4, 4] > 0
 
@@ -77,15 +77,15 @@ def reachable(
         above = [(-dr, dc) for dr in range(1, pad + 1) for dc in range(-pad, pad + 1)]
         return above + [(0, dc) for dc in range(-pad, itself)]
 
-    seen = {at}
+    positions = {at}
     for _ in range(layers):
-        seen = {(r + dr, c + dc) for r, c in seen for dr, dc in taps(kernel // 2, True)}
-    seen = {(r + dr, c + dc) for r, c in seen for dr, dc in taps(first // 2, False)}
-    found = np.zeros(shape, bool)
-    for r, c in seen:
+        positions = {(r + dr, c + dc) for r, c in positions for dr, dc in taps(kernel // 2, True)}
+    positions = {(r + dr, c + dc) for r, c in positions for dr, dc in taps(first // 2, False)}
+    mask = np.zeros(shape, bool)
+    for r, c in positions:
         if 0 <= r < shape[0] and 0 <= c < shape[1]:
-            found[r, c] = True
-    return found
+            mask[r, c] = True
+    return mask
 
 
 @pytest.mark.parametrize(("first", "kernel", "layers"), [(7, 3, 4), (3, 3, 5), (5, 5, 2)])
@@ -99,7 +99,7 @@ def test_the_blind_spot_of_the_plain_network_is_a_triangle_above_to_the_right():
     model = PixelCNN(codes=4, channels=16, layers=6, kernel=3, first_kernel=7)
     at = reach = 3 + 6
     up, right = at - np.arange(reach + 2)[:, None], np.arange(2 * reach + 1) - at
-    # Kernels of side 3 gain one column to the right with each row up; the first one, of side 7, gave three.
+    # Kernels of side 3 gain one column to the right per row upwards; the first one, of side 7, gains three.
     triangle = (up >= 1) & (right > up + 2)
     blind = blind_spot(model)
     np.testing.assert_array_equal(blind, triangle)
@@ -111,7 +111,7 @@ def test_the_gated_network_sees_every_earlier_code_within_reach(first, kernel, l
     model = GatedPixelCNN(codes=4, channels=8, layers=layers, kernel=kernel, first_kernel=first)
     assert model.reach == first // 2 + layers * (kernel // 2)
     assert not blind_spot(model).any()
-    # also where the map goes on beyond its reach, and then nothing further
+    # also where the map extends beyond its reach, and then nothing further away
     at = (model.reach + 2, model.reach + 3)
     influence = receptive_field(model, (model.reach + 4, 2 * model.reach + 7), at)
     row, column = np.indices(influence.shape)
@@ -122,7 +122,7 @@ def test_the_gated_network_sees_every_earlier_code_within_reach(first, kernel, l
 def test_a_causal_convolution_in_two_parts_equals_a_masked_one():
     model = PixelCNN(**SMALL, first_kernel=5)
     x = F.one_hot(torch.from_numpy(random_codes(2, 6, 7)), 4).permute(0, 3, 1, 2).float()
-    kernel = torch.randn(8, 4, 5, 5)  # its masked half holds anything
+    kernel = torch.randn(8, 4, 5, 5)  # its masked half is arbitrary
     kernel[:, :, :2] = model.first_above.weight.detach()
     kernel[:, :, 2:3, :2] = model.first_row.weight.detach()
     mask = torch.zeros(5, 5)
@@ -137,7 +137,7 @@ def test_a_causal_convolution_in_two_parts_equals_a_masked_one():
 
 
 def markov_chain(n: int, side: int, step: np.ndarray, seed: int) -> np.ndarray:
-    """Maps whose columns are independent Markov chains, each code drawn by the one above it."""
+    """Maps whose columns are independent Markov chains, each code drawn given the one above it."""
     rng = np.random.default_rng(seed)
     maps = np.zeros((n, side, side), np.int64)
     maps[:, 0] = rng.integers(len(step), size=(n, side))
@@ -149,19 +149,18 @@ def markov_chain(n: int, side: int, step: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.mark.slow
 @both
-def test_a_trained_prior_comes_to_the_entropy_rate_of_a_markov_chain_and_not_below(kind):
+def test_a_trained_prior_reaches_the_entropy_rate_of_a_markov_chain_and_not_less(kind):
     step = np.array([[0.8, 0.15, 0.05], [0.1, 0.8, 0.1], [0.25, 0.05, 0.7]])
     unseen = markov_chain(40, 24, step, seed=1)
     model, history = train(markov_chain(64, 24, step, seed=0), quick(kind, steps=120), codes_in_book=3)
     bits = held_out_bits(model, unseen)
-    # Truth for these very maps: what someone pays who knows the chain. The first row is uniform.
+    # Exact value for these maps: the code length given the true chain. The first row is uniform.
     paid = -np.log2(step[unseen[:, :-1], unseen[:, 1:]])
     truth = (paid.sum() + unseen[:, 0].size * np.log2(3)) / unseen.size
     assert truth < bits < truth + 0.02
     assert bits < unigram_entropy(unseen) - 0.5
-    assert history.table()["loss"].iloc[-1] == pytest.approx(
-        bits, abs=0.08
-    )  # the crops' first rows cost more
+    # The first rows of crops cost more.
+    assert history.table()["loss"].iloc[-1] == pytest.approx(bits, abs=0.08)
 
 
 @pytest.mark.slow
@@ -174,7 +173,7 @@ def test_the_gated_network_learns_a_code_that_the_plain_one_cannot_see():
         return maps
 
     unseen = repeats(8, seed=1)
-    free = 1 - (23 * 22) / 24**2  # share of codes that nothing determines
+    free = 1 - (23 * 22) / 24**2  # share of codes that are not determined by others
     plain, _ = train(repeats(64, seed=0), quick("plain", layers=2, steps=120))
     gated, _ = train(repeats(64, seed=0), quick("gated", layers=2, steps=120))
     assert blind_spot(plain)[plain.reach - 1, plain.reach + 2]
@@ -184,7 +183,7 @@ def test_the_gated_network_learns_a_code_that_the_plain_one_cannot_see():
 
 @pytest.mark.slow
 @both
-def test_the_condition_steers_the_share_of_a_code(kind):
+def test_the_condition_controls_the_share_of_a_code(kind):
     rng = np.random.default_rng(0)
     often = rng.integers(2, size=256)
     maps = (rng.random((256, 6, 6)) < np.where(often, 0.8, 0.2)[:, None, None]).astype(int)
@@ -192,7 +191,7 @@ def test_the_condition_steers_the_share_of_a_code(kind):
     model, _ = train(maps, quick(kind, steps=250, crop=6), codes_in_book=2, conditions=conditions)
     with torch.inference_mode():
         logits = model(torch.zeros(2, 6, 6, dtype=torch.int64), torch.eye(2))
-    # at the first position nothing but the condition tells
+    # at the first position only the condition is known
     assert logits.softmax(1)[:, 1, 0, 0].tolist() == pytest.approx([0.2, 0.8], abs=0.1)
     entropy = -(0.2 * np.log2(0.2) + 0.8 * np.log2(0.8))  # all codes are independent
     assert held_out_bits(model, maps, conditions) == pytest.approx(entropy, abs=0.03)
@@ -200,16 +199,16 @@ def test_the_condition_steers_the_share_of_a_code(kind):
 
 
 def test_a_condition_may_be_computed_from_each_crop():
-    seen = []
+    crops = []
 
     def share(crop: np.ndarray) -> np.ndarray:
-        seen.append(crop)
+        crops.append(crop)
         return np.array([(crop == 0).mean(), (crop == 1).mean()])
 
     codes = random_codes(3, 20, 16)
     model, _ = train(codes, quick(steps=2, batch=4), conditions=share, held_out=codes)
     assert model.condition == 2
-    assert {crop.shape for crop in seen} == {(12, 12), (20, 16)}  # crops, and held-out maps whole
+    assert {crop.shape for crop in crops} == {(12, 12), (20, 16)}  # crops, and held-out maps whole
 
 
 @both
@@ -223,7 +222,7 @@ def test_untrained_weights_and_training_depend_on_the_seed_alone(kind):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+def test_a_killed_run_resumes_exactly(tmp_path):
     codes = random_codes(4, 16, 16)
     config = quick(steps=6, batch=2, checkpoint_every=2)
     calls = 0
@@ -246,7 +245,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
 
 def test_the_weights_kept_are_those_that_predict_held_out_maps_best():
     codes, unseen = random_codes(1, 12, 12), random_codes(4, 12, 12, seed=1)
-    # one map is soon learnt by heart, after which unseen ones cost more
+    # a single map is soon memorised, after which unseen ones cost more
     model, history = train(codes, quick(steps=60, checkpoint_every=10), held_out=unseen)
     checks = history.table()["validation_loss"].dropna()
     assert checks.min() < checks.iloc[-1]
@@ -254,15 +253,15 @@ def test_the_weights_kept_are_those_that_predict_held_out_maps_best():
 
 
 @pytest.mark.parametrize(("augment", "count"), [(False, 1), (True, 8)])
-def test_crops_are_turned_and_flipped_only_if_asked(augment, count):
-    seen = set()
+def test_crops_are_rotated_and_flipped_only_on_request(augment, count):
+    crops_used = set()
 
-    def look(crop: np.ndarray) -> np.ndarray:
-        seen.add(crop.tobytes())
+    def record_crop(crop: np.ndarray) -> np.ndarray:
+        crops_used.add(crop.tobytes())
         return np.zeros(1)
 
-    train(random_codes(1, 12, 12), quick(steps=8, augment=augment), conditions=look)
-    assert len(seen) == count
+    train(random_codes(1, 12, 12), quick(steps=8, augment=augment), conditions=record_crop)
+    assert len(crops_used) == count
 
 
 # ---- bits ------------------------------------------------------------------------------------------------
@@ -286,7 +285,7 @@ def test_the_unigram_entropy_of_known_shares():
 
 
 @both
-def test_weights_come_back_with_their_card(kind, tmp_path):
+def test_weights_are_restored_with_their_card(kind, tmp_path):
     model = NETWORKS[kind](**SMALL, condition=2)
     card = dict.fromkeys(weights.CARD_FIELDS, "")
     card |= {"architecture": type(model).__name__, "parameters": model.architecture}

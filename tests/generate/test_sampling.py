@@ -73,7 +73,7 @@ def test_cached_sampling_needs_a_hundredth_of_the_arithmetic_at_64_by_64(kind):
 
 @both
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_all_maps_of_two_by_two_codes_come_as_often_as_the_network_says(kind, temperature):
+def test_maps_of_two_by_two_codes_occur_with_the_probabilities_of_the_network(kind, temperature):
     model = network(kind, codes=2)
     maps = torch.tensor(list(itertools.product(range(2), repeat=4))).view(16, 2, 2)
     with torch.inference_mode():
@@ -84,13 +84,13 @@ def test_all_maps_of_two_by_two_codes_come_as_often_as_the_network_says(kind, te
     counts = np.bincount(drawn.reshape(-1, 4) @ [8, 4, 2, 1], minlength=16)
     often = 6000 * expected > 5  # the usual condition of the test; the rest together
     observed = np.append(counts[often], counts[~often].sum())
-    wanted = np.append(6000 * expected[often], 6000 * expected[~often].sum())
-    keep = wanted > 0
-    assert stats.chisquare(observed[keep], wanted[keep]).pvalue > 1e-3
+    expected_counts = np.append(6000 * expected[often], 6000 * expected[~often].sum())
+    keep = expected_counts > 0
+    assert stats.chisquare(observed[keep], expected_counts[keep]).pvalue > 1e-3
 
 
 @both
-def test_a_low_temperature_leaves_the_likeliest_code(kind):
+def test_a_low_temperature_gives_the_most_probable_code(kind):
     model = network(kind)
     codes = torch.from_numpy(sample(model, 2, (6, 6), temperature=1e-6))
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_a_code_is_drawn_where_the_cumulative_probability_passes_the_uniform_num
     uniform = torch.tensor([0.0, 0.49, 0.5, 1 - 1e-16], dtype=torch.float64)
     # codes 0 and 2 have probability zero, also at u = 0 and on the bound
     assert draw(logits.expand(4, -1), uniform).tolist() == [1, 1, 3, 3]
-    assert draw(torch.zeros(1, 3), torch.ones(1)).item() == 2  # a u rounded up to one
+    assert draw(torch.zeros(1, 3), torch.ones(1)).item() == 2  # u may be rounded up to one
 
 
 @both
@@ -110,9 +110,9 @@ def test_the_condition_changes_what_is_drawn(kind):
     model = network(kind, condition=1)
     one, other = (sample(model, 4, (8, 8), condition=[value]) for value in (-3.0, 3.0))
     assert (one != other).mean() > 0.2
-    each = sample(model, 4, (8, 8), condition=[[-3.0], [3.0], [-3.0], [3.0]])
-    np.testing.assert_array_equal(each[::2], one[::2])
-    np.testing.assert_array_equal(each[1::2], other[1::2])
+    alternating = sample(model, 4, (8, 8), condition=[[-3.0], [3.0], [-3.0], [3.0]])
+    np.testing.assert_array_equal(alternating[::2], one[::2])
+    np.testing.assert_array_equal(alternating[1::2], other[1::2])
 
 
 # ---- the same seed, the same maps ------------------------------------------------------------------------

@@ -37,9 +37,9 @@ def flat_grains(seed: int, size: int = 64) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (8, 9)])
 def test_a_translation_has_the_size_of_its_input(size: tuple[int, int]) -> None:
-    made = Generator(width=4, blocks=1, noise=0.3)(torch.zeros(2, 1, *size))
-    assert made.shape == (2, 1, *size)
-    assert made.abs().max() <= 1
+    translated = Generator(width=4, blocks=1, noise=0.3)(torch.zeros(2, 1, *size))
+    assert translated.shape == (2, 1, *size)
+    assert translated.abs().max() <= 1
 
 
 def test_without_noise_a_flat_image_stays_flat_so_texture_needs_the_noise_channel() -> None:
@@ -56,7 +56,7 @@ def test_a_score_of_the_discriminator_sees_a_patch_of_the_known_size(layers: int
         *(m for m in discriminator.score if not isinstance(m, nn.InstanceNorm2d))
     )
     for parameter in discriminator.parameters():
-        nn.init.constant_(parameter, 0.1)  # no path cancels another
+        nn.init.constant_(parameter, 0.1)  # so that no paths cancel
     image = torch.ones(1, 1, 128, 128, dtype=torch.double, requires_grad=True)
     scores = discriminator.score(image)
     scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
@@ -70,12 +70,12 @@ def test_a_generator_refuses_impossible_sizes(arguments: dict) -> None:
         Generator(**arguments)
 
 
-def test_the_pool_shows_old_images_half_of_the_time_and_holds_what_it_was_given() -> None:
+def test_the_pool_returns_old_images_half_of_the_time_and_stores_new_ones() -> None:
     torch.manual_seed(0)
     pool = ImagePool(20, (1, 1, 1))
-    shown = [float(pool.exchange(torch.full((1, 1, 1, 1), float(k)))) for k in range(1000)]
-    assert shown[:20] == list(range(20))  # while it fills, the new ones
-    old = np.mean([value != k for k, value in enumerate(shown)][20:])
+    returned = [float(pool.exchange(torch.full((1, 1, 1, 1), float(k)))) for k in range(1000)]
+    assert returned[:20] == list(range(20))  # while the pool fills, it returns the new images
+    old = np.mean([value != k for k, value in enumerate(returned)][20:])
     assert 0.45 < old < 0.55
     assert ImagePool(0, (1, 1, 1)).exchange(torch.ones(2, 1, 1, 1)).sum() == 2
 
@@ -89,7 +89,7 @@ def test_the_adversarial_loss_is_the_squared_distance_from_the_target() -> None:
     assert discriminator_loss(nn.Identity(), torch.ones(3), torch.ones(3)) == pytest.approx(0.5)
 
 
-def test_a_network_frozen_on_purpose_stays_frozen() -> None:
+def test_a_deliberately_frozen_network_stays_frozen() -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     network[0].requires_grad_(False)
     with frozen(network):
@@ -97,7 +97,7 @@ def test_a_network_frozen_on_purpose_stays_frozen() -> None:
     assert [p.requires_grad for p in network.parameters()] == [False, False, True, True]
 
 
-def test_one_optimiser_for_all_does_what_generators_and_discriminators_in_turn_do() -> None:
+def test_one_optimiser_equals_alternating_generator_and_discriminator_steps() -> None:
     torch.manual_seed(0)
     ours = CycleGAN(crop=32, width=4, blocks=1, layers=1, pool=0, lambda_identity=0.5)
     turns = copy.deepcopy(ours)
@@ -129,8 +129,8 @@ def test_one_optimiser_for_all_does_what_generators_and_discriminators_in_turn_d
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_the_contrastive_loss_is_the_cross_entropy_of_finding_the_own_place() -> None:
-    model = CUT(crop=32, width=4, blocks=1, layers=1, embedding=64, patches=10_000)  # every place
+def test_the_contrastive_loss_is_the_cross_entropy_of_finding_the_matching_position() -> None:
+    model = CUT(crop=32, width=4, blocks=1, layers=1, embedding=64, patches=10_000)  # every position
     before, after = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16)
     expected = []
     pairs = zip(model.F.features(before, model.compared), model.F.features(after, model.compared))
@@ -155,7 +155,7 @@ def test_cut_trains_its_heads_and_leaves_the_discriminator_to_its_own_loss() -> 
 
 
 @pytest.mark.parametrize("method", ["cyclegan", "cut"])
-def test_a_killed_run_goes_on_as_if_it_had_never_stopped(method: str, tmp_path, monkeypatch) -> None:
+def test_a_killed_run_resumes_exactly(method: str, tmp_path, monkeypatch) -> None:
     from microlab.training import fit
 
     config = dataclasses.replace(TINY, method=method)
@@ -190,8 +190,8 @@ def test_training_moves_the_grey_of_translations_towards_that_of_the_micrographs
     )
     untrained = translate(translator(config.method).from_config(config, 1, 1).F, y)
     trained = translate(model.F, y)
-    wanted = np.mean([image.mean() for image in dark])
-    assert abs(trained.mean() - wanted) < 0.5 * abs(untrained.mean() - wanted)
+    target_grey = np.mean([image.mean() for image in dark])
+    assert abs(trained.mean() - target_grey) < 0.5 * abs(untrained.mean() - target_grey)
 
 
 def test_colour_micrographs_can_be_learnt_from_grey_simulations() -> None:
@@ -221,7 +221,7 @@ def test_images_that_cannot_be_learnt_from_are_named(simulated, real, message: s
         learn_style(simulated, real, TINY, progress=False)
 
 
-def test_cut_and_the_identity_loss_ask_for_equal_channels() -> None:
+def test_cut_and_the_identity_loss_require_equal_channels() -> None:
     colour = [np.random.default_rng(0).random((40, 40, 3))]
     for config in (
         StyleConfig(method="cut", crop=32, steps=1),
@@ -272,21 +272,21 @@ def test_the_same_seed_gives_the_same_texture_and_another_seed_another() -> None
     assert first.max() <= 1
 
 
-def test_translating_leaves_the_global_random_numbers_alone() -> None:
+def test_translating_does_not_change_the_global_random_state() -> None:
     state = torch.random.get_rng_state()
     translate(Generator(width=4, blocks=1, noise=0.3), flat_grains(0))
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_tiles_meet_in_seams_so_whole_images_are_translated() -> None:
-    # What the module says of instance normalisation: a tile is not a piece of the whole translation.
+def test_tiles_would_show_seams_so_whole_images_are_translated() -> None:
+    # As the module explains for instance normalisation: a tile is not a part of the whole translation.
     generator = Generator(width=4, blocks=1)
     y = flat_grains(0)
     whole, tile = translate(generator, y), translate(generator, y[:, :32])
     assert np.abs(whole[:, :16] - tile[:, :16]).max() > 1e-3
 
 
-def test_weights_and_card_bring_a_generator_back(tmp_path) -> None:
+def test_a_generator_is_restored_from_weights_and_card(tmp_path) -> None:
     generator = Generator(width=4, blocks=2, noise=0.3, seed=5)
     card = dict.fromkeys(weights.CARD_FIELDS, "x") | {
         "architecture": "Generator",

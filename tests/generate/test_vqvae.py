@@ -1,4 +1,4 @@
-"""The quantiser's arithmetic and gradients, and what a small VQ-VAE must keep of an image and its mask."""
+"""The quantiser's arithmetic and gradients, and what a small VQ-VAE preserves of an image and its mask."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def test_commitment_pulls_the_encoder_and_not_the_codebook():
     torch.testing.assert_close(gradient, 0.25 * 2 * (z.detach() - nearest) / z.numel())
 
 
-def test_codebook_loss_pulls_each_code_to_the_vectors_that_chose_it():
+def test_codebook_loss_pulls_each_code_to_its_assigned_vectors():
     layer, z = quantizer(decay=None), vectors()
     out = layer(z)
     (gradient,) = torch.autograd.grad(out.loss, layer.codebook)
     flat, codes = z.permute(0, 2, 3, 1).reshape(-1, 8), out.codes.flatten()
     for code, vector in enumerate(layer.codebook.detach()):
-        mine = flat[codes == code]
-        torch.testing.assert_close(gradient[code], 2 * (vector - mine).sum(0) / z.numel())
+        assigned = flat[codes == code]
+        torch.testing.assert_close(gradient[code], 2 * (vector - assigned).sum(0) / z.numel())
 
 
 def test_moving_average_follows_its_formula():
@@ -98,9 +98,9 @@ def test_moving_average_follows_its_formula():
     codes = layer.train()(z).codes.flatten().numpy()
     flat = z.permute(0, 2, 3, 1).reshape(-1, 8).numpy()
     for code in range(6):
-        mine = flat[codes == code]
-        count = 0.9 * counts[code].item() + 0.1 * len(mine)
-        expected = (0.9 * before[code].numpy() + 0.1 * mine.sum(0)) / count
+        assigned = flat[codes == code]
+        count = 0.9 * counts[code].item() + 0.1 * len(assigned)
+        expected = (0.9 * before[code].numpy() + 0.1 * assigned.sum(0)) / count
         np.testing.assert_allclose(layer.codebook[code].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_moving_average_finds_the_means_of_clusters():
 
 
 @pytest.mark.parametrize("decay", [0.9, None])
-def test_dead_code_is_revived_only_when_asked(decay):
+def test_dead_code_is_revived_only_on_request(decay):
     z = vectors(n=8)
     for revive in (False, True):
         layer = quantizer(decay=decay, revive=revive).train()
@@ -132,7 +132,7 @@ def test_dead_code_is_revived_only_when_asked(decay):
         assert ((layer.nearest(z) == 0).any().item()) == revive
 
 
-def test_evaluation_leaves_the_codebook_alone():
+def test_evaluation_does_not_change_the_codebook():
     layer, z = quantizer(), vectors()
     before = layer.codebook.clone()
     layer(z)
@@ -172,7 +172,7 @@ def test_reconstruction_is_the_decoded_codes():
         torch.testing.assert_close(model(x)[0], model.decode(model.encode(x)))
 
 
-def test_same_seed_builds_the_same_network_and_leaves_torch_s_numbers_alone():
+def test_same_seed_builds_the_same_network_and_keeps_the_random_state_of_torch():
     state = torch.random.get_rng_state()
     first, second, other = (
         VQVAE(classes=2, image_channels=1, seed=seed, **SMALL).state_dict() for seed in (1, 1, 2)
@@ -220,7 +220,7 @@ def test_a_trained_code_map_keeps_the_phases(tmp_path):
     assert names == ["step_000200.png", "step_000400.png"]
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
+def test_a_killed_training_resumes_exactly(tmp_path):
     images = two_phases(2)
     config = VQVAEConfig(image_channels=1, crop=16, batch=2, steps=30, checkpoint_every=10, **SMALL)
     whole, _ = train_vqvae(images, config, classes=2, progress=False)
@@ -284,12 +284,12 @@ def test_code_use_agrees_with_scipy_s_entropy():
     assert use.share.sum() == pytest.approx(1)
 
 
-def test_perplexity_counts_codes_that_are_used_alike():
+def test_perplexity_counts_equally_used_codes():
     assert code_use(np.arange(6).repeat(5), 10).perplexity == pytest.approx(6)
     assert code_use(np.zeros((4, 4), int), 10).perplexity == pytest.approx(1)
 
 
-def test_encoding_cuts_to_whole_codes_and_offers_all_orientations():
+def test_encoding_crops_to_whole_codes_and_returns_all_orientations():
     model = VQVAE(classes=2, image_channels=1, **SMALL)
     maps = encode_all(model, [np.random.default_rng(0).random((2, 18, 24), np.float32)], symmetries=True)
     assert [m.shape for m in maps] == [(4, 6), (6, 4)] * 4

@@ -1,6 +1,6 @@
-"""A network made by hand, so that the road around it can be tested without training.
+"""A network with hand-set weights, so that the code around it can be tested without training.
 
-It calls a pixel a boundary where the standardised image is darker than one standard deviation below its mean.
+It marks a pixel as boundary where the standardised image is more than one standard deviation below its mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from microlab.segment.unet import UNet
 
 
 def save_network(path: Path, **card_entries: object) -> Path:
-    """Write the network's weights and card; further entries of the card by name."""
+    """Write the network's weights and card; keyword arguments are further entries of the card."""
     model = UNet(width=1, depth=1, norm="none")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -24,7 +24,7 @@ def save_network(path: Path, **card_entries: object) -> Path:
         first.weight[0, 0, 1, 1] = -1  # darkness below the mean, kept positive by the ReLU
         second.weight[0, 0, 1, 1] = 1
         model.head.weight[:] = 8
-        model.head.bias[:] = -8  # one half at one standard deviation
+        model.head.bias[:] = -8  # probability 0.5 at one standard deviation
     card = {
         "architecture": "UNet",
         "parameters": model.architecture,

@@ -32,7 +32,7 @@ TINY = PairModelConfig(
 
 
 def two_classes(fraction: float, seed: int, side: int = 64) -> Micrograph:
-    """Bright blobs of class 1 that hold `fraction` of the pixels, with noise."""
+    """Bright blobs of class 1 that cover `fraction` of the pixels, with noise."""
     rng = np.random.default_rng(seed)
     field = gaussian_filter(rng.standard_normal((side, side)), 4, mode="wrap")
     mask = (field > np.quantile(field, 1 - fraction)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Whether boundaries of an image lie where its mask says."""
+"""Alignment of the boundaries of an image with its mask."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def test_a_shift_across_the_lines_is_measured_and_one_along_them_is_not(shift: i
     assert boundary_displacement(lines(), np.roll(image, shift, 0)).median == 0
 
 
-def test_the_method_does_not_care_for_direction() -> None:
+def test_the_displacement_is_measured_in_any_direction() -> None:
     # Each line of a tilted family is displaced along its normal by the projection of the shift.
     size, angle, shift = 200, np.deg2rad(30), 4.0
     y, x = np.indices((size, size)) - size / 2
-    across = np.cos(angle) * x + np.sin(angle) * y
-    mask = np.abs((across + 20) % 40 - 20) < 0.5
-    moved = np.abs((np.cos(angle) * (x - shift) + np.sin(angle) * y + 20) % 40 - 20)
-    found = boundary_displacement(mask, 1 - np.exp(-(moved**2) / 4), reach=8)
-    assert found.median == pytest.approx(shift * np.cos(angle), abs=0.3)
+    normal_coordinate = np.cos(angle) * x + np.sin(angle) * y
+    mask = np.abs((normal_coordinate + 20) % 40 - 20) < 0.5
+    moved_distance = np.abs((np.cos(angle) * (x - shift) + np.sin(angle) * y + 20) % 40 - 20)
+    displacement = boundary_displacement(mask, 1 - np.exp(-(moved_distance**2) / 4), reach=8)
+    assert displacement.median == pytest.approx(shift * np.cos(angle), abs=0.3)
 
 
-def test_noise_without_lines_passes_half_of_the_reach() -> None:
+def test_noise_without_lines_exceeds_half_of_the_reach() -> None:
     noise = np.random.default_rng(0).random((128, 128))
     assert boundary_displacement(lines(), noise, reach=6).median >= 3
 
 
-def test_bright_lines_are_found_when_asked_for() -> None:
+def test_bright_lines_are_found_on_request() -> None:
     image = 1 - np.roll(grooves(lines()), 2, 1)
     assert boundary_displacement(lines(), image, polarity="bright").median == pytest.approx(2, abs=0.25)
 
@@ -54,10 +54,10 @@ def test_bright_lines_are_found_when_asked_for() -> None:
 def test_agreement_counts_what_was_removed_and_what_was_added() -> None:
     truth = np.zeros((100, 200), bool)
     truth[20, :] = truth[40, :] = truth[60, :] = truth[80, :] = True
-    found = truth.copy()
-    found[80] = False
-    found[70, :100] = True  # half a line
-    result = agreement(truth, found, tolerance=3)
+    changed = truth.copy()
+    changed[80] = False
+    changed[70, :100] = True  # half a line
+    result = agreement(truth, changed, tolerance=3)
     assert result.lost == pytest.approx(1 / 4)
     assert result.invented == pytest.approx(0.5 / 3.5)
     assert result.lost_pixels[80].all()
@@ -69,7 +69,7 @@ def test_the_half_width_of_a_gaussian_groove_is_known(sigma: float) -> None:
     grains = voronoi.tessellate(voronoi.random_seeds(20, (256, 256), 0), (256, 256))
     distance = boundary_geometry(grains).distance
     image = 1 - np.exp(-(distance**2) / (2 * sigma**2))
-    # 1.1774 sigma; the bin nearest to the line is not quite at its bottom.
+    # 1.1774 sigma; the bin nearest to the line is slightly above the minimum.
     assert half_width(image, distance) == pytest.approx(np.sqrt(2 * np.log(2)) * sigma, rel=0.08)
 
 

@@ -1,4 +1,4 @@
-"""Comparisons of grain distributions, against scipy, known samples and simulations of known truth."""
+"""Comparisons of grain distributions, against scipy, known samples and simulations with known truth."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def kuiper_p(v, n, m):
 @pytest.mark.parametrize("turn", [0, 8, 14])
 def test_kuiper_by_permutation_agrees_with_the_asymptotic_formula(turn):
     a, b = axial(30, 1.5, 80, 1), axial(30 + turn, 1.5, 60, 2)
-    found = two_sample_test(a, b, axial=True, resamples=4000)
-    assert found.test == "Kuiper"
-    expected = kuiper_p(found.statistic, 80, 60)
-    assert 0.001 < expected < 0.999  # the comparison says something
+    result = two_sample_test(a, b, axial=True, resamples=4000)
+    assert result.test == "Kuiper"
+    expected = kuiper_p(result.statistic, 80, 60)
+    assert 0.001 < expected < 0.999  # so that the comparison is meaningful
     # 4000 permutations err by 0.008 at p = 0.5; Stephens' p is a few percent off at this size
-    assert found.p_value == pytest.approx(expected, rel=0.15, abs=0.03)
+    assert result.p_value == pytest.approx(expected, rel=0.15, abs=0.03)
 
 
-def test_kuiper_does_not_care_where_the_circle_is_cut_open_and_kolmogorov_does():
+def test_kuiper_is_independent_of_the_origin_of_the_angles_and_kolmogorov_is_not():
     a, b = axial(0, 2, 60, 1), axial(15, 2, 60, 2)
     v = [two_sample_test(a + turn, b + turn, axial=True, resamples=1).statistic for turn in (0, 40, 117)]
     assert v == pytest.approx([v[0]] * 3)
@@ -90,7 +90,7 @@ def test_kuiper_statistic_is_the_sum_of_scipys_one_sided_distances():
     assert two_sample_test(a, b, axial=True, resamples=1).statistic == pytest.approx(sum(sides))
 
 
-def test_five_in_a_hundred_equal_samples_are_rejected_at_five_percent(rng):
+def test_five_percent_of_equal_samples_are_rejected_at_the_five_percent_level(rng):
     p = [
         two_sample_test(*rng.uniform(0, 180, (2, 30)), axial=True, resamples=199, seed=rng).p_value
         for _ in range(300)
@@ -108,12 +108,12 @@ def test_permutation_of_the_mean_agrees_with_scipys(rng):
 
 def test_axial_mean_is_scipys_circular_mean_of_period_180():
     angles = axial(172, 3, 200, 5)
-    found = axial_mean(angles)
-    assert found.direction == pytest.approx(stats.circmean(angles, high=180))
-    assert abs(found.direction - 172) < 5
-    assert found.p_uniform < 1e-6
+    mean = axial_mean(angles)
+    assert mean.direction == pytest.approx(stats.circmean(angles, high=180))
+    assert abs(mean.direction - 172) < 5
+    assert mean.p_uniform < 1e-6
     # I1(3) / I0(3), the strength of a von Mises distribution with kappa = 3; its error here is 0.02
-    assert found.strength == pytest.approx(0.810, abs=0.05)
+    assert mean.strength == pytest.approx(0.810, abs=0.05)
 
 
 def test_rayleighs_p_value_is_uniform_where_no_direction_is_preferred(rng):
@@ -124,7 +124,7 @@ def test_rayleighs_p_value_is_uniform_where_no_direction_is_preferred(rng):
 # --- the comparison
 
 
-def test_row_of_scipy_comes_out_for_known_samples(rng):
+def test_the_row_agrees_with_scipy_for_known_samples(rng):
     a, b = rng.lognormal(3, 0.4, 80), rng.lognormal(3.1, 0.4, 120)
     row = compare_grains(table(a), table(b), interval="t").loc["diameter_px"]
     welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
@@ -148,7 +148,7 @@ def test_bootstrap_interval_of_the_difference_agrees_with_scipys(rng):
     assert row.difference_high == pytest.approx(theirs.high, abs=0.06 * width)
 
 
-def test_interval_of_the_difference_holds_the_true_one_in_95_of_100_cases(rng):
+def test_interval_of_the_difference_contains_the_true_one_in_95_of_100_cases(rng):
     held = []
     for _ in range(100):
         tables = table(rng.gamma(6, 2, 60)), table(rng.gamma(6, 1.5, 60))  # means 12 and 9
@@ -157,7 +157,7 @@ def test_interval_of_the_difference_holds_the_true_one_in_95_of_100_cases(rng):
     assert stats.binomtest(sum(held), 100, 0.95).pvalue > 0.005
 
 
-def test_a_turn_is_found_across_the_end_of_the_half_circle():
+def test_a_rotation_is_found_across_the_end_of_the_half_circle():
     ours, truth = (table(np.ones(300), axial(mu, 4, 300, seed)) for mu, seed in ((5, 1), (175, 2)))
     row = compare_grains(ours, truth).loc["orientation_deg"]
     assert row.difference == pytest.approx(10, abs=4)  # not -170
@@ -178,7 +178,7 @@ def test_weights_enter_the_means_as_repetition_would():
     assert excluded.p_mean > 0.9
 
 
-def test_units_stand_in_the_name_of_the_quantity_and_scale_the_lengths(rng):
+def test_units_are_in_the_name_of_the_quantity_and_scale_the_lengths(rng):
     a, b = rng.lognormal(3, 0.4, (2, 40))
     px, um = (compare_grains(table(a, um=u), table(b, um=u)) for u in (None, 0.5))
     assert list(px.index) == ["area_px", "diameter_px", "circularity", "aspect_ratio", "orientation_deg"]
@@ -190,10 +190,10 @@ def test_units_stand_in_the_name_of_the_quantity_and_scale_the_lengths(rng):
 @pytest.mark.slow
 def test_means_are_those_of_summarise_and_the_seed_repeats_everything(random_cells):
     ours, truth = (grain_table(view, 0.5) for view in windows(random_cells, (390, 390))[:2])
-    found = compare_grains(ours, truth, seed=4)
-    pd.testing.assert_frame_equal(found, compare_grains(ours, truth, seed=4))
+    comparison = compare_grains(ours, truth, seed=4)
+    pd.testing.assert_frame_equal(comparison, compare_grains(ours, truth, seed=4))
     expected = summarise(ours, ["area_um2", "circularity"])["mean"]
-    assert found.mean_ours[expected.index].tolist() == pytest.approx(expected.tolist())
+    assert comparison.mean_ours[expected.index].tolist() == pytest.approx(expected.tolist())
 
 
 # --- quantiles
@@ -232,21 +232,21 @@ def test_each_grain_finds_its_partner_and_a_merged_pair_only_its_larger_half():
 
 @pytest.mark.slow
 def test_weights_remove_the_edge_bias_that_whole_and_cut_grains_have(random_cells):
-    found = edge_bias(random_cells, (98, 98), "area_px", guard=30)
-    assert found.attrs["truth"] == pytest.approx(790**2 / 2500)
-    assert found.bias["keep"] < -0.2
-    assert found.bias["exclude"] < -3 * found.bias_error["exclude"]
-    for fair in ("weighted", "guard"):
-        assert abs(found.bias[fair]) < 3 * found.bias_error[fair]
-        assert found.bias_error[fair] < 0.06
+    result = edge_bias(random_cells, (98, 98), "area_px", guard=30)
+    assert result.attrs["truth"] == pytest.approx(790**2 / 2500)
+    assert result.bias["keep"] < -0.2
+    assert result.bias["exclude"] < -3 * result.bias_error["exclude"]
+    for method in ("weighted", "guard"):
+        assert abs(result.bias[method]) < 3 * result.bias_error[method]
+        assert result.bias_error[method] < 0.06
 
 
 @pytest.mark.slow
 def test_bias_of_whole_grains_is_what_their_boxes_predict(random_cells):
-    """Miles and Lantuejoul: each grain of the periodic map is whole in a window with a known chance."""
+    """Miles and Lantuejoul: each grain of the periodic map is whole in a window with a known probability."""
     areas = np.bincount(random_cells.ravel())
     diameter = 2 * np.sqrt(areas[areas > 0] / np.pi)
-    # half a turn puts a grain that the map's edge cuts together again
+    # rolling by half the map joins grains that its edge cuts
     boxes = [find_objects(m) for m in (random_cells + 1, np.roll(random_cells, (395, 395), (0, 1)) + 1)]
     chance = [
         np.prod([98 - min(s.stop - s.start, t.stop - t.start) - 1 for s, t in zip(*both)])
@@ -254,9 +254,9 @@ def test_bias_of_whole_grains_is_what_their_boxes_predict(random_cells):
         if both[0] is not None
     ]
     predicted = np.average(diameter, weights=chance) / np.mean(diameter) - 1
-    found = edge_bias(random_cells, (98, 98)).loc["exclude"]
+    measured = edge_bias(random_cells, (98, 98)).loc["exclude"]
     assert predicted < -0.03
-    assert found.bias == pytest.approx(predicted, abs=3 * found.bias_error)
+    assert measured.bias == pytest.approx(predicted, abs=3 * measured.bias_error)
 
 
 def test_guard_frame_counts_as_many_grains_as_there_are_per_area(random_cells):
@@ -286,16 +286,15 @@ def test_windows_lie_side_by_side_and_show_the_map():
 
 
 def test_a_splinter_of_diagonal_pixels_is_one_grain_not_many():
-    (view,) = windows(
-        np.eye(20, dtype=int), (20, 20)
-    )  # rolled: the diagonal in at most 2 parts, 3 pieces of rest
+    # Rolled: the diagonal in at most 2 parts, the rest in 3.
+    (view,) = windows(np.eye(20, dtype=int), (20, 20))
     assert view.max() <= 5
 
 
 # --- how many
 
 
-def test_the_mean_of_as_many_grains_as_are_needed_errs_by_five_percent_in_one_case_of_twenty(rng):
+def test_the_required_number_of_grains_gives_a_five_percent_error_in_19_of_20_cases(rng):
     n = grains_needed(spread=0.5)
     assert n == 385  # (1.95996 * 0.5 / 0.05)^2 = 384.15
     means = rng.gamma(4, 1, (3000, n)).mean(axis=1) / 4  # spread 1/2

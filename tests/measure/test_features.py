@@ -1,4 +1,4 @@
-"""Feature spaces: what they see, what they do not see, and that VGG16 is VGG16."""
+"""Feature spaces: what they depend on, what they ignore, and that VGG16 has the published layers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def feature(name: str, patches: np.ndarray) -> np.ndarray:
 
 
 def test_every_texture_feature_has_a_name_and_shares_sum_to_one():
-    found = texture(smooth(0, 1))
-    assert found.shape == (4, len(TEXTURE_NAMES))
+    values = texture(smooth(0, 1))
+    assert values.shape == (4, len(TEXTURE_NAMES))
     for start in ("grey", "LBP radius 1", "LBP radius 3"):
         columns = [k for k, name in enumerate(TEXTURE_NAMES) if name.startswith(start)]
-        np.testing.assert_allclose((found[:, columns] ** 2).sum(1), 1)
-    power = 10 ** found[:, [k for k, name in enumerate(TEXTURE_NAMES) if name.startswith("power")]]
+        np.testing.assert_allclose((values[:, columns] ** 2).sum(1), 1)
+    power = 10 ** values[:, [k for k, name in enumerate(TEXTURE_NAMES) if name.startswith("power")]]
     assert (power.sum(1) <= 1 + 1e-4).all()  # less the corners of the spectrum
 
 
@@ -85,20 +85,22 @@ def test_patches_that_cannot_be_described_are_refused(bad, message):
 
 
 def test_encoder_features_are_the_means_of_the_levels():
-    model, cut = UNet(width=4, depth=3, seed=1), smooth(3, 1)
+    model, patches = UNet(width=4, depth=3, seed=1), smooth(3, 1)
     model.eval()
-    x = torch.from_numpy((cut - cut.mean((1, 2), keepdims=True)) / cut.std((1, 2), keepdims=True))[:, None]
+    x = torch.from_numpy(
+        (patches - patches.mean((1, 2), keepdims=True)) / patches.std((1, 2), keepdims=True)
+    )[:, None]
     with torch.no_grad():
         first = model.down[0](x)
         second = model.down[1](torch.nn.functional.max_pool2d(first, 2))
-    found = encoder(model)(cut)
-    assert found.shape == (4, 4 + 8 + 16)
-    np.testing.assert_allclose(found[:, :4], first.mean((2, 3)), atol=1e-5)
-    np.testing.assert_allclose(found[:, 4:12], second.mean((2, 3)), atol=1e-5)
-    np.testing.assert_allclose(encoder(model, levels=[1])(cut), found[:, 4:12], atol=1e-6)
+    values = encoder(model)(patches)
+    assert values.shape == (4, 4 + 8 + 16)
+    np.testing.assert_allclose(values[:, :4], first.mean((2, 3)), atol=1e-5)
+    np.testing.assert_allclose(values[:, 4:12], second.mean((2, 3)), atol=1e-5)
+    np.testing.assert_allclose(encoder(model, levels=[1])(patches), values[:, 4:12], atol=1e-6)
 
 
-def test_encoder_does_not_see_brightness_and_leaves_the_model_as_it_was():
+def test_encoder_ignores_brightness_and_does_not_change_the_model():
     model, cut = UNet(width=4, depth=3), smooth(4, 1)
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -114,7 +116,7 @@ def test_encoder_does_not_see_brightness_and_leaves_the_model_as_it_was():
 def test_vgg16_has_the_published_layers():
     # Simonyan and Zisserman, table 1, configuration D: thirteen 3 x 3 convolutions, 14 714 688 weights
     state = VGG16().state_dict()
-    convolutions = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # places in torchvision's list
+    convolutions = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # positions in torchvision's list
     assert list(state) == [f"features.{k}.{kind}" for k in convolutions for kind in ("weight", "bias")]
     assert sum(tensor.numel() for tensor in state.values()) == 14_714_688
 
@@ -146,7 +148,7 @@ def test_grey_enters_as_three_normalised_colours():
     np.testing.assert_allclose(vgg16(model)(cut), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_weights_that_are_not_to_be_had_say_what_to_do(tmp_path, monkeypatch):
+def test_unavailable_weights_are_an_error_with_advice(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
     with pytest.raises(ValueError, match=r"microlab\[vgg\].*or give path"):
         pretrained_vgg16()

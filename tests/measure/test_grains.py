@@ -55,7 +55,7 @@ def disc(radius, shape=(101, 101)):
 
 @pytest.fixture(scope="module")
 def random_cells():
-    """2000 random cells in 1000 x 1000 px, of known statistics; the seeds fill the surround too."""
+    """2000 random cells in 1000 x 1000 px, of known statistics; there are seeds outside the image too."""
     seeds = np.random.default_rng(1).uniform(-100, 1100, (2880, 2))  # density 0.002 per px^2
     return cells(seeds, (1000, 1000)), 0.002
 
@@ -114,7 +114,7 @@ def test_hexagons_have_six_sides_however_wide_their_boundaries(width):
     table = grain_table(labels)
     whole = ~table.touches_edge
     assert whole.sum() > 25
-    # beside a frame-cut grain a whole grain still sees all of its six neighbours
+    # next to a grain cut by the frame, a whole grain still has all its six neighbours
     assert (table.sides[whole] == 6).all()
     assert (table.sides[~whole] < 6).any()
 
@@ -128,7 +128,7 @@ def test_squares_have_four_sides_because_corners_are_no_contact(width):
     assert set(sides[[11, 18, 81, 88]]) == {2}
 
 
-def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_if_asked_for():
+def test_contacts_of_a_pixel_or_two_at_turned_corners_count_only_on_request():
     y, x = np.indices((300, 300))
     a = math.radians(15)
     row, column = (
@@ -227,9 +227,9 @@ def test_jeffries_circle_counts_one_grain_too_many_and_the_rectangle_none(random
     for _ in range(250):
         y, x = rng.integers(0, 1000 - 120, 2)
         field = labels[y : y + 120, x : x + 120]
-        for method, found in excess.items():
+        for method, differences in excess.items():
             size = astm_grain_size(field, 1000.0, method, fields=(1, 1), reach=0)
-            found.append(size.count - density * size.extent)
+            differences.append(size.count - density * size.extent)
     assert np.mean(excess["jeffries"]) == pytest.approx(1, abs=0.4)
     assert np.mean(excess["planimetric"]) == pytest.approx(0, abs=0.4)
 
@@ -399,10 +399,10 @@ def test_blocks_give_the_table_of_the_whole_image(block, width):
     labels = with_boundaries(cells(seeds, (200, 260)), width)
     labels[20:25, 40:90] = labels[22, 60]  # a tail across blocks
     labels[labels == labels[150, 150]] = 900  # a gap in the numbers
-    whole, found = grain_table(labels, 0.05), grain_table(labels, 0.05, block=block)
-    assert list(whole["label"]) == list(found["label"])
-    # Sums in another order, and squares of places up to 260 in 16 digits.
-    pd.testing.assert_frame_equal(found, whole, check_dtype=False, rtol=1e-9)
+    whole, by_blocks = grain_table(labels, 0.05), grain_table(labels, 0.05, block=block)
+    assert list(whole["label"]) == list(by_blocks["label"])
+    # Sums in another order, and squares of coordinates up to 260 in 16 digits.
+    pd.testing.assert_frame_equal(by_blocks, whole, check_dtype=False, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["planimetric", "jeffries", "intercept", "circles"])
@@ -410,6 +410,6 @@ def test_bands_give_the_grain_size_of_the_whole_field(monkeypatch, method):
     labels = cells(np.random.default_rng(5).random((80, 2)) * (150, 230), (150, 230))
     whole = astm_grain_size(labels, 0.1, method)
     monkeypatch.setattr(grain_size, "BAND", 1000)
-    found = astm_grain_size(labels, 0.1, method)
-    assert found.count == pytest.approx(whole.count, rel=1e-12)
-    assert found.number == pytest.approx(whole.number, rel=1e-12)
+    by_bands = astm_grain_size(labels, 0.1, method)
+    assert by_bands.count == pytest.approx(whole.count, rel=1e-12)
+    assert by_bands.number == pytest.approx(whole.number, rel=1e-12)

@@ -38,7 +38,7 @@ def test_mean_area_of_small_windows_is_that_of_the_whole(grown):
     # 3 standard errors, and the half pixel that decides whether a pixel's edge or its centre is the frame
     assert counts.mean() == pytest.approx(79.5**2 / truth, abs=0.15 * counts.std() + 0.1)
     as_whole = np.mean([len(growth.grain_weights(part, 1)[1]) for part in parts])
-    assert as_whole > 1.3 * counts.mean()  # a cut grain is no whole one
+    assert as_whole > 1.3 * counts.mean()  # a cut grain does not count as a whole one
 
 
 def test_the_count_is_that_of_the_standard(grown):
@@ -65,7 +65,7 @@ def test_four_times_the_field_halves_the_error(grown):
     assert small / large == pytest.approx(2, rel=0.2)
 
 
-def test_specks_are_no_grains():
+def test_specks_are_not_counted_as_grains():
     labels = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((10, 10), int))
     speckled = labels.copy()
     speckled[22:24, 21:26] = 26  # 10 px
@@ -80,7 +80,7 @@ def test_blocks_add_up_to_the_count(grown):
     assert growth.block_counts(part, (4, 5)).sum() == pytest.approx(growth.mean_size(part).count)
 
 
-def test_an_exact_parabola_gives_back_its_slope():
+def test_the_slope_of_an_exact_parabola_is_recovered():
     radius_squared = 120 + 0.35 * TIME
     fit = growth.fit_parabola(TIME, np.pi * radius_squared, np.full(11, 5.0))
     assert fit.k == pytest.approx(0.35)
@@ -88,7 +88,7 @@ def test_an_exact_parabola_gives_back_its_slope():
     np.testing.assert_allclose(fit.radius(TIME) ** 2, radius_squared)
 
 
-def test_late_frames_weigh_as_little_as_their_errors_say():
+def test_frames_are_weighted_by_their_errors():
     rng = np.random.default_rng(0)
     truth, error = 400 + 1.1 * TIME, np.linspace(5, 120, 11)
     fits = [growth.fit_parabola(TIME, truth + error * rng.standard_normal(11), error) for _ in range(400)]
@@ -117,9 +117,9 @@ def test_the_exponent_is_recovered(n):
     radius = (10**n + (30**n - 10**n) * np.linspace(0, 1, 11)) ** (1 / n)
     rng = np.random.default_rng(2)
     area = np.pi * radius**2
-    found, low, high = growth.fit_exponent(TIME, area * (1 + 0.005 * rng.standard_normal(11)), 0.01 * area)
+    exponent, low, high = growth.fit_exponent(TIME, area * (1 + 0.005 * rng.standard_normal(11)), 0.01 * area)
     assert low < n < high
-    assert found == pytest.approx(n, abs=0.25)
+    assert exponent == pytest.approx(n, abs=0.25)
 
 
 def test_a_constant_relative_bias_scales_k_and_keeps_the_exponent():
@@ -132,7 +132,7 @@ def test_a_constant_relative_bias_scales_k_and_keeps_the_exponent():
 
 
 def test_block_intervals_are_as_wide_as_slopes_scatter():
-    """Frames share their grains: deviations persist in time, and only blocks know it."""
+    """Frames share their grains: deviations persist in time, which only blocks take into account."""
     rng = np.random.default_rng(3)
     expected = 20 * 400 / (400 + 1.1 * TIME)[:, None]  # grains in each of 36 blocks
     field, error = 36 * 20 * 400.0, (400 + 1.1 * TIME) ** 1.5

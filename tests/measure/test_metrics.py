@@ -114,7 +114,7 @@ def test_six_wrong_pixels_of_an_absent_class_move_mean_iou_but_not_missing_class
     assert pixel.missing_class_iou(truth, prediction, 3) > 0.999
 
 
-def test_majority_accuracy_is_what_answering_the_commonest_class_scores():
+def test_majority_accuracy_is_that_of_always_predicting_the_commonest_class():
     truth = np.random.default_rng(0).choice(3, size=(40, 40), p=[0.7, 0.2, 0.1])
     confusion = pixel.Confusion(3).update(truth, np.random.default_rng(1).integers(0, 3, truth.shape))
     assert confusion.majority_accuracy() == pixel.pixel_accuracy(truth, np.zeros_like(truth), classes=3)
@@ -135,7 +135,7 @@ def test_boundary_f1_agrees_with_a_kd_tree(pair, tolerance):
     t, p = pair
     assume(t.any() and p.any())
     to_prediction, to_truth = kd_tree_distances(t, p)
-    # the tree's own rounding must not decide the case of equality
+    # rounding in the tree must not decide the case of equality
     recall, precision = (to_prediction <= tolerance + 1e-9).mean(), (to_truth <= tolerance + 1e-9).mean()
     expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     scores = boundary.boundary_scores(t, p, tolerance, skeleton=False)
@@ -162,7 +162,7 @@ def test_a_line_moved_by_three_pixels_is_found_at_three_and_lost_below():
     assert boundary.hausdorff95(truth, moved) == 3
 
 
-def test_skeletons_make_the_thickness_of_a_line_harmless():
+def test_skeletons_make_the_thickness_of_a_line_irrelevant():
     truth, thick = np.zeros((2, 60, 60), dtype=bool)
     truth[30], thick[26:35] = True, True
     assert boundary.boundary_f1(truth, thick, 1) > 0.95
@@ -323,7 +323,7 @@ def test_pooled_scores_are_those_of_the_images_side_by_side(name):
 
 def test_pooled_boundary_scores_count_the_pixels_of_all_images():
     truth, prediction = example("boundary_f1", 3)
-    apart = np.zeros((2, 9, 3 * 11 + 2 * 40), dtype=bool)  # far enough apart to be out of each other's reach
+    apart = np.zeros((2, 9, 3 * 11 + 2 * 40), dtype=bool)  # far enough apart not to affect each other
     for i in range(3):
         apart[:, :, i * 51 : i * 51 + 11] = truth[i], prediction[i]
     pooled = boundary.boundary_scores(truth, prediction, 2, skeleton=False, per_image=False)

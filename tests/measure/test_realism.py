@@ -84,7 +84,7 @@ def test_entropy_is_that_of_scipy_and_skimage_on_8_bits():
     ours = realism.shannon_entropy(image)
     assert ours == pytest.approx(stats.entropy(np.bincount(levels.ravel()), base=2), abs=1e-9)
     assert ours == pytest.approx(measure.shannon_entropy(levels), abs=1e-9)
-    assert measure.shannon_entropy(image) > ours + 2  # the trap: distinct floats are counted there
+    assert measure.shannon_entropy(image) > ours + 2  # scikit-image counts distinct floats
 
 
 def test_one_grey_has_no_entropy_and_even_greys_have_eight_bits():
@@ -120,7 +120,7 @@ def test_ssim_follows_the_definition_and_torchmetrics():
     assert realism.ssim(a, b) == pytest.approx(float(other), abs=0.01)  # it also averages a padded rim
 
 
-def test_ssim_of_an_image_with_itself_is_one_and_of_strangers_low():
+def test_ssim_of_an_image_with_itself_is_one_and_of_unrelated_images_low():
     assert realism.ssim(noisy(0), noisy(0)) == 1
     assert abs(realism.ssim(noisy(0), noisy(1))) < 0.1
     with pytest.raises(ValueError, match="one size"):
@@ -159,7 +159,7 @@ def test_the_distance_of_one_distribution_from_itself_is_zero_on_average():
     values, errors = np.array(drawn).T
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
     assert (values < 0).mean() > 0.3  # unbiased: it falls on both sides
-    # Four subsets tell the error only roughly, but on average it is the true spread.
+    # Four subsets estimate the error only roughly, but on average it is the true spread.
     assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.25)
 
 
@@ -176,7 +176,7 @@ def test_too_few_patches_for_two_subsets_is_an_error():
         kernel.kernel_distance(np.zeros((99, 3)), np.zeros((200, 3)))
 
 
-def test_outliers_are_drawn_in_and_small_deviations_kept():
+def test_outliers_are_compressed_and_small_deviations_kept():
     reference = np.random.default_rng(3).standard_normal((500, 2))
     z = kernel.standardised([[1e6, 0.1]], reference)
     assert z[0, 0] == pytest.approx(3, abs=1e-6)
@@ -203,7 +203,7 @@ def test_distances_grow_with_blur_and_the_floor_lies_below():
     np.testing.assert_array_equal(report.to_numpy(), again.to_numpy())
 
 
-def test_ssim_stands_only_where_there_are_pairs():
+def test_ssim_is_reported_only_for_pairs():
     before = [noisy(8), noisy(9)]
     after = [np.clip(image * 0.9, 0, 1) for image in before]
     options = {"spaces": {}, "side": 32, "n": 20}
@@ -220,7 +220,8 @@ def test_constant_images_are_refused_as_reference_and_far_as_a_set():
     flat, options = np.full((64, 64), 0.5, np.float32), {"side": 32, "n": 40, "subset": 20}
     with pytest.raises(ValueError, match="all alike"):
         realism_report([flat], {"real": [noisy(0)]}, spaces={"small": grey_means}, **options)
-    report = realism_report([noisy(0)], {"flat": [flat]}, **options)  # texture copes with one grey
+    # Texture features are defined for a single grey.
+    report = realism_report([noisy(0)], {"flat": [flat]}, **options)
     assert report["entropy"]["flat"] == 0
     assert report["KID texture"]["flat"] > 10 * abs(report["KID texture"][FLOOR])
 

@@ -1,4 +1,4 @@
-"""Claims about test lines for a check by eye: they lie in the image, and count what geometry says."""
+"""Test lines for a visual check: they lie in the image, and their counts agree with geometry."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_a_line_across_a_drawn_grid_counts_each_drawn_line_once():
 def test_a_slanted_line_counts_stripes_as_geometry_does(angle):
     stripes = np.tile(np.arange(200) // 20 + 1, (200, 1))
     end = 5 + 190 * np.array([np.sin(angle), np.cos(angle)])
-    wanted = int((end[1] + 0.5) // 20)  # the last stripe's number: stripes begin at x = 0, 20, ...
-    assert count_crossings(stripes, [(5.0, 5.0), end]) == wanted
+    expected = int((end[1] + 0.5) // 20)  # the last stripe's number: stripes begin at x = 0, 20, ...
+    assert count_crossings(stripes, [(5.0, 5.0), end]) == expected
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Claims about `microlab adapt`: it goes on after a kill and refuses what does not fit."""
+"""`microlab adapt`: it resumes after a kill and refuses inputs and settings that do not fit."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_it_writes_weights_grains_uncertainty_and_a_report(done):
     assert "style mixed" in card["trained_by"]
     assert "2 unlabelled images" in card["data"]
     for name in ("field0", "field1"):
-        found = {file.name for file in (out / name).iterdir()}
-        assert found >= {"mask.png", "labels.tif", "grains.csv", "overlay.png", "uncertainty.tif", "run.json"}
+        files = {file.name for file in (out / name).iterdir()}
+        assert files >= {"mask.png", "labels.tif", "grains.csv", "overlay.png", "uncertainty.tif", "run.json"}
         deviation = tifffile.imread(out / name / "uncertainty.tif")
         assert deviation.shape == SHAPE
         assert 0 <= deviation.min() <= deviation.max() <= 0.5
@@ -97,10 +97,10 @@ def test_it_writes_weights_grains_uncertainty_and_a_report(done):
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside."""
+    """Stands in for a kill of the process."""
 
 
-# Where a run is killed: after so many calls of a function that the stage needs.
+# Where a run is killed: after a number of calls of a function that the stage needs.
 PLACES = {
     "library": (library, "_write_manifest", 0),
     "style": (stages, "learn_style", 0),
@@ -138,7 +138,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_weights(folder, tmp_path, d
     assert not any(line.startswith("field") for line in lines)  # both were segmented before the last kill
 
 
-def test_a_finished_adaptation_is_not_made_again(folder, done, monkeypatch):
+def test_a_finished_adaptation_is_not_repeated(folder, done, monkeypatch):
     out, result, _ = done
     weights = result.weights.read_bytes()
 
@@ -166,7 +166,7 @@ def test_each_image_is_read_once(folder, tmp_path, monkeypatch):
     assert sorted(files) == ["field0.png", "field1.png"]
 
 
-def test_the_page_is_made_of_what_is_stored(done):
+def test_the_report_is_made_from_stored_results(done):
     out, result, _ = done
     numbers = json.loads((out / "work" / "segmented" / "field0.json").read_text())
     assert numbers["disagreement"] == pytest.approx(
@@ -194,7 +194,7 @@ def test_other_settings_or_images_are_refused_by_name(folder, done, tmp_path):
         run(other, out, mixed)
 
 
-def test_fresh_forgets_the_earlier_run(folder, tmp_path, monkeypatch):
+def test_fresh_discards_the_earlier_run(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     (out / "work").mkdir(parents=True)
     (out / "work" / "settings.json").write_text(json.dumps({"settings": {"seed": 5}}))
@@ -210,7 +210,7 @@ def test_fresh_forgets_the_earlier_run(folder, tmp_path, monkeypatch):
     assert json.loads((out / "work" / "settings.json").read_text())["settings"]["seed"] == 0
 
 
-def test_images_that_cannot_be_used_are_all_named_before_anything_is_made(folder, tmp_path):
+def test_all_unusable_images_are_named_before_anything_is_written(folder, tmp_path):
     place = tmp_path / "in"
     shutil.copytree(folder, place)
     images.write_image(place / "blank.png", np.full((64, 64), 0.4, np.float32))
@@ -239,7 +239,7 @@ def test_an_image_too_small_at_its_grain_scale_is_named(tmp_path, style, least):
         run(tmp_path / "in", tmp_path / "out", settings, options=Options(zoom=0.5, device="cpu"))
 
 
-def test_a_full_disk_is_said_before_the_start(folder, tmp_path):
+def test_a_full_disk_is_reported_before_the_start(folder, tmp_path):
     huge = replace(TINY, structures=10**9)
     with pytest.raises(OSError, match=r"needs about .* GB, the disk has .* GB left"):
         run(folder, tmp_path / "out", huge)
@@ -277,7 +277,7 @@ def test_microscopes_like_the_one_that_took_the_image_are_kept():
     assert everything == list(range(6))
 
 
-def test_disagreement_on_the_page_stands_beside_virtual_micrographs():
+def test_disagreement_is_reported_next_to_that_of_virtual_micrographs():
     held_out = pd.DataFrame({"disagreement": [0.1, 0.2, 0.3, 0.4, 0.5], "deviation": 0.1})
     held_out["adapted Rand error"] = [0.2, 0.3, 0.25, 0.5, 0.6]
     assert "median 0.300, and its rank correlation with the disagreement is 0.90" in results.trust(held_out)
@@ -287,8 +287,8 @@ def test_disagreement_on_the_page_stands_beside_virtual_micrographs():
     assert table.loc["a", "deviation"] == 0.1
 
 
-def test_the_command_adapts_and_says_what_it_found(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("microlab.pipelines.adapt.settings.profile_settings", lambda *asked: TINY)
+def test_the_command_adapts_and_reports_its_results(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("microlab.pipelines.adapt.settings.profile_settings", lambda *_: TINY)
     call = [
         "adapt",
         str(folder),

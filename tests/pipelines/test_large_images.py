@@ -1,4 +1,4 @@
-"""Claims about `microlab segment` on large images: the same grains, in files by tiles, in bounded memory."""
+"""`microlab segment` on large images: the same grains, in tiled files, in bounded memory."""
 
 from __future__ import annotations
 
@@ -51,24 +51,26 @@ def test_a_large_image_has_the_grains_of_a_small_one(weights, tmp_path, request)
     field = write_field(tmp_path / "field.tif")
     (whole,) = segment_folder([field], tmp_path / "whole", weights=weights).images
     request.getfixturevalue("small_blocks")
-    (found,) = segment_folder([field], tmp_path / "blocks", weights=weights).images
-    (one, _), (other, _) = (images.read_labels(result.folder / "labels.tif") for result in (found, whole))
+    (by_blocks,) = segment_folder([field], tmp_path / "blocks", weights=weights).images
+    (one, _), (other, _) = (images.read_labels(result.folder / "labels.tif") for result in (by_blocks, whole))
     pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
     assert pairs.shape[1] == one.max() == other.max() > 100
-    # Tables and numbers: the rows in the order of the other labels, all else the same as it is printed.
-    table, expected = (pd.read_csv(result.folder / "grains.csv") for result in (found, whole))
+    # Tables and numbers: the rows in the order of the other labels, everything else equal as printed.
+    table, expected = (pd.read_csv(result.folder / "grains.csv") for result in (by_blocks, whole))
     table["label"] = pairs[1][table["label"] - 1]
     table = table.sort_values("label", ignore_index=True)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, rtol=2e-6)  # six digits are written
-    assert found.line == whole.line
-    numbers, expected = (dict(result.section["numbers"]["rows"]) for result in (found, whole))
-    interval = "95 % interval of the mean diameter"  # drawn at random, by the order of the grains
+    assert by_blocks.line == whole.line
+    numbers, expected = (dict(result.section["numbers"]["rows"]) for result in (by_blocks, whole))
+    interval = "95 % interval of the mean diameter"  # bootstrapped, so it depends on the order of the grains
     assert numbers | {interval: ""} == expected | {interval: ""}
-    mask = images.read_mask(found.folder / "mask.tif")
+    mask = images.read_mask(by_blocks.folder / "mask.tif")
     np.testing.assert_array_equal(mask, images.read_mask(whole.folder / "mask.png"))
 
 
-def test_files_are_tiled_the_notes_say_so_and_nothing_is_left(weights, tmp_path, small_blocks, monkeypatch):
+def test_files_are_tiled_the_notes_say_so_and_temporary_files_are_removed(
+    weights, tmp_path, small_blocks, monkeypatch
+):
     monkeypatch.setattr(image_results, "OVERLAY_SIDE", 100)
     out = tmp_path / "out"
     (result,) = segment_folder([write_field(tmp_path / "field.tif")], out, weights=weights).images
@@ -97,18 +99,18 @@ def test_a_failing_large_image_leaves_nothing(weights, tmp_path, small_blocks):
 
 
 @pytest.mark.parametrize(
-    ("method", "views", "mend"),
+    ("method", "views", "advice"),
     [("ridge", 0, "take method label-free"), ("label-free", 2, "leave it out")],
 )
-def test_what_needs_the_whole_image_refuses_the_largest_in_one_line(
-    tmp_path, monkeypatch, method, views, mend
+def test_methods_that_need_the_whole_image_refuse_the_largest_in_one_line(
+    tmp_path, monkeypatch, method, views, advice
 ):
     monkeypatch.setattr(mapped, "LARGE", 10_000)
     monkeypatch.setattr(image_results, "MOST_WHOLE", 50_000)
     field = write_field(tmp_path / "field.tif")
     with pytest.raises(ImageError, match="360 x 264 pixels") as error:
         segment_file(field, tmp_path / "out" / "field", load_segmenter(method), Options(views=views))
-    assert mend in str(error.value)
+    assert advice in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -20,7 +20,7 @@ real_only = pytest.mark.skipif(not datasets.available("uhcs"), reason="wants the
 
 
 def numbered(name: str = "field", shape: tuple[int, int] = (484, 645)) -> Micrograph:
-    """A field in which every pixel knows its place."""
+    """A field in which every pixel has a unique value."""
     return Micrograph(np.arange(np.prod(shape)).reshape(shape), name=name, classes=np.zeros(shape, np.uint8))
 
 
@@ -119,7 +119,7 @@ def test_of_the_real_steel_no_test_field_is_in_training() -> None:
     assert len(fields["many_train"] | fields["many_val"] | fields["test"]) == 16 + 4 + 4
     assert fields["few_train"] == {"uhcs" + n for n in ("0007", "0312", "0360", "0596", "1176", "1579")}
     assert fields["few_val"] == {"uhcs0075", "uhcs1061"}
-    # A name could lie: no row of a test image, 256 px from either edge, is in a training or validation patch.
+    # Names may be wrong: no row of a test image, 256 px from its edges, is in a training or validation patch.
     learnt = {
         row.tobytes() for key in ("many_train", "many_val") for patch in sets[key] for row in patch.image
     }
@@ -148,21 +148,21 @@ def test_every_class_has_a_colour_of_its_own() -> None:
 
 
 def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypatch, recwarn, capfd) -> None:
-    def out_of_reach(*_, **__):
+    def unavailable(*_, **__):
         raise datasets.DatasetError("no network")
 
-    monkeypatch.setattr(datasets, "fetch", out_of_reach)
-    made = samples.labelled_fields_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
-    assert made.virtual
-    assert made.name == "virtual stand-in for superalloy"
-    assert "Virtual" in made.about
-    assert "no network" in made.about
-    assert [len(made.train), len(made.val), len(made.test)] == [3, 2, 1]
-    assert len({field.name for field in made.train + made.val + made.test}) == 6
+    monkeypatch.setattr(datasets, "fetch", unavailable)
+    stand_in = samples.labelled_fields_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
+    assert stand_in.virtual
+    assert stand_in.name == "virtual stand-in for superalloy"
+    assert "Virtual" in stand_in.about
+    assert "no network" in stand_in.about
+    assert [len(stand_in.train), len(stand_in.val), len(stand_in.test)] == [3, 2, 1]
+    assert len({field.name for field in stand_in.train + stand_in.val + stand_in.test}) == 6
     assert not recwarn.list  # a page of the book would show a warning
     assert capfd.readouterr() == ("", "")
     again = samples.labelled_fields_or_stand_in("superalloy", fields=(3, 2, 1), shape=(64, 80))
-    assert np.array_equal(made.test[0].image, again.test[0].image)
+    assert np.array_equal(stand_in.test[0].image, again.test[0].image)
 
 
 def test_an_unknown_material_is_refused() -> None:
@@ -181,7 +181,7 @@ def test_virtual_fields_have_the_class_fractions_of_the_real_steel(virtual: list
     # Means of the 24 real fields; a mean of 40 virtual ones has a standard error of 0.010 at most.
     np.testing.assert_allclose(fractions.mean(axis=0), [0.744, 0.130, 0.100, 0.027], atol=0.03)
     needles = fractions[:, 3]
-    assert 0 < (needles == 0).mean() < 0.5  # absent from some fields, not from most
+    assert 0 < (needles == 0).mean() < 0.5  # absent from some fields, but not from most
 
 
 def test_virtual_needles_are_long_and_particles_are_small(virtual: list[Micrograph]) -> None:

@@ -1,4 +1,4 @@
-"""Targets: real halves where they can be had, and a stand-in that says so where not."""
+"""Targets: real halves where available, else a stand-in that is marked as virtual."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from microlab.pipelines import samples
 
 @pytest.mark.slow
 def test_without_the_images_a_stand_in_says_that_it_is_virtual_and_why(monkeypatch, recwarn) -> None:
-    def out_of_reach(*_, **__):
+    def unavailable(*_, **__):
         raise datasets.DatasetError("no network")
 
-    monkeypatch.setattr(datasets, "fetch", out_of_reach)
-    made = samples.target_or_stand_in("steel")
-    assert made.virtual
-    assert made.test.virtual
-    assert "virtual" in made.name
-    assert "steel" in made.test.about
-    assert "no network" in made.test.about
-    assert made.style.shape == made.style.boundary.shape == made.test.shape
-    assert made.style.boundary.dtype == bool
+    monkeypatch.setattr(datasets, "fetch", unavailable)
+    stand_in = samples.target_or_stand_in("steel")
+    assert stand_in.virtual
+    assert stand_in.test.virtual
+    assert "virtual" in stand_in.name
+    assert "steel" in stand_in.test.about
+    assert "no network" in stand_in.test.about
+    assert stand_in.style.shape == stand_in.style.boundary.shape == stand_in.test.shape
+    assert stand_in.style.boundary.dtype == bool
     assert not recwarn.list  # a page of the book would show a warning
-    assert np.array_equal(made.style.image, samples.target_or_stand_in("steel").style.image)
+    assert np.array_equal(stand_in.style.image, samples.target_or_stand_in("steel").style.image)
 
 
 def test_an_unknown_target_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Claims about many images at once: whoever segments them, the same files come out and nothing is lost."""
+"""Segmenting a folder: serial runs, processes and a cluster write the same files, and no result is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Four micrographs of known numbers of grains, and a damaged file in their middle."""
+    """Four micrographs with known numbers of grains, and a damaged file among them."""
     place = tmp_path_factory.mktemp("micrographs")
     for k, name in enumerate(("a", "b", "d", "e")):
         images.write_image(place / f"{name}.tif", grid(3 + k, 4)[0], pixel_size=0.5)
@@ -44,9 +44,9 @@ def serial(folder, weights, tmp_path_factory) -> FolderResult:
     return segment_folder([folder], tmp_path_factory.mktemp("serial"), weights=weights)
 
 
-def assert_same_files(found: FolderResult, expected: FolderResult) -> None:
-    assert [o.file for o in found.images] == [o.file for o in expected.images]
-    for one, other in zip(found.images, expected.images):
+def assert_same_files(result: FolderResult, expected: FolderResult) -> None:
+    assert [o.file for o in result.images] == [o.file for o in expected.images]
+    for one, other in zip(result.images, expected.images):
         assert (one.error is None) == (other.error is None)
         assert one.notes == other.notes
         assert one.folder.name == other.folder.name
@@ -54,7 +54,7 @@ def assert_same_files(found: FolderResult, expected: FolderResult) -> None:
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
 
 
-def test_every_whole_file_is_done_in_its_order_and_the_damaged_one_is_named(serial, folder):
+def test_every_valid_file_is_segmented_in_order_and_the_damaged_one_is_named(serial, folder):
     assert [image.file.name for image in serial.images] == [f"{name}.tif" for name in "abcde"]
     (failed,) = serial.failed
     assert failed.section is None
@@ -86,8 +86,8 @@ def test_a_dask_cluster_writes_the_same_files(serial, folder, weights, tmp_path,
 
 
 @pytest.mark.slow
-def test_the_command_line_speaks_to_the_cluster(serial, folder, weights, tmp_path, cluster, monkeypatch):
-    monkeypatch.chdir(folder.parent)  # workers stand elsewhere: relative names must reach them all the same
+def test_the_command_line_uses_the_cluster(serial, folder, weights, tmp_path, cluster, monkeypatch):
+    monkeypatch.chdir(folder.parent)  # workers have another working directory: relative paths must still work
     call = ["segment", folder.name, "-o", tmp_path / "out", "--weights", weights]
     result = run(*call, "--scheduler", cluster.scheduler_address)
     assert result.exit_code == 1  # of the damaged file
@@ -104,15 +104,15 @@ segment_one = segment_folder_module._segment_one
 
 
 def segment_or_die(*task: object) -> tuple[int, ImageResult]:
-    """As an image that needs more memory than there is: the worker is gone."""
+    """Like an image that needs too much memory: its worker dies."""
     if task[1].name == "b.tif":
-        time.sleep(1.0)  # the worker still has to tell of the image before; it does so every few milliseconds
+        time.sleep(1.0)  # let the worker report the previous image, which it does every few milliseconds
         os._exit(9)
     return segment_one(*task)
 
 
 @pytest.mark.slow
-def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_done(
+def test_an_image_that_kills_its_dask_worker_is_reported_and_the_others_are_segmented(
     serial, folder, weights, tmp_path, monkeypatch
 ):
     distributed = pytest.importorskip("distributed")
@@ -125,29 +125,29 @@ def test_an_image_that_kills_its_dask_worker_is_an_outcome_and_the_others_are_do
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(**options, protocol="tcp", silence_logs=50) as cluster,
     ):
-        found = segment_folder([folder], tmp_path, weights=weights, scheduler=cluster.scheduler_address)
-    failed = {image.file.name: image.line for image in found.failed}
+        result = segment_folder([folder], tmp_path, weights=weights, scheduler=cluster.scheduler_address)
+    failed = {image.file.name: image.line for image in result.failed}
     assert set(failed) == {"b.tif", "c.tif"}
     assert "worker died" in failed["b.tif"]
-    for one, other in zip(found.images, serial.images):
+    for one, other in zip(result.images, serial.images):
         if one.error is None:
             assert (one.folder / "labels.tif").read_bytes() == (other.folder / "labels.tif").read_bytes()
 
 
-def test_a_process_that_dies_leaves_what_is_done_and_a_report(folder, weights, tmp_path, monkeypatch):
+def test_a_killed_process_leaves_the_finished_results_and_a_report(folder, weights, tmp_path, monkeypatch):
     def some_and_then_none(function, tasks, *_, **__):
         yield function(*tasks[0])
         raise BrokenProcessPool("a worker was killed")
 
     monkeypatch.setattr(segment_folder_module, "imap_unordered", some_and_then_none)
-    found = segment_folder([folder], tmp_path, weights=weights, jobs=2)
-    assert [image.error is None for image in found.images] == [True, False, False, False, False]
-    assert all("worker died" in image.line for image in found.failed)
+    result = segment_folder([folder], tmp_path, weights=weights, jobs=2)
+    assert [image.error is None for image in result.images] == [True, False, False, False, False]
+    assert all("worker died" in image.line for image in result.failed)
     assert (tmp_path / "a" / "run.json").is_file()
-    assert "b.tif" in found.report.read_text(encoding="utf-8")
+    assert "b.tif" in result.report.read_text(encoding="utf-8")
 
 
-def test_nothing_is_made_where_every_image_would_fail(folder, tmp_path, weights):
+def test_nothing_is_written_if_every_image_would_fail(folder, tmp_path, weights):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no such weights"):
         segment_folder([folder], out, weights="nobody")
@@ -156,12 +156,12 @@ def test_nothing_is_made_where_every_image_would_fail(folder, tmp_path, weights)
     with pytest.raises(ValueError, match="device 'abacus'"):
         segment_folder([folder], out, weights=weights, options=Options(device="abacus"))
     assert not out.exists()
-    found = segment_folder([folder / "c.tif"], out, weights=weights)
-    assert found.report is None
-    assert found.grains.empty
+    result = segment_folder([folder / "c.tif"], out, weights=weights)
+    assert result.report is None
+    assert result.grains.empty
 
 
-def test_weights_are_loaded_anew_when_their_file_changes(tmp_path):
+def test_weights_are_reloaded_when_their_file_changes(tmp_path):
     path = save_network(tmp_path / "w.safetensors", grain_size_px=20.0)
     first = cached_segmenter("label-free", path, Options())
     assert cached_segmenter("label-free", path, Options()) is first

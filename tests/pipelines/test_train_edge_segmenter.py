@@ -1,4 +1,4 @@
-"""Trainings of a few steps on pictures of 48 x 64 pixels: who sees what, what is kept, what is written."""
+"""Trainings of a few steps on pictures of 48 x 64 pixels: their data, what is kept, what is written."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def segmenter(pairs):
 
 
 def weights(segmenter) -> list[torch.Tensor]:
-    """Everything that the two networks remember."""
+    """The state of the two networks."""
     return [v.clone() for net in (segmenter.net1, segmenter.net2) for v in net.state_dict().values()]
 
 
@@ -62,10 +62,10 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_edge_pairs_are_the_synthetic_pictures_through_the_detectors(jobs):
     with joblib.parallel_config("threading"):
-        found = edge_pairs(3, 7, SMALL, ("canny", "grey"), jobs=jobs)
+        pairs = edge_pairs(3, 7, SMALL, ("canny", "grey"), jobs=jobs)
     drawn = list(tem_pictures(3, 7, SMALL))
     assert len({picture.image.tobytes() for picture in drawn}) == 3
-    for (channels, target), picture in zip(found, drawn, strict=True):
+    for (channels, target), picture in zip(pairs, drawn, strict=True):
         np.testing.assert_array_equal(channels, channels_of(picture.image, ("canny", "grey")))
         np.testing.assert_array_equal(target, picture.boundary)
 
@@ -73,12 +73,12 @@ def test_edge_pairs_are_the_synthetic_pictures_through_the_detectors(jobs):
 def test_the_grain_size_is_the_mean_linear_intercept_of_the_true_grains():
     config = replace(SMALL, shape=(96, 96))
     expected = np.mean([mean_intercept(picture.labels) for picture in tem_pictures(4, 0, config)])
-    found = grain_size(edge_pairs(4, 0, config, ("sobel",)))
-    # Corners of grains narrower than the drawn line are lost with their two crossings, so it is no smaller.
-    assert expected * 0.99 < found < expected * 1.1
+    measured = grain_size(edge_pairs(4, 0, config, ("sobel",)))
+    # Corners of grains narrower than the drawn line are lost with their two crossings, so it is not smaller.
+    assert expected * 0.99 < measured < expected * 1.1
 
 
-def test_pictures_of_one_grain_have_no_say_in_the_grain_size():
+def test_pictures_of_one_grain_do_not_affect_the_grain_size():
     split, whole = np.zeros((20, 40), bool), np.zeros((20, 40), bool)
     split[:, 20] = True
     channels = np.zeros((1, 20, 40), np.float32)
@@ -87,28 +87,28 @@ def test_pictures_of_one_grain_have_no_say_in_the_grain_size():
         grain_size([(channels, whole)])
 
 
-# ---- who sees what ---------------------------------------------------------------------------------------
+# ---- training data ---------------------------------------------------------------------------------------
 
 
 def test_net2_learns_from_pictures_that_net1_has_not_seen_and_from_its_guesses_on_them(pairs, monkeypatch):
-    seen = {}
+    recorded = {}
 
     def first(known, *args, **options):
-        seen["first"] = known
-        seen["net1"], history = refine_training.train_first(known, *args, **options)
-        return seen["net1"], history
+        recorded["first"] = known
+        recorded["net1"], history = refine_training.train_first(known, *args, **options)
+        return recorded["net1"], history
 
     def second(unknown, *args, guesses, **options):
-        seen["second"], seen["guesses"] = unknown, guesses
+        recorded["second"], recorded["guesses"] = unknown, guesses
         return refine_training.train_second(unknown, *args, guesses=guesses, **options)
 
     monkeypatch.setattr(train_edge_segmenter, "train_first", first)
     monkeypatch.setattr(train_edge_segmenter, "train_second", second)
     train_networks(replace(CONFIG, held_back=0.25), pairs=pairs, **QUIET)
-    assert len(seen["first"]) == 3
-    assert [id(pair) for pair in seen["first"] + seen["second"]] == [id(pair) for pair in pairs]
-    guess = first_guess(seen["net1"], seen["second"][0][0], device="cpu")
-    np.testing.assert_array_equal(seen["guesses"][0], guess)
+    assert len(recorded["first"]) == 3
+    assert [id(pair) for pair in recorded["first"] + recorded["second"]] == [id(pair) for pair in pairs]
+    guess = first_guess(recorded["net1"], recorded["second"][0][0], device="cpu")
+    np.testing.assert_array_equal(recorded["guesses"][0], guess)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(segmenter)
     assert not equal(weights(segmenter), weights(train_networks(other, **QUIET)))
 
 
-def test_a_training_killed_between_the_networks_goes_on_with_net2(segmenter, pairs, tmp_path, monkeypatch):
+def test_a_training_killed_between_the_networks_resumes_with_net2(segmenter, pairs, tmp_path, monkeypatch):
     def killed(*args, **options):
         raise KeyboardInterrupt
 
@@ -167,14 +167,14 @@ def test_a_training_killed_between_the_networks_goes_on_with_net2(segmenter, pai
     assert len(steps) == CONFIG.second.steps  # what is finished is not trained again
 
 
-def test_networks_trained_further_leave_the_start_untouched(segmenter, pairs):
+def test_fine_tuning_does_not_change_the_initial_networks(segmenter, pairs):
     before = weights(segmenter)
     further = train_networks(CONFIG, pairs=pairs, start=segmenter, **QUIET)
     assert equal(before, weights(segmenter))
     assert not equal(before, weights(further))  # which are also those of the same training from nothing
 
 
-def test_saved_networks_come_back_with_their_card_and_the_same_maps(segmenter, pairs, tmp_path):
+def test_saved_networks_are_restored_with_their_card_and_the_same_maps(segmenter, pairs, tmp_path):
     scores = {"held-out virtual TEM: accuracy": 0.5}
     paths = save_networks(tmp_path, segmenter, CONFIG, scores, minutes=1.26)
     assert [path.name for path in paths] == ["first.safetensors", "refine.safetensors"]

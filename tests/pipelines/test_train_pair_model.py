@@ -1,4 +1,4 @@
-"""Claims about training on a few labelled images, and about sampling pairs with the result."""
+"""Training a pair model on a few labelled images, and sampling pairs with it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pair(image: np.ndarray, classes: np.ndarray, name: str) -> Micrograph:
 
 
 def share(pairs: list[Micrograph]) -> float:
-    """Of class 1."""
+    """Share of class 1."""
     return float(np.mean([pair.classes.mean() for pair in pairs]))
 
 
@@ -97,20 +97,20 @@ def test_on_held_out_images_both_networks_beat_trivial_baselines(folder):
     assert bits["held-out images: bits per code"] < alone - 0.3
 
 
-def test_the_fractions_asked_for_move_the_fractions_got(model):
-    asked = (0.1, 0.4, 0.7)
-    got = [share(model.sample(16, shape=(64, 64), fractions=(1 - f, f), device="cpu")) for f in asked]
-    np.testing.assert_allclose(got, asked, atol=0.12)  # fields of 64 px vary
+def test_sampled_fractions_follow_the_requested_ones(model):
+    requested = (0.1, 0.4, 0.7)
+    sampled = [share(model.sample(16, shape=(64, 64), fractions=(1 - f, f), device="cpu")) for f in requested]
+    np.testing.assert_allclose(sampled, requested, atol=0.12)  # fields of 64 px vary
     mixed = model.sample(2, shape=(64, 64), fractions=[(0.95, 0.05), (0.2, 0.8)], device="cpu")
     assert mixed[1].classes.mean() > mixed[0].classes.mean() + 0.3
 
 
 def test_without_a_request_the_composition_is_that_of_training_images(model):
-    asked = model.draw_fractions(32, seed=1)
+    fractions = model.draw_fractions(32, seed=1)
     rows = {tuple(row) for row in model.card["fractions"]}
-    assert {tuple(row) for row in asked.tolist()} <= rows
+    assert {tuple(row) for row in fractions.tolist()} <= rows
     pairs = model.sample(32, shape=(64, 64), seed=1, device="cpu")
-    assert share(pairs) == pytest.approx(asked[:, 1].mean(), abs=0.1)
+    assert share(pairs) == pytest.approx(fractions[:, 1].mean(), abs=0.1)
 
 
 def test_image_and_mask_of_a_sampled_pair_belong_together(model):
@@ -133,7 +133,7 @@ def test_same_seed_same_pairs(model):
 
 
 @pytest.mark.parametrize(("module", "function"), [(vqvae, "vqvae_loss"), (pixelcnn, "bits_per_code")])
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypatch, module, function):
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, whole, monkeypatch, module, function):
     pairs = toy_pairs(4)
     real, calls = getattr(module, function), []
 
@@ -152,7 +152,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypa
     assert files_of(tmp_path / "killed") == files_of(whole)
 
 
-def test_a_folder_keeps_to_its_settings_and_images(tmp_path, whole):
+def test_a_folder_refuses_other_settings_and_images(tmp_path, whole):
     pairs = toy_pairs(4)
     shutil.copytree(whole, tmp_path / "run")
     before = files_of(tmp_path / "run")
@@ -170,7 +170,7 @@ def test_a_folder_keeps_to_its_settings_and_images(tmp_path, whole):
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_the_papers_route_needs_no_fractions_and_takes_none(tmp_path):
+def test_the_papers_method_needs_no_fractions_and_accepts_none(tmp_path):
     config = replace(
         SHORT,
         vqvae=replace(SHORT.vqvae, coding="grey", image_channels=3, symmetries=False),
@@ -205,9 +205,9 @@ def test_the_fractions_of_a_crop_are_those_of_its_own_pixels():
     crops, fractions = _crops_with_fractions(codes, blocks, TINY.prior)
     assert fractions.shape == (TINY.prior.steps * TINY.prior.batch, 2)
     np.testing.assert_allclose(fractions[:, 1], [crop.mean() / 16 for crop in crops], atol=1e-5)
-    assert fractions[:, 1].std() > 0.1  # a field teaches many compositions
+    assert fractions[:, 1].std() > 0.1  # a field provides many compositions
     other_way = np.mean([(crop[0] != crop[:, 0]).any() for crop in crops])
-    assert other_way > 0.5  # the crops are no constants that any orientation would fit
+    assert other_way > 0.5  # the crops are not constants that any orientation would fit
 
 
 def test_objects_below_the_smallest_real_ones_are_cleaned_away_by_default(tmp_path):
@@ -216,7 +216,7 @@ def test_objects_below_the_smallest_real_ones_are_cleaned_away_by_default(tmp_pa
     assert model.card["min_area"] == list(least_areas(masks, 2))
 
 
-def test_the_held_out_images_leave_every_class_to_learn_from():
+def test_holding_out_images_leaves_every_class_in_the_training_set():
     pairs = toy_pairs(6)
     rare = pair(pairs[0].image, np.where(pairs[0].classes == 1, 2, 0).astype(np.uint8), "rare")
     for seed in range(6):
@@ -225,7 +225,7 @@ def test_the_held_out_images_leave_every_class_to_learn_from():
         assert "rare" in {p.name for p in train}
     one = pair(rare.image, np.ones_like(rare.classes), "one")
     with pytest.warns(UserWarning, match="class 0, 2 occurs only in rare, .*not be learnt"):
-        train, unseen = _hold_out([rare, one], 0.2, 0)  # whatever it does, a class must go
+        train, unseen = _hold_out([rare, one], 0.2, 0)  # whichever is held out, a class is missing
     assert [p.name for p in train + unseen] == ["one", "rare"]
 
 

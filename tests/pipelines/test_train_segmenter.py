@@ -1,4 +1,4 @@
-"""Label-free training: pairs that follow their seed, crops that keep them together, a short training."""
+"""Label-free training: seeded pairs, crops that keep image and mask together, a short training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from microlab.simulate import library, voronoi
 MAP = voronoi.tessellate(voronoi.random_seeds(8, (96, 96), 1), (96, 96))
 
 
-def only(**settings: float) -> MicroscopeRanges:
-    """Ranges that leave no choice: every setting absent or as given."""
+def fixed_ranges(**settings: float) -> MicroscopeRanges:
+    """Ranges without variation: every setting is absent or fixed to the given value."""
     base = {f.name: (f.default, f.default) for f in fields(Microscope)}
     fixed = {name: (value, value) for name, value in settings.items()}
     return MicroscopeRanges(**{**base, **fixed}, absent=1.0)
 
 
 def test_the_mask_is_as_wide_as_the_drawn_groove():
-    ranges = only(
+    ranges = fixed_ranges(
         groove_depth=0.6, groove_width=2.6, groove_variation=0.0, detector_noise=1e-6, electrons=1e9
     )
     stripes = np.tile(np.arange(120) // 40, (60, 1))
@@ -55,7 +55,7 @@ def test_boundaries_are_darker_than_grains_under_every_microscope():
         assert pair.image[pair.boundary].mean() < pair.image[~pair.boundary].mean(), seed
 
 
-def test_pairs_go_round_the_structures_each_under_its_own_microscope():
+def test_pairs_cycle_through_the_structures_each_with_its_own_microscope():
     maps = [MAP, np.ascontiguousarray(MAP.T)]
     pairs = render_pairs(maps, 3, 5, jobs=1, progress=False)
     for k, pair in enumerate(pairs):
@@ -88,7 +88,7 @@ def test_crops_come_from_everywhere_in_all_eight_orientations():
     square = pair.image
     turned = [np.rot90(square, k) for k in range(4)]
     assert whole == {np.ascontiguousarray(part).tobytes() for t in turned for part in (t, t[:, ::-1])}
-    places = np.zeros((12, 12))  # a single marked pixel at every place must show up, up to the corners
+    places = np.zeros((12, 12))  # a single marked pixel must appear at every position, including the corners
     for y, x in ((0, 0), (11, 11), (5, 6)):
         spot = np.zeros((12, 12), bool)
         spot[y, x] = True
@@ -133,7 +133,7 @@ def trained(tmp_path_factory):
         yield folder, train_segmenter.train(folder, MINUTE, jobs=1, device="cpu", progress=False)
 
 
-def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(trained):
+def test_training_writes_working_weights_and_a_complete_card(trained):
     folder, path = trained
     assert path == folder / "labour-free.safetensors"
     network = load_segmenter(weights=path)
@@ -154,8 +154,8 @@ def test_training_writes_weights_that_segment_and_a_card_that_tells_their_story(
 def test_a_second_call_neither_simulates_nor_trains_again(trained, monkeypatch):
     folder, path = trained
     weights, history = path.read_bytes(), (folder / "training" / "history.csv").read_text()
-    made = {file: file.stat().st_mtime_ns for file in folder.glob("library/structures/*/*")}
-    assert len(made) == 3 * 4
+    stamps = {file: file.stat().st_mtime_ns for file in folder.glob("library/structures/*/*")}
+    assert len(stamps) == 3 * 4
 
     def forbidden(*arguments):
         raise AssertionError("simulated or trained again")
@@ -165,19 +165,21 @@ def test_a_second_call_neither_simulates_nor_trains_again(trained, monkeypatch):
     assert train_segmenter.train(folder, MINUTE, jobs=1, device="cpu", progress=False) == path
     assert path.read_bytes() == weights
     assert (folder / "training" / "history.csv").read_text() == history
-    assert {file: file.stat().st_mtime_ns for file in made} == made
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
 
 
 def test_a_library_that_is_too_small_is_named(trained, tmp_path):
-    shelf = trained[0] / "library"
+    small_library = trained[0] / "library"
     with pytest.raises(
         InputError, match=r"holds 3 structures, the training needs 5: extend it or ask for fewer"
     ):
-        train_segmenter.train(tmp_path, replace(MINUTE, structures=5), library_folder=shelf, progress=False)
+        train_segmenter.train(
+            tmp_path, replace(MINUTE, structures=5), library_folder=small_library, progress=False
+        )
     assert not any(tmp_path.iterdir())
 
 
-def test_a_wrong_device_is_refused_before_anything_is_made(tmp_path):
+def test_a_wrong_device_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="nonsense"):
         train_segmenter.train(tmp_path / "run", device="nonsense")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The virtual microscope: every fault against its formula, and a truth that moves with the image."""
+"""The virtual microscope: every fault against its formula, and a truth distorted like the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from microlab.render import sem
 from microlab.render.sem import LOGARITHMIC, OPTIONAL, Microscope, MicroscopeRanges, draw_microscope, render
 from microlab.simulate import voronoi
 
-# No fault at all: grains of one grey. A thousand million electrons leave a relative noise of 3e-5.
+# No faults: grains of one grey. With 1e9 electrons the relative noise is 3e-5.
 FAULTLESS = {"groove_depth": 0.0, "step_amplitude": 0.0, "blur": 0.0, "detector_noise": 0.0, "electrons": 1e9}
 CLEAN = replace(Microscope(), **dict.fromkeys(OPTIONAL, 0.0), **FAULTLESS)
 MAP = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 5), (160, 160))
@@ -71,9 +71,9 @@ def test_detector_noise_is_gaussian_of_the_stated_sigma():
 def test_charging_streaks_decay_along_the_scan_and_never_against_it():
     decay = 25.0
     image = sem.charging_streaks(np.zeros((256, 256)), amplitude=1.0, decay=decay, seed=0)
-    step = np.diff(image, axis=1)  # takes away each line's own level
+    step = np.diff(image, axis=1)  # removes the level of each line
     assert step.max() > 0.3  # a charge appears at once
-    assert step.min() > -1.1 / decay  # and leaks away slowly, to the right
+    assert step.min() > -1.1 / decay  # and decays slowly, to the right
     both = (step[:, 1:] < -1e-4) & (step[:, :-1] < -1e-4)
     assert np.median(step[:, 1:][both] / step[:, :-1][both]) == pytest.approx(np.exp(-1 / decay), rel=0.005)
 
@@ -95,7 +95,8 @@ def test_drift_starts_at_rest_is_slow_and_stays_within_its_bound():
     for seed in range(300):
         path = sem.scan_path((128, 10), jitter=0.0, drift=5.0, seed=seed)
         np.testing.assert_array_equal(path[:, 0], 0)
-        assert np.abs(np.diff(path)).max() < 5 * (1 + np.pi / 2) / 127 * 1.001  # the course's steepest slope
+        # The steepest slope of the path.
+        assert np.abs(np.diff(path)).max() < 5 * (1 + np.pi / 2) / 127 * 1.001
         farthest = max(farthest, np.abs(path).max())
     assert 0.8 * 5 < farthest <= 1.11 * 5
 
@@ -152,10 +153,10 @@ def test_a_fault_acts_alone_repeats_with_its_seed_and_vanishes_with_its_amplitud
     assert once.dtype == np.float32
     assert np.abs(once - image).max() > 0.01
     np.testing.assert_array_equal(once, FAULTS[name](image, 0.2, 1))
-    if name not in ("vignetting", "blur"):  # the ones without chance
+    if name not in ("vignetting", "blur"):  # deterministic ones
         assert (once != FAULTS[name](image, 0.2, 2)).any()
     np.testing.assert_allclose(FAULTS[name](image, 0.0, 1), image, atol=1e-6)
-    np.testing.assert_array_equal(image, before)  # the input is left alone
+    np.testing.assert_array_equal(image, before)  # the input is not modified
 
 
 def test_a_microscope_without_faults_shows_grains_of_one_grey():
@@ -213,10 +214,10 @@ def test_drift_moves_the_truth_with_the_image():
         assert np.median(apart) <= 1
         assert np.percentile(apart, 99) <= 2
         moved.append(np.abs(distance[window].argmin(1) - still[window].argmin(1)).max())
-    assert max(moved) > 10  # the drift was strong, so that they agree is no accident
+    assert max(moved) > 10  # the drift was strong, so the agreement is not accidental
 
 
-def test_the_truth_fits_the_grooves_under_drift_and_jitter():
+def test_the_truth_matches_the_grooves_under_drift_and_jitter():
     microscope = replace(
         CLEAN, groove_depth=0.7, groove_width=1.5, groove_variation=0.0, drift=8.0, line_jitter=0.4
     )
@@ -250,7 +251,7 @@ def test_the_mask_stays_between_1_and_4_pixels_to_each_side():
     assert Microscope(groove_width=9.0).boundary_half_width == 4
 
 
-def test_the_frame_of_a_map_that_does_not_wrap_is_no_groove():
+def test_the_frame_of_a_map_that_is_not_periodic_is_not_a_groove():
     grain_map = np.tile(np.arange(60) // 30, (20, 1))
     grooved = replace(CLEAN, groove_depth=0.7, groove_variation=0.0)
     assert render(grain_map, grooved, seed=0)[10, 0] < 0.3
@@ -306,6 +307,6 @@ def test_ranges_cover_the_standard_microscope():
     assert not OPTIONAL & {"groove_depth", "electrons"}  # without them there is no micrograph
 
 
-def test_a_map_without_a_boundary_cannot_be_photographed():
+def test_a_map_without_a_boundary_cannot_be_rendered():
     with pytest.raises(ValueError, match="grain_map holds a single grain"):
         render(np.zeros((16, 16), int))

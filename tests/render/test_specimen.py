@@ -1,4 +1,4 @@
-"""The specimen's surface against brute force, analytic profiles and the statistics it promises."""
+"""The specimen's surface against brute force, analytic profiles and its stated statistics."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_boundary_distance_equals_a_search_over_all_pixels(shape, periodic):
     assert geometry.distance.dtype == np.float32
 
 
-def test_an_oblong_map_sees_a_boundary_beyond_its_short_side():
+def test_in_an_oblong_map_boundaries_farther_than_its_short_side_are_found():
     # Two stripes of 50 pixels, 6 high: the middle of each lies 24 pixels from the pixel beside the boundary.
     assert boundary_geometry(stripes(6, 100, 50)).distance.max() == 24.5
 
 
-def test_a_facet_is_the_meeting_of_two_grains():
+def test_a_facet_separates_two_grains():
     grain_map = voronoi.tessellate(voronoi.random_seeds(6, (20, 20), 3), (20, 20))
     squared, points = brute_force(grain_map, True)
     facet = boundary_geometry(grain_map).facet
@@ -76,7 +76,7 @@ def test_boundary_distance_moves_with_a_periodic_map():
     np.testing.assert_array_equal(moved, np.roll(boundary_geometry(grain_map).distance, (13, 29), (0, 1)))
 
 
-def test_the_frame_is_no_boundary_unless_the_map_is_periodic():
+def test_the_frame_is_not_a_boundary_unless_the_map_is_periodic():
     grain_map = stripes(8, 40, 20)
     assert boundary_geometry(grain_map).distance[0, 0] == 0.5
     assert boundary_geometry(grain_map, periodic=False).distance[0, 0] == 19.5
@@ -150,14 +150,14 @@ def test_tilt_changes_brightness_by_its_slope_over_one_grain_diameter():
     assert np.abs(change).max() <= 0.2 + 1e-6
 
 
-def test_terraces_leave_the_boundary_and_other_grains_alone():
+def test_terraces_do_not_change_the_boundary_and_other_grains():
     grain_map = voronoi.tessellate(voronoi.random_seeds(10, (128, 128), 0), (128, 128))
     distance = boundary_geometry(grain_map).distance
     change = specimen.terraces(np.zeros((128, 128)), grain_map, distance, amplitude=0.2, spacing=12.0, seed=0)
     assert np.abs(change).max() <= 0.2
     assert np.abs(change[distance == 0.5]).max() <= 0.2 * (1 - np.exp(-((0.5 / 12) ** 2)))
     strongest = np.sort(ndimage.maximum(np.abs(change), grain_map, np.arange(10)))
-    assert strongest[0] < 0.2 * strongest[-1]  # every grain has a share of its own
+    assert strongest[0] < 0.2 * strongest[-1]  # the share varies from grain to grain
 
 
 def test_growth_steps_are_straight_bands_of_one_brightness_in_a_share_of_the_grains():
@@ -173,8 +173,8 @@ def test_growth_steps_are_straight_bands_of_one_brightness_in_a_share_of_the_gra
     assert heights.std() == pytest.approx(0.1, rel=4 / np.sqrt(2 * len(banded)))
     for cell, height in zip(banded, heights):
         full = np.abs(cell) > 0.99 * abs(height)
-        assert (cell * height >= 0).all()  # of one sign
-        # Straight edges: what lies between pixels of a band is of the band.
+        assert (cell * height >= 0).all()  # of the same sign
+        # Straight edges: pixels between pixels of a band belong to the band.
         points = np.argwhere(full)
         middle = (points[:1] + points) // 2
         even = ((points[:1] + points) % 2 == 0).all(1)
@@ -230,7 +230,7 @@ def test_the_number_of_spots_is_poisson():
     assert np.var(counts) / np.mean(counts) == pytest.approx(1, abs=3 * 0.18)
 
 
-def test_spots_have_the_sign_and_size_asked_for():
+def test_spots_have_the_requested_sign_and_size():
     small, large = (
         specimen.spots(np.zeros((256, 256)), number=200, radius=r, contrast=-0.5, seed=0) for r in (1.5, 6.0)
     )
@@ -286,7 +286,7 @@ def test_an_effect_acts_alone_repeats_with_its_seed_and_vanishes_with_its_amplit
     np.testing.assert_array_equal(once, effect(image, 0.2, 1))
     assert (once != effect(image, 0.2, 2)).any()
     np.testing.assert_allclose(effect(image, 0.0, 1), image, atol=1e-6)
-    np.testing.assert_array_equal(image, before)  # the input is left alone
+    np.testing.assert_array_equal(image, before)  # the input is not modified
 
 
 def test_a_length_of_zero_is_refused_by_name():

@@ -1,4 +1,4 @@
-"""Synthetic TEM: each concept against its formula, and each switch against everything else."""
+"""Synthetic TEM: each concept against its formula, and that each switch changes nothing else."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_without_orientation_all_grains_have_one_grey(seed):
 
 
 def test_without_packing_the_noise_contours_shading_and_target_rule_stay_as_they_are():
-    # With one grey and no contour or second layer the grains cannot be seen: all that is left must be equal.
+    # With one grey and no contour or second layer the grains are invisible: everything else must be equal.
     one_grey = ("orientation", "similar", "contours", "overlap")
     packed, random = (tem_picture(4, without(*one_grey, *off)) for off in ((), ("packing",)))
     assert packed.labels.shape == random.labels.shape
@@ -163,7 +163,7 @@ def test_packing_sets_mean_and_spread_of_the_grain_areas():
         areas(cv=0.4, packing=True),
         areas(cv=0.1, packing=False),
     )
-    # Large grains meet the frame more often and are left out, so the mean falls short by some per cent.
+    # Large grains touch the frame more often and are left out, so the mean is some per cent too small.
     assert alike.mean() == pytest.approx(900, rel=0.08)
     variation = [a.std() / a.mean() for a in (alike, chance, spread)]
     assert variation[0] < 0.3 < variation[1] < variation[2]
@@ -236,21 +236,21 @@ def test_random_orientations_have_the_greys_that_the_docstring_states():
     np.testing.assert_allclose(quantiles, [0.35, 0.62, 0.85], atol=0.01)
 
 
-def test_similar_pairs_are_alike_apart_and_as_many_as_asked():
+def test_similar_pairs_are_alike_disjoint_and_as_many_as_requested():
     grains = tem_grains.tessellation((200, 200), area=400, cv=0.3, packing=True, rng=np.random.default_rng(0))
     pairs, _ = neighbour_pairs(grains)
     before = np.linspace(0.2, 1.0, grains.max() + 1)
     after, lines = tem_grains.similar_neighbours(
         before, pairs, share=0.1, difference=0.02, line=0.1, rng=np.random.default_rng(0)
     )
-    made = np.argwhere(np.triu(lines))
-    assert len(made) == round(0.1 * len(pairs))
-    assert {tuple(m) for m in made} <= {tuple(p) for p in pairs}
-    assert len(np.unique(made)) == made.size  # no grain in two pairs
-    assert (np.abs(np.diff(after[made], axis=1)) <= 0.02).all()
+    similar_pairs = np.argwhere(np.triu(lines))
+    assert len(similar_pairs) == round(0.1 * len(pairs))
+    assert {tuple(m) for m in similar_pairs} <= {tuple(p) for p in pairs}
+    assert len(np.unique(similar_pairs)) == similar_pairs.size  # no grain in two pairs
+    assert (np.abs(np.diff(after[similar_pairs], axis=1)) <= 0.02).all()
     assert np.abs(lines).max() <= 0.1
     assert (lines == lines.T).all()
-    untouched = np.setdiff1d(np.arange(len(before)), made)
+    untouched = np.setdiff1d(np.arange(len(before)), similar_pairs)
     np.testing.assert_array_equal(after[untouched], before[untouched])
 
 
@@ -258,7 +258,7 @@ def test_strength_is_the_contrast_of_the_two_grains_that_meet():
     for pair in PAIRS:
         left, right = pair.labels[:, :-1], pair.labels[:, 1:]
         contrast = np.abs(pair.brightness[left] - pair.brightness[right])
-        # Where nothing but these two grains is near, the strength must be theirs.
+        # Where only these two grains are near, the strength must be theirs.
         alone = np.array([len(np.unique(pair.labels[1:4, x : x + 4])) == 2 for x in range(490)])
         places = np.flatnonzero(alone & (left != right)[2, 1:491])
         assert len(places) > 3
@@ -339,7 +339,7 @@ def test_an_inclined_boundary_is_a_ramp_that_meets_in_the_middle():
     assert np.ptp([(ramp != ramp[0, 0]).sum() for ramp in ramps]) > 0  # widths differ
 
 
-def test_a_second_layer_shows_only_the_grains_that_are_there():
+def test_a_second_layer_covers_grains_completely_or_not_at_all():
     cells = tem_grains.tessellation((96, 300), area=600, cv=0.3, packing=True, rng=np.random.default_rng(0))
     beam = tem_grains.random_directions(cells.max() + 1, np.random.default_rng(1))
 
@@ -349,9 +349,9 @@ def test_a_second_layer_shows_only_the_grains_that_are_there():
     assert not layer(0.0)[0].any()
     weight, grey = layer(0.4)
     assert 0 < weight.max() <= 0.3
-    there = np.array([(weight[cells == cell] > 0).mean() for cell in range(cells.max() + 1)])
-    assert set(there) == {0.0, 1.0}
-    assert 0.2 < there.mean() < 0.6
+    coverage = np.array([(weight[cells == cell] > 0).mean() for cell in range(cells.max() + 1)])
+    assert set(coverage) == {0.0, 1.0}
+    assert 0.2 < coverage.mean() < 0.6
     np.testing.assert_allclose(grey, tem_grains.orientation_brightness(beam)[cells], rtol=1e-6)
 
 
@@ -411,10 +411,10 @@ def test_the_same_seed_gives_the_same_pair_and_another_seed_another():
 @pytest.mark.slow
 def test_many_pairs_depend_neither_on_their_number_nor_on_the_processes():
     small = replace(ALL, shape=(32, 48), grain_area=(100.0, 200.0))
-    some, more = list(tem_pictures(2, 5, small)), list(tem_pictures(4, 5, small, jobs=2))
-    for a, b in zip(some, more, strict=False):
+    two_pairs, four_pairs = list(tem_pictures(2, 5, small)), list(tem_pictures(4, 5, small, jobs=2))
+    for a, b in zip(two_pairs, four_pairs, strict=False):
         assert_same(a, b, EVERYTHING)
-    assert (more[2].image != more[3].image).any()
+    assert (four_pairs[2].image != four_pairs[3].image).any()
 
 
 def test_a_pair_of_many_is_that_of_its_own_seed_sequence():
@@ -422,7 +422,7 @@ def test_a_pair_of_many_is_that_of_its_own_seed_sequence():
     sequences = np.random.SeedSequence(5).spawn(3)
     for sequence, pair in zip(sequences, tem_pictures(3, 5, config), strict=True):
         alone = tem_picture(sequence, config)
-        sequence.spawn(2)  # children that somebody else took change nothing
+        sequence.spawn(2)  # children spawned elsewhere change nothing
         for drawn in (alone, tem_picture(sequence, config)):
             np.testing.assert_array_equal(drawn.image, pair.image)
             np.testing.assert_array_equal(drawn.boundary, pair.boundary)

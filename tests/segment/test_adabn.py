@@ -16,12 +16,12 @@ def test_the_statistics_become_those_of_the_target() -> None:
     images = [np.random.default_rng(0).normal(5, 2, (64, 64)).astype(np.float32)]
     adapted = adapt_batch_norm(model, images, tile=64, tiles=8)
     standard = (images[0] - images[0].mean()) / images[0].std()
-    seen = model[0](torch.from_numpy(standard)[None, None].float())
-    torch.testing.assert_close(adapted[1].running_mean, seen.mean((0, 2, 3)), rtol=0.02, atol=1e-4)
-    torch.testing.assert_close(adapted[1].running_var, seen.var((0, 2, 3)), rtol=0.02, atol=1e-4)
+    activations = model[0](torch.from_numpy(standard)[None, None].float())
+    torch.testing.assert_close(adapted[1].running_mean, activations.mean((0, 2, 3)), rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(adapted[1].running_var, activations.var((0, 2, 3)), rtol=0.02, atol=1e-4)
 
 
-def test_the_given_network_stays_as_it_was_and_no_weight_changes() -> None:
+def test_the_given_network_and_all_weights_are_unchanged() -> None:
     model = UNet(width=4, depth=2).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     adapted = adapt_batch_norm(model, [np.random.default_rng(1).random((40, 50))], tile=32, tiles=8)

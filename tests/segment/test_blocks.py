@@ -1,4 +1,4 @@
-"""Claims about segmentation by blocks: it finds what the watershed of the whole image finds."""
+"""Segmentation by blocks gives the result of the watershed of the whole image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def by_blocks(probability: np.ndarray, **how: object) -> tuple[np.ndarray, int]:
     return labels, watershed_by_blocks(probability, labels, **how)
 
 
-def assert_same_grains(found: np.ndarray, expected: np.ndarray) -> None:
-    """The same partition of the pixels, whatever the numbers; those of `found` are 1..n."""
-    pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
-    assert pairs.shape[1] == len(np.unique(found)) == len(np.unique(expected))
-    np.testing.assert_array_equal(np.unique(found), np.arange(1, found.max() + 1))
+def assert_same_grains(result: np.ndarray, expected: np.ndarray) -> None:
+    """The same partition of the pixels, up to the numbering; labels of `result` are 1..n."""
+    pairs = np.unique(np.stack([result.ravel(), expected.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(result)) == len(np.unique(expected))
+    np.testing.assert_array_equal(np.unique(result), np.arange(1, result.max() + 1))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def polycrystal() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def probability(polycrystal) -> np.ndarray:
-    """What a network would say: lines with noise and gaps; no two pixels are equal, so nothing is a tie."""
+    """Like a network's output: lines with noise and gaps; no two pixels are equal, so there are no ties."""
     line = np.zeros(SHAPE, bool)
     line[:-1] |= polycrystal[:-1] != polycrystal[1:]
     line[:, :-1] |= polycrystal[:, :-1] != polycrystal[:, 1:]
@@ -70,7 +70,7 @@ def test_a_grain_across_four_blocks_is_one():
 
 
 def test_blocks_that_disagree_are_counted_and_still_fill_the_image(probability):
-    """With two pixels of surroundings a block cannot see the grains on its seams."""
+    """With a halo of two pixels a block does not contain the grains on its seams."""
     labels, cuts = by_blocks(probability, block=140, halo=2)
     assert (labels > 0).all()
     assert cuts > 5
@@ -85,9 +85,9 @@ def test_a_halo_wider_than_half_a_block_is_refused(probability):
 @pytest.mark.parametrize("block", [37, 150])
 def test_boundary_is_that_of_the_whole_image(probability, block):
     labels = watershed_grains(probability)
-    found = np.zeros(SHAPE, bool)
-    boundary_by_blocks(probability, labels, found, block=block)
-    np.testing.assert_array_equal(found, closed_boundary(probability, labels))
+    boundary = np.zeros(SHAPE, bool)
+    boundary_by_blocks(probability, labels, boundary, block=block)
+    np.testing.assert_array_equal(boundary, closed_boundary(probability, labels))
 
 
 def test_a_scratch_counts_only_where_some_block_connects_it_to_a_line():
@@ -96,28 +96,28 @@ def test_a_scratch_counts_only_where_some_block_connects_it_to_a_line():
     probability = np.zeros((90, 90), np.float32)
     np.fill_diagonal(probability, 1)  # reaches the line from three blocks away, through their corners
     probability[70, 5:60] = 1
-    found = np.zeros((90, 90), bool)
-    boundary_by_blocks(probability, labels, found, block=30)
-    np.testing.assert_array_equal(found, closed_boundary(probability, labels))
-    assert found[0, 0]
-    assert not found[70, 30]
+    boundary = np.zeros((90, 90), bool)
+    boundary_by_blocks(probability, labels, boundary, block=30)
+    np.testing.assert_array_equal(boundary, closed_boundary(probability, labels))
+    assert boundary[0, 0]
+    assert not boundary[70, 30]
 
 
 @pytest.mark.parametrize("zoom", [1.0, 0.8])
-def test_the_whole_way_by_blocks_is_that_in_memory(polycrystal, tmp_path, zoom):
+def test_the_segmentation_by_blocks_equals_that_in_memory(polycrystal, tmp_path, zoom):
     image = sem.render(polycrystal, sem.Microscope(), seed=3)
     segmenter = UNetSegmenter.load(save_network(tmp_path / "dark.safetensors"))
     whole = segmenter.segment(image, zoom=zoom)
-    found = segment_by_blocks(image, segmenter, tmp_path / "maps", zoom=zoom, block=200, halo=100)
-    np.testing.assert_allclose(found.probability, whole.probability, atol=1e-6)  # one step of float32
-    assert_same_grains(found.labels, whole.labels)
-    np.testing.assert_array_equal(found.boundary, whole.boundary)
-    assert "3 x 3 blocks" in found.notes[0]
-    assert "agree about every grain" in found.notes[0]
+    by_blocks = segment_by_blocks(image, segmenter, tmp_path / "maps", zoom=zoom, block=200, halo=100)
+    np.testing.assert_allclose(by_blocks.probability, whole.probability, atol=1e-6)  # one step of float32
+    assert_same_grains(by_blocks.labels, whole.labels)
+    np.testing.assert_array_equal(by_blocks.boundary, whole.boundary)
+    assert "3 x 3 blocks" in by_blocks.notes[0]
+    assert "agree about every grain" in by_blocks.notes[0]
     assert list((tmp_path / "maps").iterdir()) == []
 
 
-def test_the_halo_follows_the_grains():
+def test_the_halo_depends_on_the_grain_size():
     assert blocks.default_halo(None, 1.0) == blocks.HALO
     assert blocks.default_halo(40.0, 1.0) == 240
     assert blocks.default_halo(40.0, 0.5) == 480

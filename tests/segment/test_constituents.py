@@ -46,7 +46,7 @@ def random_batch(n: int = 3, classes: int = 4, side: int = 9) -> tuple[Tensor, T
 # ---- loss ------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_the_one_worked_out_by_hand():
+def test_the_loss_agrees_with_a_hand_calculation():
     # Two pixels, three classes, the truth 0 and 1; class 2 is absent.
     p = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.7, 0.1]])
     logits = p.log().T.reshape(1, 3, 1, 2)
@@ -74,7 +74,7 @@ def test_a_class_absent_from_the_truth_has_no_dice_of_its_own():
     )
 
 
-def test_what_is_given_to_an_absent_class_is_pushed_back():
+def test_probability_of_an_absent_class_is_penalised():
     logits, target = random_batch()
     logits.requires_grad_()
     focal_dice_loss(logits, target).backward()
@@ -100,7 +100,7 @@ def test_certainty_right_or_wrong_has_a_finite_loss_and_gradient(dtype):
         assert torch.isfinite(logits.grad).all()
 
 
-def test_the_focus_takes_weight_from_pixels_that_are_already_right():
+def test_the_focal_term_reduces_the_weight_of_correct_pixels():
     p = torch.tensor([0.9, 0.1]).log().reshape(1, 2, 1, 1)
     target = torch.zeros(1, 1, 1, dtype=torch.long)
     # Dice does not depend on gamma: what is left is the focal loss, (1 - 0.9)^2 of the cross-entropy.
@@ -136,7 +136,7 @@ def test_image_and_mask_are_cropped_and_turned_together(augment):
     assert len(steps) == {"none": 1, "flips": 8}[augment]
 
 
-def test_photometric_changes_leave_the_mask_where_it_was():
+def test_photometric_changes_do_not_move_the_mask():
     micrograph = numbered()
     x, mask = labelled_crops([micrograph], 10, 40, "photometric", seed=3)(0)
     assert (np.diff(mask, axis=2) == 1).all()
@@ -144,7 +144,7 @@ def test_photometric_changes_leave_the_mask_where_it_was():
     plain = standardise(micrograph.image).ravel()[mask]
     changed = [not np.allclose(a, b) for a, b in zip(x[:, 0], plain)]
     assert sum(changed) >= 38  # one in ten thousand stays as it is
-    # A change of brightness arrives at the network: means move by more than rounding.
+    # A change of brightness reaches the network: means change by more than rounding.
     assert np.abs(x[:, 0].mean((1, 2)) - plain.mean((1, 2))).max() > 0.2
 
 
@@ -229,7 +229,7 @@ def test_the_same_seed_gives_the_same_network_and_another_one_does_not():
         assert not torch.equal(one(x), other(x))
 
 
-def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_training_resumes_exactly(tmp_path):
     config = replace(SMALL, steps=8, validate_every=4, checkpoint_every=4)
     whole, _ = train_constituents(TRAIN, VAL, config, progress=False, device="cpu")
     train_constituents(TRAIN, VAL, replace(config, steps=4), progress=False, device="cpu", folder=tmp_path)
@@ -237,7 +237,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
-def test_training_stops_early_after_the_rate_was_lowered(tmp_path):
+def test_training_stops_early_after_the_learning_rate_was_lowered(tmp_path):
     # One grey level, one class: the first validation is perfect, so that none improves on it.
     config = replace(SMALL, lr=1e-3, steps=40, validate_every=1, patience=6, plateau=2)
     flat = [Micrograph(np.full((24, 24), 0.5, np.float32), classes=np.zeros((24, 24), np.uint8))]
@@ -249,7 +249,7 @@ def test_training_stops_early_after_the_rate_was_lowered(tmp_path):
     rates = history.table()["lr"] / config.lr
     assert rates.tolist() == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     _, again = train_constituents(TRAIN, flat, config, **settings)
-    pd.testing.assert_frame_equal(again.table(), history.table())  # finished: nothing is trained again
+    pd.testing.assert_frame_equal(again.table(), history.table())  # finished: nothing is retrained
 
 
 @pytest.mark.parametrize(
@@ -290,21 +290,21 @@ def test_a_wrong_setting_is_named(setting, words):
 # ---- scores ----------------------------------------------------------------------------------------------
 
 
-class Answers(nn.Module):
-    """Knows the answer to every pixel: the image's standardised grey, split at given levels."""
+class GreyThresholds(nn.Module):
+    """Classifies every pixel by its standardised grey, split at fixed levels."""
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.cat([-(image + 1), -image.abs(), image - 1], 1).neg().abs().neg()
 
 
 def test_scores_are_those_of_the_metrics_by_either_average():
-    model, pairs = Answers(), [three_classes(k) for k in range(4)]
+    model, pairs = GreyThresholds(), [three_classes(k) for k in range(4)]
     pairs[0] = replace(pairs[0], classes=np.minimum(pairs[0].classes, 1))  # this image has no class 2
     truth = [pair.classes for pair in pairs]
     guess = [predict_constituents(model, pair.image, device="cpu") for pair in pairs]
     scores = evaluate_constituents(model, pairs, 3, device="cpu")
-    each = missing_class_iou(truth, guess, 3, per_image=True)
-    assert scores["missing_class_iou"] == pytest.approx(each.mean())
+    per_image = missing_class_iou(truth, guess, 3, per_image=True)
+    assert scores["missing_class_iou"] == pytest.approx(per_image.mean())
     pooled = missing_class_iou(truth, guess, 3, per_image=False)
     assert scores["pooled_missing_class_iou"] == pytest.approx(pooled)
     assert abs(scores["missing_class_iou"] - pooled) > 1e-3  # the two averages do differ here
@@ -320,7 +320,7 @@ def test_a_class_that_no_truth_has_scores_nan_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         two = [replace(pair, classes=np.minimum(pair.classes, 1)) for pair in TEST]
-        scores = evaluate_constituents(Answers(), two, 3)
+        scores = evaluate_constituents(GreyThresholds(), two, 3)
     assert np.isnan(scores["IoU_2"])
     assert np.isnan(scores["pooled_IoU_2"])
     assert np.isfinite(scores["missing_class_iou"])
@@ -344,7 +344,7 @@ def test_the_papers_settings_are_those_of_its_table():
 
 
 class FakeUnet(nn.Module):
-    """Refuses sides that are no multiple of 32, as the real one does, and keeps what it was asked for."""
+    """Refuses sides that are not multiples of 32, like the real one, and records its arguments."""
 
     def __init__(self, encoder: str, encoder_weights: str | None, in_channels: int, classes: int) -> None:
         super().__init__()

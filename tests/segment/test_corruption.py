@@ -1,4 +1,4 @@
-"""Each kind of damage does what it says and nothing else."""
+"""Each kind of damage has its stated effect and no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_gaps_are_pieces_of_line_and_not_single_pixels():
     sizes = np.bincount(label(lost, connectivity=2).ravel())[1:]
     in_large = sizes[sizes >= 8].sum() / sizes.sum()  # 4 px along a line 2 px wide
     assert in_large > 0.9
-    spread = np.random.default_rng(0).random(lost.shape) < 0.3  # what independent pixels would give
+    spread = np.random.default_rng(0).random(lost.shape) < 0.3  # the same share of independent pixels
     single = np.bincount(label(lattice() & spread, connectivity=2).ravel())[1:]
     assert single[single >= 8].sum() / single.sum() < 0.5
 
@@ -91,19 +91,19 @@ def test_stray_segments_have_their_width():
     assert thickness(1) < thickness(3) < thickness(5)
 
 
-def test_no_boundary_cannot_break_or_thicken():
+def test_an_empty_map_is_neither_broken_nor_thickened():
     empty = np.zeros((40, 50), bool)
     assert not corrupt(empty, 1.0, damage=replace(BROKEN, thickened=1.0)).any()
 
 
-def test_what_weak_damage_breaks_or_invents_strong_damage_does_too():
+def test_strong_damage_includes_weak_damage():
     for damage, added in ((BROKEN, False), (SPURIOUS, True)):
         weak, strong = (corrupt(lattice(), s, damage=damage, seed=4) for s in (0.3, 0.8))
         assert not (weak & ~strong if added else ~weak & strong).any()
         assert (weak != strong).any()
 
 
-def test_switching_one_kind_off_leaves_the_places_of_the_others():
+def test_switching_one_kind_off_does_not_move_the_others():
     gaps = lattice() & ~corrupt(lattice(), 1.0, damage=BROKEN, seed=5)
     with_strays = corrupt(lattice(), 1.0, damage=replace(BROKEN, spurious=0.5), seed=5)
     strays = corrupt(np.zeros_like(lattice()), 1.0, damage=SPURIOUS, seed=5)

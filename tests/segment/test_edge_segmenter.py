@@ -1,4 +1,4 @@
-"""Claims about the TEM segmenter: what changes its result, what must not, how it stops, what it refuses."""
+"""The TEM segmenter: what changes its result, what must not, how it stops, what it refuses."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ TURNS = {
 
 
 class Same(nn.Module):
-    """The map stays as it is."""
+    """Returns the map unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.logit(x[:, :1].double(), eps=1e-9)
 
 
 class Negative(nn.Module):
-    """The map turns into its negative and back for ever."""
+    """Inverts the map, so the iteration oscillates."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.logit(1 - x[:, :1].double(), eps=1e-9)
 
 
 class Leftmost(nn.Module):
-    """Calls the left third of what it sees boundary, so its views contradict one another."""
+    """Marks the left third of its input as boundary, so its views contradict one another."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = torch.full_like(x[:, :1], -9)
@@ -55,7 +55,7 @@ class Leftmost(nn.Module):
 
 
 class Everywhere(nn.Module):
-    """Calls every pixel boundary."""
+    """Marks every pixel as boundary."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.full_like(x[:, :1], 9)
@@ -89,13 +89,13 @@ def truth(rows: int, columns: int, cell: int = 32) -> np.ndarray:
 # ---- channels --------------------------------------------------------------------------------------------
 
 
-def test_channels_are_picked_by_name_in_the_order_asked_for(picture):
+def test_channels_are_selected_by_name_in_the_given_order(picture):
     sobel, log, canny = fused_edges(picture)
-    found = channels_of(picture, ["canny", "grey", "sobel"])
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[0], canny)
-    np.testing.assert_allclose(found[1], stretch(picture, 1, 99), atol=1e-6)
-    np.testing.assert_array_equal(found[2], sobel)
+    channels = channels_of(picture, ["canny", "grey", "sobel"])
+    assert channels.dtype == np.float32
+    np.testing.assert_array_equal(channels[0], canny)
+    np.testing.assert_allclose(channels[1], stretch(picture, 1, 99), atol=1e-6)
+    np.testing.assert_array_equal(channels[2], sobel)
     np.testing.assert_array_equal(channels_of(picture)[1], log)
 
 
@@ -156,25 +156,31 @@ def test_brightness_and_contrast_change_nothing(picture, segmenter, result, gain
     np.testing.assert_array_equal(other.labels, result.labels)
 
 
-def test_a_picture_with_a_grey_channel_goes_the_same_way(tmp_path, picture):
+def test_a_grey_channel_is_passed_to_the_networks(tmp_path, picture):
     segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, ["sobel", "log", "canny", "grey"]), "cpu")
-    # The grey weighs in too, so grains differ; what matters here is that the channel arrives.
-    found = segmenter.segment(picture)
-    assert found.channels.shape == (4, *picture.shape)
-    np.testing.assert_allclose(found.channels[3], stretch(picture, 1, 99), atol=1e-5)
+    # The grey contributes too, so grains differ; this tests that the channel is passed on.
+    segmentation = segmenter.segment(picture)
+    assert segmentation.channels.shape == (4, *picture.shape)
+    np.testing.assert_allclose(segmentation.channels[3], stretch(picture, 1, 99), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
-def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
+def test_grains_of_any_size_are_scaled_to_the_size_of_the_training(tmp_path, size):
     segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, grain_size_px=32.0), "cpu")
     image = rescale(patchwork(5, 6), size, order=1, anti_aliasing=size < 1)
-    found = segmenter.segment(image)
+    segmentation = segmenter.segment(image)
     expected = 32.0 / (size * mean_intercept(truth(5, 6)))
-    assert found.zoom == pytest.approx(expected, rel=0.4)  # one rung of the ladder of zooms
-    for values in (found.labels, found.probability, found.first, found.agreement, found.boundary):
+    assert segmentation.zoom == pytest.approx(expected, rel=0.4)  # one rung of the ladder of zooms
+    for values in (
+        segmentation.labels,
+        segmentation.probability,
+        segmentation.first,
+        segmentation.agreement,
+        segmentation.boundary,
+    ):
         assert values.shape == image.shape
-    assert found.channels.shape[1:] == found.refinement.result.shape
-    assert found.labels.max() == 30
+    assert segmentation.channels.shape[1:] == segmentation.refinement.result.shape
+    assert segmentation.labels.max() == 30
 
 
 def test_without_a_grain_size_on_the_card_the_image_is_taken_as_it_is(result):
@@ -184,7 +190,7 @@ def test_without_a_grain_size_on_the_card_the_image_is_taken_as_it_is(result):
 def test_a_blank_middle_does_not_stop_the_search_for_the_scale(tmp_path):
     segmenter = EdgeSegmenter.load(save_edge_segmenter(tmp_path, grain_size_px=32.0), "cpu")
     image = patchwork(16, 16)
-    image[160:352, 160:352] = 0.5  # all that is looked at where the ladder of zooms ends
+    image[160:352, 160:352] = 0.5  # the whole window at the end of the ladder of zooms
     assert segmenter.estimate_zoom(image) == pytest.approx(1, rel=0.4)
 
 
@@ -202,11 +208,11 @@ def test_the_card_counts_lengths_in_pixels_of_the_networks():
     assert finished(speck, finish, 0.5)[1].max() == 1  # 30 px of the networks are 120 here
 
 
-def test_the_card_chooses_how_the_map_ends(picture, segmenter, result):
-    found = changed(segmenter, finish={"method": "watershed", "threshold": 0.3}).segment(picture)
-    np.testing.assert_array_equal(found.probability, result.probability)
-    assert found.labels.max() == 20
-    assert (found.boundary != result.boundary).any()
+def test_the_card_selects_the_finish(picture, segmenter, result):
+    segmentation = changed(segmenter, finish={"method": "watershed", "threshold": 0.3}).segment(picture)
+    np.testing.assert_array_equal(segmentation.probability, result.probability)
+    assert segmentation.labels.max() == 20
+    assert (segmentation.boundary != result.boundary).any()
     strict = changed(segmenter, finish={"method": "paper", "min_area": 2000}).segment(picture)
     assert strict.labels.max() == 0  # every grain is smaller
 
@@ -214,21 +220,22 @@ def test_the_card_chooses_how_the_map_ends(picture, segmenter, result):
 # ---- stopping --------------------------------------------------------------------------------------------
 
 
-def test_a_map_that_stands_still_is_done_after_one_step(picture, segmenter):
-    found = replace(segmenter, net2=Same()).segment(picture)
-    assert found.refinement.converged
-    assert found.refinement.iterations == 1
-    np.testing.assert_allclose(found.probability, found.first, atol=1e-6)
+def test_an_unchanged_map_converges_after_one_step(picture, segmenter):
+    segmentation = replace(segmenter, net2=Same()).segment(picture)
+    assert segmentation.refinement.converged
+    assert segmentation.refinement.iterations == 1
+    np.testing.assert_allclose(segmentation.probability, segmentation.first, atol=1e-6)
 
 
-def test_a_map_that_never_stands_still_reaches_the_cap_and_warns(picture, segmenter):
-    restless = replace(segmenter, net2=Negative())
+def test_an_oscillating_map_reaches_the_cap_and_warns(picture, segmenter):
+    oscillating = replace(segmenter, net2=Negative())
     with pytest.warns(NotConverged, match="cap of 50 iterations"):
-        found = restless.segment(picture)
-    assert not found.refinement.converged
+        segmentation = oscillating.segment(picture)
+    assert not segmentation.refinement.converged
     with pytest.warns(NotConverged, match="cap of 3 iterations"):
-        found = changed(restless, max_iterations=3).segment(picture)
-    np.testing.assert_allclose(found.probability, 1 - found.first, atol=1e-4)  # an odd number of turns
+        segmentation = changed(oscillating, max_iterations=3).segment(picture)
+    # An odd number of inversions.
+    np.testing.assert_allclose(segmentation.probability, 1 - segmentation.first, atol=1e-4)
 
 
 def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, tmp_path):
@@ -241,10 +248,10 @@ def test_the_rule_on_the_card_is_used_unless_one_is_given(picture, tmp_path):
         EdgeSegmenter.load(folder, "cpu", tolerance=1e-5, max_iterations=1).segment(picture)
 
 
-# ---- as a segmentation, and how sure --------------------------------------------------------------------
+# ---- result and uncertainty -----------------------------------------------------------------------------
 
 
-def test_maps_tables_and_record_say_how_the_refinement_went(picture, result):
+def test_maps_tables_and_record_describe_the_refinement(picture, result):
     refinement = result.refinement
     assert set(result.maps) == {"boundary", "iterations"}
     np.testing.assert_array_equal(result.maps["iterations"], refinement.maps)
@@ -253,11 +260,11 @@ def test_maps_tables_and_record_say_how_the_refinement_went(picture, result):
     assert result.status == f"{refinement.iterations} iterations, converged"
 
 
-def test_a_large_image_needs_not_keep_every_map(picture, segmenter, result):
-    found = segmenter.segment(picture, keep=False)
-    assert set(found.maps) == {"boundary"}
-    assert len(found.refinement.maps) == 2
-    np.testing.assert_array_equal(found.labels, result.labels)
+def test_intermediate_maps_need_not_be_kept(picture, segmenter, result):
+    segmentation = segmenter.segment(picture, keep=False)
+    assert set(segmentation.maps) == {"boundary"}
+    assert len(segmentation.refinement.maps) == 2
+    np.testing.assert_array_equal(segmentation.labels, result.labels)
 
 
 def test_without_a_grain_every_label_is_zero(picture, segmenter):
@@ -265,19 +272,19 @@ def test_without_a_grain_every_label_is_zero(picture, segmenter):
 
 
 def test_views_agree_where_the_networks_prefer_no_direction(picture, segmenter):
-    found = segmenter.segment(picture, uncertainty=True).uncertainty
-    assert found.deviation_map.shape == picture.shape
-    assert found.deviation < 1e-3
-    assert found.disagreement < 0.02
-    assert np.isnan(found.models)
+    uncertainty = segmenter.segment(picture, uncertainty=True).uncertainty
+    assert uncertainty.deviation_map.shape == picture.shape
+    assert uncertainty.deviation < 1e-3
+    assert uncertainty.disagreement < 0.02
+    assert np.isnan(uncertainty.models)
 
 
 def test_views_of_a_lopsided_network_contradict_each_other_and_zooming_keeps_the_size(picture, segmenter):
     lopsided = replace(segmenter, net1=Leftmost(), net2=Same())
-    found = estimate_uncertainty(picture[:, :128], lopsided)
+    uncertainty = estimate_uncertainty(picture[:, :128], lopsided)
     # Turned back, the third lies at each of the four sides in two of the eight views.
-    np.testing.assert_allclose(found.deviation_map[60:70, :40], np.sqrt(0.25 * 0.75), atol=0.01)
-    assert found.deviation_map[60:70, 60:70].max() < 1e-3
+    np.testing.assert_allclose(uncertainty.deviation_map[60:70, :40], np.sqrt(0.25 * 0.75), atol=0.01)
+    assert uncertainty.deviation_map[60:70, 60:70].max() < 1e-3
     zoomed = estimate_uncertainty(picture, lopsided, 0.75, views=2)
     assert zoomed.deviation_map.shape == picture.shape
 
@@ -300,19 +307,19 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize("way", ["channels_of", "zoom given", "zoom estimated", "uncertainty"])
+@pytest.mark.parametrize("entry_point", ["channels_of", "zoom given", "zoom estimated", "uncertainty"])
 @pytest.mark.parametrize(
     ("image", "words"), UNFIT, ids=["RGB", "1-D", "small", "constant", "NaN", "infinite"]
 )
-def test_every_way_in_refuses_an_unfit_image_and_names_the_reason(segmenter, way, image, words):
-    ways = {
+def test_every_entry_point_refuses_an_unfit_image_and_names_the_reason(segmenter, entry_point, image, words):
+    calls = {
         "channels_of": lambda: channels_of(image),
         "zoom given": lambda: segmenter.segment(image, zoom=2.0),
         "zoom estimated": lambda: changed(segmenter, grain_size_px=20.0).segment(image),
         "uncertainty": lambda: estimate_uncertainty(image, segmenter),
     }
     with pytest.raises(InputError, match=words):
-        ways[way]()
+        calls[entry_point]()
 
 
 @pytest.mark.parametrize(

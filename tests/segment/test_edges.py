@@ -54,19 +54,19 @@ def polycrystal(noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("height", [0.5, -0.5, 0.05])
 def test_a_step_is_found_within_one_pixel_and_nothing_beside_it(channel, height):
     image = step(40, height)
-    image[0, :8], image[-1, :8] = 0.0, 1.0  # the stretch keeps the step's height: neither grey is an extreme
+    image[0, :8], image[-1, :8] = 0.0, 1.0  # so that the contrast stretch keeps the height of the step
     edges = fused_edges(image, EdgeConfig(low=0, high=100))[channel, 12:-12] > 0
     columns = np.nonzero(edges)[1]
     assert (abs(columns - 39.5) <= 1).all()  # the step lies between the centres of columns 39 and 40
     assert edges.any(axis=1).all()  # and its line has no gap
 
 
-def test_a_step_lower_than_the_least_step_is_no_edge():
-    for height, seen in ((0.05, True), (0.03, False)):
+def test_a_step_below_the_minimum_step_is_not_an_edge():
+    for height, expected in ((0.05, True), (0.03, False)):
         image = step(40, height)
         image[0, :8], image[-1, :8] = 0.0, 1.0
         edges = fused_edges(image, EdgeConfig(low=0, high=100, least_step=0.04, median=1))
-        assert (edges[:, 12:-12, 35:45].any(axis=(1, 2)) == seen).all()
+        assert (edges[:, 12:-12, 35:45].any(axis=(1, 2)) == expected).all()
 
 
 @pytest.mark.parametrize("channel", range(3), ids=DETECTORS)
@@ -98,7 +98,7 @@ def test_blur_leaves_the_zero_crossing_of_a_straight_step_in_place_and_moves_tha
 def test_a_linear_ramp_has_no_edge(slopes):
     y, x = np.mgrid[:64, :96]
     ramp = slopes[0] * y + slopes[1] * x
-    inside = np.s_[:, 10:-10, 10:-10]  # the filters' frame makes kinks
+    inside = np.s_[:, 10:-10, 10:-10]  # the filters create kinks at the frame
     assert not fused_edges(ramp, EdgeConfig(low=0, high=100))[inside].any()
     for rule in ("otsu", "percentile"):  # their Canny thresholds lie on the slope itself
         assert not fused_edges(ramp, EdgeConfig(low=0, high=100, rule=rule))[inside][:2].any()
@@ -107,7 +107,7 @@ def test_a_linear_ramp_has_no_edge(slopes):
 @pytest.mark.parametrize(
     "turn", [lambda a: a[..., ::-1], lambda a: a[..., ::-1, :], lambda a: np.rot90(a, axes=(-2, -1))]
 )
-def test_flips_and_quarter_turns_carry_the_edges_along(turn):
+def test_flips_and_quarter_turns_move_the_edges_with_the_image(turn):
     image, _, _ = polycrystal(noise=0.05)
     # rounding decides ties between neighbours, so a few pixels may differ
     assert (turn(fused_edges(image)) != fused_edges(turn(image))).mean() < 0.002
@@ -119,7 +119,7 @@ def test_brightness_offset_gain_and_inversion_change_nothing(gain, offset):
     assert (fused_edges(image) != fused_edges(gain * image + offset)).mean() < 0.001
 
 
-def test_the_median_takes_specks_away_and_leaves_a_step_in_place():
+def test_the_median_removes_specks_and_keeps_a_step_in_place():
     image = step(40)
     specked = image.copy()
     specked[20:23, 70:73] = 0.0
@@ -170,7 +170,7 @@ def test_where_two_agree_there_is_less_noise_and_about_the_same_boundary():
     assert boundary_f1(boundary, agreement(edges) >= 2, 2) >= np.mean(alone)
 
 
-def test_edge_probability_is_half_or_more_where_two_agree_and_faint_where_one_sees():
+def test_edge_probability_is_high_where_two_detectors_agree_and_low_where_only_one_responds():
     edges = np.zeros((3, 20, 20))
     edges[:2, 5] = 1
     edges[2, 14] = 1
@@ -182,14 +182,14 @@ def test_edge_probability_is_half_or_more_where_two_agree_and_faint_where_one_se
 
 
 def test_edges_close_to_the_grains_of_a_polycrystal():
-    for noise, most in ((0.0, 0.1), (0.05, 0.35)):  # greys nearer than the noise merge: 0.28
+    for noise, max_error in ((0.0, 0.1), (0.05, 0.35)):  # greys closer than the noise merge: 0.28
         image, grains, _ = polycrystal(noise)
-        found = watershed_grains(edge_probability(fused_edges(image)))
+        labels = watershed_grains(edge_probability(fused_edges(image)))
         truth = label(grains + 1, connectivity=1)  # grains that the frame cuts in two count twice
-        assert found.dtype == np.int32
-        assert found.min() == 1
-        assert adapted_rand_error(truth, found) < most
-        assert adapted_rand_error(truth, np.ones_like(found)) > 0.7  # one grain for all, to compare
+        assert labels.dtype == np.int32
+        assert labels.min() == 1
+        assert adapted_rand_error(truth, labels) < max_error
+        assert adapted_rand_error(truth, np.ones_like(labels)) > 0.7  # one grain everywhere, for comparison
 
 
 @pytest.mark.parametrize(

@@ -33,18 +33,18 @@ def noisy_probability(distance: np.ndarray, noise: float, seed: int = 0) -> np.n
 
 def test_grains_of_a_clean_polycrystal_are_recovered():
     truth, distance = polycrystal()
-    found = watershed_grains(np.exp(-((distance / 2) ** 2)))
-    assert found.dtype == np.int32
-    assert found.max() == len(np.unique(truth))
+    labels = watershed_grains(np.exp(-((distance / 2) ** 2)))
+    assert labels.dtype == np.int32
+    assert labels.max() == len(np.unique(truth))
     # The boundary line itself belongs to neither side: two pixels away from it every pixel must agree.
     inner = np.where(distance >= 2, truth, 0)
-    assert adapted_rand_error(inner, found, ignore_labels=(0,))[0] < 1e-9
+    assert adapted_rand_error(inner, labels, ignore_labels=(0,))[0] < 1e-9
 
 
 def test_noise_of_a_tenth_leaves_the_count_within_five_percent():
     truth, distance = polycrystal(n=256, grains=60)
-    found = watershed_grains(noisy_probability(distance, 0.1))
-    assert abs(found.max() - len(np.unique(truth))) <= 3
+    labels = watershed_grains(noisy_probability(distance, 0.1))
+    assert abs(labels.max() - len(np.unique(truth))) <= 3
 
 
 def test_a_gap_joins_components_but_not_basins():
@@ -66,7 +66,7 @@ def boundary_with_gap(gap: int) -> np.ndarray:
     return probability
 
 
-def test_a_boundary_survives_a_gap_in_which_nothing_is_seen():
+def test_a_boundary_is_kept_across_a_gap_without_signal():
     probability = boundary_with_gap(12)
     assert components(probability).max() == 1
     labels = watershed_grains(probability)
@@ -75,7 +75,7 @@ def test_a_boundary_survives_a_gap_in_which_nothing_is_seen():
     assert watershed_grains(probability, open_share=0.2).max() == 1  # 12 of 40 px are open
 
 
-def test_a_waist_of_which_more_than_half_is_open_is_no_boundary():
+def test_a_waist_that_is_more_than_half_open_is_not_a_boundary():
     assert watershed_grains(boundary_with_gap(30), neck=1.0).max() == 1
     assert watershed_grains(boundary_with_gap(30), neck=1.0, open_share=1.0).max() == 2
 
@@ -100,14 +100,14 @@ def test_no_region_that_the_threshold_shows_is_lost(seed, rough, cut, neck):
     labels = watershed_grains(field, threshold=cut, neck=neck, faint=0.9, open_share=0.0, min_area=12)
     regions, n = ndimage.label(field < cut)
     large = [k for k in range(1, n + 1) if (regions == k).sum() >= 12]
-    # A grain of its own for every region: the grain that holds most of one holds most of no other.
+    # One grain per region: the grain that covers most of one region covers most of no other.
     owners = [np.bincount(labels[regions == k]).argmax() for k in large]
     assert len(set(owners)) == len(owners)
     assert set(np.unique(labels)) == set(range(1, labels.max() + 1))
     assert np.bincount(labels.ravel())[1:].min() >= 12
 
 
-def test_grains_fill_the_image_unless_gaps_are_asked_for():
+def test_grains_fill_the_image_unless_gaps_are_requested():
     _, distance = polycrystal()
     probability = noisy_probability(distance, 0.05)
     assert watershed_grains(probability).min() == 1
@@ -209,7 +209,7 @@ def test_a_wrong_argument_is_named(call, words):
 
 
 @pytest.mark.parametrize("levels", [8, None])  # few levels: many seeds of equal probability
-def test_flooding_small_basins_again_is_flooding_everything_again(levels):
+def test_reflooding_small_basins_equals_reflooding_everything(levels):
     for seed in range(60):
         rng = np.random.default_rng(seed)
         probability = ndimage.gaussian_filter(rng.random((40, 40)), 1.0)

@@ -25,7 +25,7 @@ from microlab.segment.refine import (
 
 
 class Towards(nn.Module):
-    """The map goes a share of the way to the first channel: a contraction whose every step is known."""
+    """Moves the map by a fixed share towards the first channel: a contraction with known steps."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Towards(nn.Module):
 
 
 class Negative(nn.Module):
-    """The map turns into its negative and back for ever."""
+    """Inverts the map, so the iteration oscillates."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.logit(1 - x[:, :1], eps=1e-6)
@@ -65,7 +65,7 @@ def size(network: nn.Module) -> int:
 # ---- the networks ----------------------------------------------------------------------------------------
 
 
-def test_networks_are_as_large_as_the_paper_s():
+def test_networks_have_the_size_of_the_paper_s():
     def levels(in_channels: int, widths: tuple[int, ...], bridge: int) -> int:  # counted by hand
         def layer(before: int, after: int) -> int:
             return 9 * before * after + 2 * after  # without bias; batch norm has scale and shift
@@ -88,7 +88,7 @@ def test_networks_take_images_of_any_size(shape):
         assert network.eval()(x).shape == (2, 1, *shape)
 
 
-def test_the_bridge_sees_farther():
+def test_the_bridge_enlarges_the_receptive_field():
     def reach(bridge: tuple[int, ...]) -> int:
         network = EdgeNet(1, widths=(4, 4, 4), bridge=bridge).eval()
         x = torch.from_numpy(picture(1, 1, 8, 256)).requires_grad_()
@@ -99,7 +99,7 @@ def test_the_bridge_sees_farther():
     assert reach((1, 2, 4)) > reach(()) + 40
 
 
-def test_initial_weights_follow_the_seed_and_leave_torch_alone():
+def test_initial_weights_follow_the_seed_and_keep_the_random_state_of_torch():
     before = torch.random.get_rng_state()
     one, two, other = RefineNet(seed=3), RefineNet(seed=3), RefineNet(seed=4)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -108,7 +108,7 @@ def test_initial_weights_follow_the_seed_and_leave_torch_alone():
 
 
 @pytest.mark.parametrize("network", [EdgeNet, RefineNet])
-def test_a_saved_network_is_read_again(network, tmp_path):
+def test_a_saved_network_is_restored(network, tmp_path):
     model = network(5, widths=(4, 6), bridge=(2,), seed=1).eval()
     card = dict.fromkeys(weights.CARD_FIELDS, "test")
     card |= {"architecture": network.__name__, "parameters": model.architecture}
@@ -169,7 +169,7 @@ def test_an_oscillator_hits_the_cap_and_warns():
         done = refine(Negative(), first, channels, max_iterations=7, device="cpu")
     assert not done.converged
     assert done.iterations == 7
-    np.testing.assert_allclose(done.result, 1 - first, atol=1e-4)  # an odd number of turns
+    np.testing.assert_allclose(done.result, 1 - first, atol=1e-4)  # an odd number of inversions
 
 
 def test_the_last_allowed_step_may_converge_without_a_warning():
@@ -183,13 +183,15 @@ def test_the_last_allowed_step_may_converge_without_a_warning():
 
 def test_without_keeping_the_first_and_the_last_map_remain():
     first, channels = picture(16, 16), picture(1, 16, 16, seed=1)
-    every, ends = (refine(Towards(0.5), first, channels, keep=keep, device="cpu") for keep in (True, False))
-    assert ends.iterations == every.iterations
-    assert (ends.maps == every.maps[[0, -1]]).all()
+    all_maps, two_maps = (
+        refine(Towards(0.5), first, channels, keep=keep, device="cpu") for keep in (True, False)
+    )
+    assert two_maps.iterations == all_maps.iterations
+    assert (two_maps.maps == all_maps.maps[[0, -1]]).all()
 
 
 def test_a_symmetric_network_refines_the_mirror_image_to_the_mirror_image():
-    # Sides of a multiple of four: others are padded at one end only, which no mirror image is.
+    # Sides that are multiples of four: others are padded at one end only, which breaks the symmetry.
     network = Symmetric(RefineNet(widths=(4, 6, 8), seed=2))
     first, channels = picture(24, 32), picture(3, 24, 32, seed=1)
     for axis in (-1, -2):
@@ -207,7 +209,7 @@ def test_a_symmetric_network_refines_the_mirror_image_to_the_mirror_image():
 
 
 def test_a_plain_network_is_not_symmetric():
-    # Else the claim above would say nothing about the symmetrised one.
+    # Otherwise the test above would be trivial.
     network, channels = EdgeNet(widths=(4, 6, 8), seed=2), picture(3, 24, 32, seed=1)
     one, two = (first_guess(network, np.flip(channels, axis), device="cpu") for axis in ((), -1))
     assert np.abs(np.flip(two, -1) - one).max() > 1e-3
@@ -248,7 +250,7 @@ def wall(width: int, gap: int) -> np.ndarray:
     ("width", "gap", "closed"),
     [(5, 3, True), (5, 4, True), (5, 5, False), (3, 2, True), (3, 3, False), (1, 1, False)],
 )
-def test_closing_bridges_the_gaps_that_the_docstring_says(width, gap, closed):
+def test_closing_bridges_the_gaps_stated_in_the_docstring(width, gap, closed):
     grains = finish(wall(width, gap))[1]
     assert grains.max() == (2 if closed else 1)
 
@@ -292,7 +294,7 @@ def test_grains_are_the_regions_between_the_boundaries():
     assert label(grains, connectivity=1).max() == 24  # no grain is in two pieces
 
 
-def test_finishing_turns_and_flips_with_the_image():
+def test_finishing_commutes_with_rotations_and_flips():
     rough = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((40, 50)), 2)
     image = np.interp(rough, (rough.min(), rough.max()), (0, 1)).astype(np.float32)
     boundary = finish(image, threshold=0.5)[0]

@@ -1,4 +1,4 @@
-"""Tiny trainings on a lattice of lines: they learn, they refine, they resume after a kill."""
+"""Tiny trainings on a lattice of lines: learning, refinement, resuming after a kill."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ SHORT = {"crop": 16, "batch": 4, "warmup": 5, "lr": 1e-2, "ema": None, "precisio
 
 
 def lattice(seed: int, side: int = 64) -> np.ndarray:
-    """Lines two pixels wide, twelve apart, anywhere."""
+    """Lines two pixels wide, twelve apart, at a random offset."""
     y, x = np.mgrid[:side, :side] + np.random.default_rng(seed).integers(0, 12, (2, 1, 1))
     return (y % 12 < 2) | (x % 12 < 2)
 
 
 def noisy(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lines under noise, twice."""
+    """Two channels with the lines under noise."""
     target = lattice(seed)
     noise = np.random.default_rng(1000 + seed).normal(0, 0.3, (2, *target.shape))
     return (0.3 + 0.4 * target + noise).clip(0, 1).astype(np.float32), target
 
 
 def blind(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image that tells nothing: what is mended is mended from the map alone."""
+    """An image without information: only the map can be used for the refinement."""
     return np.zeros((1, 64, 64), np.float32), lattice(seed)
 
 
-# ---- what they learn -------------------------------------------------------------------------------------
+# ---- learning --------------------------------------------------------------------------------------------
 
 
 def test_net1_learns_to_draw_the_lines():
@@ -61,7 +61,7 @@ def test_net1_learns_to_draw_the_lines():
 
 
 @pytest.mark.slow
-def test_net2_mends_gaps_that_it_has_not_seen_and_stands_still():
+def test_net2_closes_unseen_gaps_and_converges():
     config = SecondConfig(
         steps=150, damage=Damage(broken=0.3, gap=1.5, thickened=0, spurious=0), soften=0.5, **SHORT
     )
@@ -73,30 +73,30 @@ def test_net2_mends_gaps_that_it_has_not_seen_and_stands_still():
     for y in range(0, 64, 12):
         broken[y : y + 4, (y * 5) % 60 : (y * 5) % 60 + 4] = False
     gaps = target & ~broken
-    done = refine(model, broken.astype(np.float32), channels, device="cpu")
-    assert done.converged
-    assert (done.result[gaps] > 0.5).mean() > 0.8
-    assert (done.result[broken] > 0.5).mean() > 0.95  # what was right stays
-    assert (done.result[~target] < 0.5).mean() > 0.95
+    refinement = refine(model, broken.astype(np.float32), channels, device="cpu")
+    assert refinement.converged
+    assert (refinement.result[gaps] > 0.5).mean() > 0.8
+    assert (refinement.result[broken] > 0.5).mean() > 0.95  # correct pixels are kept
+    assert (refinement.result[~target] < 0.5).mean() > 0.95
 
 
-def test_bernoulli_diffusion_learns_the_share_and_the_place_of_lines():
+def test_bernoulli_diffusion_learns_the_share_and_the_position_of_lines():
     config = BernoulliConfig(steps=100, diffusion_steps=6, **SHORT)
     model, history = train_bernoulli([noisy(k) for k in range(4)], config, **QUIET)
     channels, target = noisy(9)
     share = target.mean()
-    nothing_known = -(share * np.log(share) + (1 - share) * np.log(1 - share))  # entropy, nats per pixel
-    assert history.table()["loss"].iloc[-1] < nothing_known
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))  # nats per pixel
+    assert history.table()["loss"].iloc[-1] < entropy
     maps = draw(model, channels, draws=4, device="cpu")
     mean = maps.mean(0)
     assert mean[target].mean() > 3 * mean[~target].mean()
 
 
-# ---- what they see ---------------------------------------------------------------------------------------
+# ---- training data ---------------------------------------------------------------------------------------
 
 
 class Spy(nn.Module):
-    """Notes its inputs; one weight, so that it can be trained."""
+    """Records its inputs; has one weight, so that it can be trained."""
 
     inputs: list[torch.Tensor] = []  # shared with the copy that is trained
 
@@ -117,20 +117,20 @@ def spy():
 
 def test_channels_and_boundary_are_cropped_and_turned_together(spy, monkeypatch):
     target = np.random.default_rng(0).random((40, 60)) < 0.3
-    seen = []
+    targets = []
     monkeypatch.setattr(
-        refine_training, "boundary_loss", lambda logits, t: seen.append(t) or logits.square().mean()
+        refine_training, "boundary_loss", lambda logits, t: targets.append(t) or logits.square().mean()
     )
     train_first(
         [(target[None].astype(np.float32), target)], FirstConfig(steps=3, **SHORT), model=spy, **QUIET
     )
-    for x, t in zip(Spy.inputs, seen, strict=True):
+    for x, t in zip(Spy.inputs, targets, strict=True):
         assert torch.equal(x, t)
     crops = torch.cat(Spy.inputs)
     assert len({crop.numpy().tobytes() for crop in crops}) == len(crops)
 
 
-def test_net2_sees_the_truth_at_strength_zero_and_damage_above(spy):
+def test_net2_gets_the_truth_at_strength_zero_and_damaged_maps_above(spy):
     for strength, same in ((0.0, True), (1.0, False)):
         Spy.inputs = []
         config = SecondConfig(steps=2, strengths=(strength,), soften=0, applications=1, **SHORT)
@@ -150,7 +150,7 @@ def test_guesses_take_their_share_of_the_samples(spy):
         assert low <= (starts == 0.25).all((1, 2)).float().mean() <= high
 
 
-def test_the_batch_of_a_step_is_the_same_whatever_was_asked_for_before():
+def test_the_batch_of_a_step_does_not_depend_on_earlier_batches():
     pairs, config = [noisy(k) for k in range(2)], SecondConfig(**SHORT)
     batches = refinement_batches(pairs, config)
     third = batches(3)
@@ -170,12 +170,12 @@ def test_net2_is_trained_on_the_refinement_batches_and_nothing_else(spy):
     config = SecondConfig(steps=3, applications=1, **SHORT)
     train_second(pairs, config, guesses=guesses, model=spy, **QUIET)
     batches = refinement_batches(pairs, config, guesses)
-    for step, seen in enumerate(Spy.inputs):
-        np.testing.assert_array_equal(seen.numpy(), batches(step)[0])
+    for step, inputs in enumerate(Spy.inputs):
+        np.testing.assert_array_equal(inputs.numpy(), batches(step)[0])
     assert len(Spy.inputs) == 3
 
 
-def test_every_application_starts_from_the_one_before_and_is_judged():
+def test_every_application_starts_from_the_previous_one_and_enters_the_loss():
     class Half(nn.Module):
         def forward(self, x):
             return torch.logit(x[:, :1] / 2)
@@ -185,7 +185,7 @@ def test_every_application_starts_from_the_one_before_and_is_judged():
     torch.testing.assert_close(refinement_loss(Half(), x, target, 3), torch.stack(by_hand).mean())
 
 
-def test_the_network_to_start_from_stays_as_it_is():
+def test_the_initial_network_is_not_changed():
     model = RefineNet(2, widths=(4, 6))
     before = [p.clone() for p in model.parameters()]
     trained, _ = train_second([blind(0)], SecondConfig(steps=2, **SHORT), model=model, **QUIET)
@@ -193,10 +193,10 @@ def test_the_network_to_start_from_stays_as_it_is():
     assert not torch.equal(before[0], next(trained.parameters()))
 
 
-# ---- the same run again ----------------------------------------------------------------------------------
+# ---- reproducibility -------------------------------------------------------------------------------------
 
 
-def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_killed_training_resumes_exactly(tmp_path, monkeypatch):
     config = SecondConfig(steps=6, checkpoint_every=3, **SHORT)
     calls = []
 

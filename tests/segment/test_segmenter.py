@@ -1,4 +1,4 @@
-"""Claims about the U-Net segmenter, the protocol's defaults and the registry."""
+"""The U-Net segmenter, the protocol's defaults and the registry."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def segmented(segmenter):
 
 
 def test_every_grain_of_a_drawn_grid_is_found(segmented):
-    truth, found = segmented
+    truth, segmentation = segmented
     grains, _ = ndimage.label(~truth)
-    assert found.labels.max() == 35
+    assert segmentation.labels.max() == 35
     for grain in range(1, 36):  # each drawn cell lies in one grain, and each grain holds one cell
-        assert len(np.unique(found.labels[grains == grain])) == 1
-    assert found.labels.dtype == np.int32
-    assert found.probability.dtype == np.float32
+        assert len(np.unique(segmentation.labels[grains == grain])) == 1
+    assert segmentation.labels.dtype == np.int32
+    assert segmentation.probability.dtype == np.float32
 
 
 def test_the_mask_agrees_with_the_grains(segmented):
-    truth, found = segmented
-    assert (found.boundary == truth).mean() > 0.99
-    regions, n = ndimage.label(~found.boundary)
+    truth, segmentation = segmented
+    assert (segmentation.boundary == truth).mean() > 0.99
+    regions, n = ndimage.label(~segmentation.boundary)
     assert n == 35
     for region in range(1, n + 1):
-        assert len(np.unique(found.labels[regions == region])) == 1
+        assert len(np.unique(segmentation.labels[regions == region])) == 1
 
 
 def test_brightness_and_contrast_do_not_matter(segmented, segmenter):
@@ -55,26 +55,26 @@ def test_brightness_and_contrast_do_not_matter(segmented, segmenter):
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
-def test_grains_of_any_size_are_brought_to_the_size_of_the_training(tmp_path, size):
+def test_grains_of_any_size_are_scaled_to_the_size_of_the_training(tmp_path, size):
     image, _ = grid(6, 8)
     segmenter = load_segmenter(weights=save_network(tmp_path / "dark.safetensors", grain_size_px=30.0))
-    found = segmenter.segment(rescale(image, size, order=1, anti_aliasing=size < 1))
-    # 5 lines over 6 x 24 px one way, 7 over 8 x 24 px the other
+    segmentation = segmenter.segment(rescale(image, size, order=1, anti_aliasing=size < 1))
+    # 5 lines over 6 x 24 px in one direction, 7 over 8 x 24 px in the other
     intercept = 2 / (5 / 6 / 24 + 7 / 8 / 24) * size
-    assert found.zoom == pytest.approx(30.0 / intercept, rel=0.4)  # one rung of the ladder of zooms
-    assert found.labels.shape == tuple(round(s * size) for s in image.shape)
-    assert found.labels.max() == pytest.approx(48, abs=2)
+    assert segmentation.zoom == pytest.approx(30.0 / intercept, rel=0.4)  # one rung of the ladder of zooms
+    assert segmentation.labels.shape == tuple(round(s * size) for s in image.shape)
+    assert segmentation.labels.max() == pytest.approx(48, abs=2)
 
 
-def test_a_zoom_given_by_hand_is_used(segmenter):
+def test_a_given_zoom_is_used(segmenter):
     image, _ = grid(4, 4)
-    found = segmenter.segment(image, zoom=2.0)
-    assert found.zoom == 2.0
-    assert found.labels.shape == image.shape
-    assert found.labels.max() == 16
+    segmentation = segmenter.segment(image, zoom=2.0)
+    assert segmentation.zoom == 2.0
+    assert segmentation.labels.shape == image.shape
+    assert segmentation.labels.max() == 16
 
 
-def test_likely_boundary_that_divides_no_grains_is_left_out():
+def test_probable_boundary_that_separates_no_grains_is_left_out():
     labels = np.repeat([[1, 2]], 10, axis=1).repeat(20, axis=0).astype(np.int32)
     probability = np.zeros((20, 20), np.float32)
     probability[:, 8:12] = 0.9  # the boundary, thick
@@ -83,7 +83,7 @@ def test_likely_boundary_that_divides_no_grains_is_left_out():
     mask = closed_boundary(probability, labels)
     assert not mask[5:7, 2:4].any()
     assert mask[:, 9:11].all()  # closed over the gap
-    assert mask[10, 8:12].all()  # as thick as seen
+    assert mask[10, 8:12].all()  # as thick as in the probability
 
 
 def test_the_watershed_settings_on_the_card_are_used(segmenter):
@@ -96,10 +96,10 @@ def test_the_watershed_settings_on_the_card_are_used(segmenter):
 
 
 def test_a_micrograph_and_its_array_are_segmented_alike(segmented, segmenter):
-    found = segmenter.segment(Micrograph(grid(5, 7)[0]), uncertainty=True)
-    np.testing.assert_array_equal(found.labels, segmented[1].labels)
+    segmentation = segmenter.segment(Micrograph(grid(5, 7)[0]), uncertainty=True)
+    np.testing.assert_array_equal(segmentation.labels, segmented[1].labels)
     assert segmented[1].uncertainty is None
-    assert found.uncertainty.disagreement < 0.05
+    assert segmentation.uncertainty.disagreement < 0.05
 
 
 @pytest.mark.parametrize("method", REGISTRY)
@@ -108,11 +108,16 @@ def test_every_method_is_a_segmenter_that_finds_drawn_grains(method):
     segmenter = load_segmenter(method)
     assert segmenter.name == method
     assert segmenter.card["trained_by" if method != "tem" else "first"]
-    found = segmenter.segment(image, zoom=1.0)
-    assert found.labels.shape == found.boundary.shape == found.probability.shape == image.shape
-    if method != "tem":  # which takes both flanks of a line for boundaries
-        assert found.labels.max() == 30
-    np.testing.assert_array_equal(segment_image(image, method, zoom=1.0).labels, found.labels)
+    segmentation = segmenter.segment(image, zoom=1.0)
+    assert (
+        segmentation.labels.shape
+        == segmentation.boundary.shape
+        == segmentation.probability.shape
+        == image.shape
+    )
+    if method != "tem":  # which detects both flanks of a line as boundaries
+        assert segmentation.labels.max() == 30
+    np.testing.assert_array_equal(segment_image(image, method, zoom=1.0).labels, segmentation.labels)
 
 
 def test_the_old_name_of_the_label_free_method_still_works():
@@ -129,7 +134,7 @@ def test_the_old_name_of_the_label_free_method_still_works():
         ("tem", {"device": "abacus"}, "device 'abacus'"),
     ],
 )
-def test_what_a_method_does_not_take_is_named(method, settings, words):
+def test_unsupported_settings_of_a_method_are_named(method, settings, words):
     with pytest.raises(ValueError, match=words):
         load_segmenter(method, **settings)
 
@@ -144,7 +149,7 @@ def test_a_perfect_segmentation_scores_perfectly():
     assert list(scores.values()) == pytest.approx([1.0] * len(scores))
 
 
-def test_the_trivial_predictor_scores_what_it_deserves(segmenter):
+def test_the_trivial_predictor_gets_the_expected_scores(segmenter):
     image, truth = grid(4, 5)
     sample = Micrograph(image, name="grid", boundary=truth, virtual=True, about="drawn")
     table = samples.compare(sample, segmenter.segment(image))
@@ -172,7 +177,7 @@ def test_the_virtual_sample_is_seeded_labelled_and_true():
     assert one.virtual
     assert "virtual" in one.about
     assert one.pixel_size is None
-    # grooves are dark: the truth must lie where the image is
+    # grooves are dark: the truth must be aligned with the image
     assert one.image[one.boundary].mean() < one.image[~one.boundary].mean() - 0.1
     shifted = np.roll(one.boundary, 8, axis=1)
     assert one.image[one.boundary].mean() < one.image[shifted].mean() - 0.05

@@ -1,4 +1,4 @@
-"""Claims about uncertainty without labels: views agree or contradict, and the score follows the error."""
+"""Uncertainty without labels: views agree or contradict, and the score follows the error."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from microlab.simulate import phasefield, voronoi
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory):
-    """A network that looks at single pixels only, so that no turn can change its mind."""
+def pixelwise_network(tmp_path_factory):
+    """A network that uses single pixels only, so that its result does not depend on orientation."""
     return load_segmenter(weights=save_network(tmp_path_factory.mktemp("weights") / "dark.safetensors"))
 
 
-def test_the_views_are_the_eight_symmetries_and_each_comes_back():
+def test_the_views_are_the_eight_symmetries_and_each_can_be_undone():
     image = np.random.default_rng(0).random((5, 7)).astype(np.float32)
     square = image[:, :5]
     assert len({view(square, k).tobytes() for k in range(VIEWS)}) == 8
@@ -34,16 +34,16 @@ def test_the_views_are_the_eight_symmetries_and_each_comes_back():
     np.testing.assert_array_equal(view(image, 0), image)
 
 
-def test_views_of_a_network_that_sees_single_pixels_agree(by_hand):
-    found = estimate_uncertainty(grid(4, 5)[0], by_hand, other=by_hand)
-    assert found.deviation_map.shape == (96, 120)
-    assert found.deviation_map.max() < 1e-3  # half precision may round
-    assert found.disagreement < 1e-3
-    assert found.models < 1e-3
+def test_views_of_a_pixelwise_network_agree(pixelwise_network):
+    uncertainty = estimate_uncertainty(grid(4, 5)[0], pixelwise_network, other=pixelwise_network)
+    assert uncertainty.deviation_map.shape == (96, 120)
+    assert uncertainty.deviation_map.max() < 1e-3  # half precision may round
+    assert uncertainty.disagreement < 1e-3
+    assert uncertainty.models < 1e-3
 
 
 def lopsided(segmenter):
-    """A network that calls the right third of its input boundary: its views contradict one another."""
+    """A network that marks the right third of its input as boundary: its views contradict one another."""
 
     class Right(torch.nn.Module):
         def forward(self, x):
@@ -54,35 +54,35 @@ def lopsided(segmenter):
     return replace(segmenter, model=Right())
 
 
-def test_the_map_shows_where_the_views_contradict_each_other(by_hand):
+def test_the_map_shows_where_the_views_contradict_each_other(pixelwise_network):
     image = grid(5, 5)[0]
-    found = estimate_uncertainty(image, lopsided(by_hand), other=by_hand)
+    uncertainty = estimate_uncertainty(image, lopsided(pixelwise_network), other=pixelwise_network)
     # Turned back, the third lies at each of the four sides in two of the eight views.
-    inside, side = found.deviation_map[50:70, 50:70], found.deviation_map[50:70, :35]
+    inside, side = uncertainty.deviation_map[50:70, 50:70], uncertainty.deviation_map[50:70, :35]
     assert inside.max() < 1e-3
     grains = grid(5, 5)[1][50:70, :35]
     expected = np.sqrt(0.25 * 0.75)  # a quarter of the views says one, the others zero
     np.testing.assert_allclose(side[~grains], expected, atol=0.02)
-    assert found.disagreement > 0.05
-    assert found.models > 0.05
+    assert uncertainty.disagreement > 0.05
+    assert uncertainty.models > 0.05
 
 
-def test_nothing_found_is_no_agreement(by_hand):
+def test_empty_results_do_not_count_as_agreement(pixelwise_network):
     image = np.full((64, 64), 0.5, np.float32)
     image[:, :32] += 0.2  # a step, and not a dark line
-    found = estimate_uncertainty(image, by_hand, other=by_hand)
-    assert np.isnan(found.disagreement)
-    assert np.isnan(found.models)
+    uncertainty = estimate_uncertainty(image, pixelwise_network, other=pixelwise_network)
+    assert np.isnan(uncertainty.disagreement)
+    assert np.isnan(uncertainty.models)
 
 
-def test_a_zoomed_image_gets_a_map_of_its_own_size(by_hand):
-    found = estimate_uncertainty(grid(4, 5)[0], by_hand, 0.75, views=2)
-    assert found.deviation_map.shape == (96, 120)
-    assert 0 <= found.deviation_map.min() <= found.deviation_map.max() <= 0.5
+def test_a_zoomed_image_gets_a_map_of_its_own_size(pixelwise_network):
+    uncertainty = estimate_uncertainty(grid(4, 5)[0], pixelwise_network, 0.75, views=2)
+    assert uncertainty.deviation_map.shape == (96, 120)
+    assert 0 <= uncertainty.deviation_map.min() <= uncertainty.deviation_map.max() <= 0.5
 
 
 class Pixels(Segmenter):
-    """Takes the grey level for the probability of a boundary."""
+    """Uses the grey level as boundary probability."""
 
     name, card = "pixels", {}
 
@@ -91,7 +91,7 @@ class Pixels(Segmenter):
 
 
 class Corner(Pixels):
-    """Marks the upper left corner, whatever it sees."""
+    """Marks the upper left corner of any input."""
 
     def probability(self, image, zoom=1.0, *, progress=False):
         marked = np.zeros_like(image)
@@ -99,19 +99,19 @@ class Corner(Pixels):
         return marked
 
 
-def test_any_segmenter_can_be_asked_for_its_views():
+def test_any_segmenter_can_estimate_its_uncertainty():
     image = np.random.default_rng(0).random((40, 40)).astype(np.float32)
     assert Pixels().segment(image, uncertainty=True).uncertainty.deviation_map.max() < 1e-6
-    found = Corner().segment(image, uncertainty=True).uncertainty
-    # Eight views lay the corner on each of the four corners twice.
-    np.testing.assert_allclose(found.deviation_map[0, 0], np.sqrt(0.25 * 0.75), atol=1e-6)
-    assert found.deviation_map[8:32, 8:32].max() == 0
+    uncertainty = Corner().segment(image, uncertainty=True).uncertainty
+    # The eight views map the corner to each of the four corners twice.
+    np.testing.assert_allclose(uncertainty.deviation_map[0, 0], np.sqrt(0.25 * 0.75), atol=1e-6)
+    assert uncertainty.deviation_map[8:32, 8:32].max() == 0
 
 
 @pytest.mark.parametrize("views", [1, 9])
-def test_one_view_cannot_disagree(by_hand, views):
+def test_one_view_cannot_disagree(pixelwise_network, views):
     with pytest.raises(ValueError, match=rf"views must lie in 2..8, got {views}"):
-        estimate_uncertainty(grid(4, 5)[0], by_hand, views=views)
+        estimate_uncertainty(grid(4, 5)[0], pixelwise_network, views=views)
 
 
 def test_the_score_rises_with_the_true_error_under_rising_noise():
@@ -123,10 +123,10 @@ def test_the_score_rises_with_the_true_error_under_rising_noise():
         microscope = Microscope(detector_noise=noise)
         image, distance = render(grown, microscope, seed=seed, return_distance=True)
         truth = mask_grains(distance <= microscope.boundary_half_width)
-        found = estimate_uncertainty(image, segmenter, views=4)
+        uncertainty = estimate_uncertainty(image, segmenter, views=4)
         errors.append(instance.adapted_rand_error(truth, segmenter.segment(image, zoom=1.0).labels))
-        disagreements.append(found.disagreement)
-        deviations.append(found.deviation)
-    assert max(errors) > 0.2  # else there is nothing to tell apart
+        disagreements.append(uncertainty.disagreement)
+        deviations.append(uncertainty.deviation)
+    assert max(errors) > 0.2  # so that there is something to distinguish
     assert spearmanr(errors, disagreements).statistic > 0.7
     assert spearmanr(errors, deviations).statistic > 0.7

@@ -1,4 +1,4 @@
-"""Claims of microlab.segment.unet: the network's shape, its loss, and prediction over tiles."""
+"""microlab.segment.unet: the network's shape, its loss, and prediction over tiles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Logit(nn.Module):
 
 
 class Blur(nn.Module):
-    """A network that looks `reach` pixels far."""
+    """A network with a receptive field of `reach` pixels to each side."""
 
     def __init__(self, reach: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def test_padding_reflects_as_numpy_does(height, width, multiple, least):
     assert np.array_equal(padded, expected)
 
 
-def test_the_seed_makes_the_weights_and_leaves_the_callers_random_numbers_alone():
+def test_the_seed_determines_the_weights_and_keeps_the_callers_random_state():
     torch.manual_seed(1)
     expected = torch.rand(2)
     torch.manual_seed(1)
@@ -93,7 +93,7 @@ def test_the_seed_makes_the_weights_and_leaves_the_callers_random_numbers_alone(
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-def test_every_weight_takes_part():
+def test_every_weight_gets_a_gradient():
     model = UNet(width=2, depth=4)
     boundary_loss(model(torch.rand(2, 1, 32, 32)), torch.ones(2, 1, 32, 32)).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
@@ -113,15 +113,15 @@ def test_dark_lines_are_learned_in_forty_steps():
     config = FitConfig(steps=40, lr=0.02, precision="float32")
     fit(model, batches, lambda m, b: boundary_loss(m(b[0]), b[1]), config, progress=False, device="cpu")
     image, mask = batches(999)
-    found = np.stack([cpu(model, plane[0]) >= 0.5 for plane in image])
+    predictions = np.stack([cpu(model, plane[0]) >= 0.5 for plane in image])
     truth = mask[:, 0] > 0
-    assert (found & truth).sum() / (found | truth).sum() > 0.8
-    assert (image[:, 0] < 0.45)[truth].mean() > 0.6  # a threshold, which sees single pixels, does worse:
+    assert (predictions & truth).sum() / (predictions | truth).sum() > 0.8
+    assert (image[:, 0] < 0.45)[truth].mean() > 0.6  # a threshold on single pixels does worse:
     dark = image[:, 0] < 0.45
     assert (dark & truth).sum() / (dark | truth).sum() < 0.5
 
 
-def test_trained_weights_come_back_from_their_file(tmp_path):
+def test_trained_weights_are_restored_from_their_file(tmp_path):
     model = UNet(width=2, depth=3, norm="group").eval()
     card = dict.fromkeys(weights.CARD_FIELDS, "a test")
     card |= {"architecture": "UNet", "parameters": model.architecture}
@@ -142,8 +142,8 @@ def test_the_loss_is_cross_entropy_and_dice_by_their_formulas():
     p = 1 / (1 + np.exp(-logits.astype(float)))
     entropy = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
     dice = [(2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, target)]
-    found = boundary_loss(torch.from_numpy(logits), torch.from_numpy(target))
-    assert found.item() == pytest.approx(entropy + 1 - np.mean(dice), rel=1e-5)
+    loss = boundary_loss(torch.from_numpy(logits), torch.from_numpy(target))
+    assert loss.item() == pytest.approx(entropy + 1 - np.mean(dice), rel=1e-5)
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_images():
@@ -152,7 +152,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_images():
     assert boundary_loss(logits, target).item() == pytest.approx(single.mean().item(), rel=1e-5)
 
 
-def test_a_perfect_prediction_costs_nothing_and_an_empty_mask_is_no_trap():
+def test_the_loss_of_a_perfect_prediction_is_zero_also_for_an_empty_mask():
     target = (torch.rand(2, 1, 8, 8) < 0.4).float()
     assert boundary_loss(200 * target - 100, target).item() < 1e-4
     empty = torch.zeros(1, 1, 8, 8)
@@ -175,17 +175,17 @@ def test_a_perfect_prediction_costs_nothing_and_an_empty_mask_is_no_trap():
 def test_tiles_join_without_a_seam(height, width, tile, share, batch):
     image = picture(height, width)
     tile = max(tile, 6)
-    found = cpu(Logit(), image, tile=tile, overlap=int(share * (tile - 1) / 2), batch=batch)
-    assert found.dtype == np.float32
-    assert np.allclose(found, image, atol=2e-6)
+    probability = cpu(Logit(), image, tile=tile, overlap=int(share * (tile - 1) / 2), batch=batch)
+    assert probability.dtype == np.float32
+    assert np.allclose(probability, image, atol=2e-6)
 
 
-def test_overlap_hides_that_a_tile_does_not_see_beyond_its_edge():
+def test_overlap_removes_the_errors_at_the_edges_of_tiles():
     image = picture(150, 130)
     whole = cpu(Blur(3), image, tile=512)
     errors = [np.abs(cpu(Blur(3), image, tile=64, overlap=overlap) - whole) for overlap in (0, 32)]
     assert errors[0].max() > 2.5 * errors[1].max()
-    assert errors[0].max() > 0.05  # the seam that overlap is there for
+    assert errors[0].max() > 0.05  # the seam that the overlap removes
     inner = np.s_[4:58, 4:58]  # of the first tile, away from its edges and from its neighbours
     assert np.allclose(cpu(Blur(3), image, tile=64, overlap=0)[inner], whole[inner], atol=2e-6)
 
@@ -199,13 +199,13 @@ def test_a_unet_is_nearly_the_same_in_tiles_of_any_batch():
     )
 
 
-def test_memory_maps_go_in_and_out(tmp_path):
+def test_memory_maps_are_accepted_as_input_and_output(tmp_path):
     image = np.memmap(tmp_path / "in.raw", np.uint8, "w+", shape=(130, 90))
     image[:] = np.random.default_rng(0).integers(20, 230, image.shape)
     out = np.memmap(tmp_path / "out.raw", np.float32, "w+", shape=(130, 90))
     out[:] = 7  # whatever it held is overwritten
-    found = cpu(Logit(), image, tile=50, overlap=10, out=out)
-    assert found is out
+    probability = cpu(Logit(), image, tile=50, overlap=10, out=out)
+    assert probability is out
     assert np.allclose(out, image / 255, atol=2e-6)
 
 
@@ -217,12 +217,12 @@ def test_integer_images_are_scaled_and_tiles_can_be_prepared():
 
 def test_several_classes_give_probabilities_that_sum_to_one():
     model = UNet(in_channels=3, out_channels=4, width=2, depth=2)
-    found = cpu(model, np.random.default_rng(0).random((50, 41, 3)), tile=32, overlap=8)
-    assert found.shape == (4, 50, 41)
-    assert np.allclose(found.sum(0), 1, atol=1e-5)
+    probability = cpu(model, np.random.default_rng(0).random((50, 41, 3)), tile=32, overlap=8)
+    assert probability.shape == (4, 50, 41)
+    assert np.allclose(probability.sum(0), 1, atol=1e-5)
 
 
-def test_the_models_mode_is_given_back():
+def test_the_models_mode_is_restored():
     model = UNet(width=2, depth=2).train()
     statistics = model.down[0][1].running_mean.clone()
     cpu(model, picture(20, 20))

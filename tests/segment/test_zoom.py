@@ -1,4 +1,4 @@
-"""The grain scale of an image: intercepts by hand, and zooms that are known beforehand."""
+"""The grain scale of an image: intercepts calculated by hand, and known zooms."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ def test_resizing_keeps_the_mean_and_scales_the_lengths():
 
 
 def stripes_image(period: float, size: int = 512) -> tuple[np.ndarray, Callable]:
-    """A ramp, and a perfect reader that cuts it into stripes of `period` pixels whatever the zoom."""
+    """A ramp, and an ideal segmentation that cuts it into stripes of `period` pixels at any zoom."""
     ramp = np.tile(np.arange(size, dtype=np.float32) / size, (size, 1))
     return ramp, lambda image: np.floor(image * size / period).astype(int)
 
 
 @pytest.mark.parametrize("zoom", [0.3, 0.7, 1.0, 1.6, 2.5])
-def test_the_zoom_of_stripes_is_recovered_by_a_perfect_reader(zoom):
+def test_the_zoom_of_stripes_is_recovered_with_an_ideal_segmentation(zoom):
     image, grains = stripes_image(16.0)  # mean intercept 32 pixels
     assert matching_zoom(image, grains, 32.0 * zoom) == pytest.approx(zoom, rel=0.1)
 
 
 def test_grains_found_in_noise_at_high_zoom_do_not_mislead():
-    # A reader that is perfect up to zoom 1.6, then takes noise for grains of 10 pixels, then blur for grains
-    # of 100. The intercept rises through the design twice, but only once in proportion to the zoom.
-    image, perfect = stripes_image(16.0, 256)
+    # A segmentation that is ideal up to zoom 1.6, then finds grains of 10 pixels in noise, then 100 in blur.
+    # The intercept rises through the design twice, but only once in proportion to the zoom.
+    image, ideal_grains = stripes_image(16.0, 256)
 
     def grains(part):
         zoom = 1 / (256 * np.median(np.diff(part)))  # the ramp shows how far it was magnified
         y, x = np.indices(part.shape) // (10 if zoom < 2.2 else 100)
-        return perfect(part) if zoom < 1.6 else y * 1000 + x
+        return ideal_grains(part) if zoom < 1.6 else y * 1000 + x
 
     noise, blur = (mean_intercept(grains(resize_by(image, zoom))) for zoom in (2.0, 2.8))
     assert noise < 32 * 0.7 < blur
@@ -103,8 +103,8 @@ SHORT = (0.5, 0.7, 1.0, 1.4, 2.0)
 def test_the_zoom_of_a_micrograph_is_recovered_through_a_real_segmentation(zoom):
     grain_map, image = micrograph(60)
     design = zoom * mean_intercept(grain_map)
-    found = matching_zoom(image, dark_line_grains, design, window=256, ladder=SHORT)
-    assert found == pytest.approx(zoom, rel=0.1)
+    estimate = matching_zoom(image, dark_line_grains, design, window=256, ladder=SHORT)
+    assert estimate == pytest.approx(zoom, rel=0.1)
 
 
 def test_a_magnified_micrograph_needs_the_inverse_zoom():
@@ -131,17 +131,17 @@ def test_noise_gives_a_zoom_within_the_ladder(shape):
 
 
 def test_no_more_than_the_window_is_read():
-    seen = []
+    sizes_read = []
 
     def grains(part):
-        seen.append(part.shape)
+        sizes_read.append(part.shape)
         return np.zeros(part.shape, int)
 
     matching_zoom(np.zeros((300, 500), np.float32), grains, 30.0, window=96, ladder=(0.5, 1.0, 2.0))
-    assert seen == [(96, 96)] * 3
+    assert sizes_read == [(96, 96)] * 3
 
 
 @pytest.mark.parametrize("design", [0, -1.0, float("nan")])
-def test_a_design_that_is_no_length_is_refused(design):
+def test_an_invalid_design_length_is_refused(design):
     with pytest.raises(ValueError, match=r"design_intercept must be positive, got"):
         matching_zoom(np.zeros((64, 64)), dark_line_grains, design)

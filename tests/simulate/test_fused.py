@@ -1,4 +1,4 @@
-"""The compiled loops give what the torch expressions give."""
+"""The compiled loops agree with the torch expressions."""
 
 import os
 import threading
@@ -50,7 +50,7 @@ def test_a_two_phase_step_equals_that_of_torch(shape, dtype, tolerance):
     assert_close(step, reference, atol=tolerance, rtol=0)
 
 
-def test_many_steps_stay_with_torch():
+def test_many_steps_agree_with_torch():
     grain_map = tessellate(random_seeds(12, (96, 80), 3), (96, 80))
     phi = GrainGrowth(grain_map).run(300).phi()
     reference = GrainGrowth(grain_map)
@@ -60,7 +60,7 @@ def test_many_steps_stay_with_torch():
 
 @pytest.mark.parametrize(("shape", "n"), [((64, 90), 9), ((160, 41), 30), ((12, 7), 2)])
 @pytest.mark.parametrize("reach", [1, 8, 30])
-def test_grains_are_followed_as_by_torch(shape, n, reach):
+def test_grains_are_tracked_as_by_torch(shape, n, reach):
     simulation = GrainGrowth(tessellate(random_seeds(n, shape, 1), shape)).run(60)
     arguments = simulation.order_parameters, simulation.owner, simulation.n, reach
     owner, clash = fused.follow(*arguments)
@@ -79,7 +79,7 @@ def test_steps_taken_together_equal_steps_taken_one_by_one(shape, steps):
     assert torch.equal(together, one_by_one)
 
 
-def test_the_number_of_threads_changes_no_bit():
+def test_the_result_does_not_depend_on_the_number_of_threads():
     eta = fields((7, 301, 257), torch.float32)
     with torch_threads(1):
         one = step(eta, 0.1, 0.1, 1.0)
@@ -88,7 +88,7 @@ def test_the_number_of_threads_changes_no_bit():
 
 
 @pytest.mark.parametrize("steps", [4, 7, 2 * fused.STEPS - 1])
-def test_an_interrupted_run_holds_the_state_that_it_says(monkeypatch, steps):
+def test_an_interrupted_run_is_in_the_state_of_its_step_count(monkeypatch, steps):
     grain_map = tessellate(random_seeds(6, (40, 40), 1), (40, 40))
     lead = fused._lead
 
@@ -107,7 +107,7 @@ def test_an_interrupted_run_holds_the_state_that_it_says(monkeypatch, steps):
     assert np.array_equal(simulation.phi(), GrainGrowth(grain_map).run(15 + steps).phi())
 
 
-def test_a_part_that_another_thread_has_begun_is_waited_for(monkeypatch):
+def test_a_part_started_by_another_thread_is_waited_for(monkeypatch):
     monkeypatch.setattr(fused, "_threads", lambda: 2)
     both_begun = threading.Barrier(2, timeout=10)
     leader = threading.get_ident()
@@ -121,7 +121,7 @@ def test_a_part_that_another_thread_has_begun_is_waited_for(monkeypatch):
     assert sorted(fused._share(work, [(0,), (1,)])) == [0, 1]
 
 
-def test_a_thread_that_never_comes_is_not_waited_for(monkeypatch):
+def test_a_thread_that_never_starts_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(fused, "_threads", lambda: 2)
     done = threading.Event()
     blocked = [fused._pool(2, os.getpid()).submit(done.wait, 60) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The library of structures: what it draws, and that nothing that stops a build loses or repeats anything."""
+"""The library of structures: its parameters, and that interrupted builds neither lose nor repeat anything."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_script(script: str, *arguments: object, **options) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> Path:
-    """A library built in one go."""
+    """A library built without interruption."""
     folder = tmp_path_factory.mktemp("unbroken")
     build(folder)
     return folder
@@ -105,17 +105,17 @@ def test_parameters_cover_their_ranges_and_depend_on_index_and_seed_only():
     assert library.draw_parameters(7, 5) != replace(library.draw_parameters(7, 6))
 
 
-def test_a_larger_n_extends_the_library_without_touching_what_is_there(unbroken, tmp_path):
+def test_a_larger_n_extends_the_library_without_changing_existing_structures(unbroken, tmp_path):
     build(tmp_path, 4)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "structures").rglob("*")}
     build(tmp_path)
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert all(path.stat().st_mtime_ns == time_before for path, time_before in before.items())
     assert contents(tmp_path) == contents(unbroken)
 
 
 @pytest.mark.slow
 def test_killed_with_its_workers_alive_and_restarted_it_equals_an_unbroken_build(tmp_path):
-    """SIGKILL to a build with two processes, at once a second build beside the orphans, and again."""
+    """SIGKILL to a build with two processes, then to a second build next to its orphaned workers."""
     script = """
         import sys
         from microlab.simulate import library
@@ -130,12 +130,12 @@ def test_killed_with_its_workers_alive_and_restarted_it_equals_an_unbroken_build
         while len(list(broken.glob("structures/[0-9]*[0-9]/structure.json"))) < complete:
             assert process.poll() is None, "finished before it could be killed"
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)  # to the parent only: its workers do not hear of it
+        process.send_signal(signal.SIGKILL)  # to the parent only: its workers keep running
         assert process.wait() == -signal.SIGKILL
 
     try:
         kill_when(complete=3, jobs=2)
-        done = {p: p.stat().st_mtime_ns for p in broken.glob("structures/[0-9]*[0-9]")}
+        finished = {p: p.stat().st_mtime_ns for p in broken.glob("structures/[0-9]*[0-9]")}
         kill_when(complete=7, jobs=1)
         assert not (broken / "manifest.csv").exists()
         for folder in (broken, whole):
@@ -144,9 +144,10 @@ def test_killed_with_its_workers_alive_and_restarted_it_equals_an_unbroken_build
         for group in groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-    assert len(done) >= 3
-    assert all(place.stat().st_mtime_ns == then for place, then in done.items())  # nothing was repeated
-    assert contents(broken) == contents(whole)  # nothing was lost, and no remains lie about
+    assert len(finished) >= 3
+    # Nothing was repeated.
+    assert all(place.stat().st_mtime_ns == time_before for place, time_before in finished.items())
+    assert contents(broken) == contents(whole)  # nothing was lost, and no temporary files remain
     assert library.read_manifest(broken)["index"].tolist() == list(range(12))
 
 
@@ -227,7 +228,7 @@ def test_a_full_disk_gives_one_clear_error_and_keeps_what_is_complete(unbroken, 
     assert str(tmp_path) in str(caught.value)
     assert library.read_manifest(tmp_path)["index"].tolist() == [0, 1, 2]
     assert not list(tmp_path.rglob("*.part*"))
-    build(tmp_path)  # the disk has room again
+    build(tmp_path)  # the disk has space again
     assert contents(tmp_path) == contents(unbroken)
 
 
@@ -289,7 +290,7 @@ def test_another_seed_or_other_ranges_in_the_same_folder_are_refused(unbroken, o
     assert contents(unbroken) == before
 
 
-def test_a_structure_that_lost_a_file_is_made_again(unbroken, tmp_path):
+def test_a_structure_with_a_missing_file_is_rebuilt(unbroken, tmp_path):
     build(tmp_path)
     (tmp_path / "structures" / "000004" / "mask.tif").unlink()
     with pytest.raises(InputError, match="no complete structure 4"):
@@ -356,7 +357,7 @@ def test_a_library_of_version_0_1_0_is_extended_and_its_settings_still_count(unb
     assert contents(tmp_path) == contents(unbroken)
 
 
-def test_settings_file_says_what_the_library_is(unbroken):
+def test_settings_file_describes_the_library(unbroken):
     settings = json.loads((unbroken / "settings.json").read_text())
     assert settings["seed"] == 0
     assert settings["grains"] == [4, 8]

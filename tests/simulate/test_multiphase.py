@@ -1,4 +1,4 @@
-"""Two-phase growth against theory: what is conserved, what only falls, what is known in closed form."""
+"""Two-phase growth against theory: conserved quantities, the falling energy, closed-form results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_flat_border_leaves_each_phase_its_own_composition(flat):
     assert flat.phi()[0, [0, 32]] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_flat_border_mirrors_the_phases_and_stays_where_it_is(flat):
+def test_a_flat_border_mirrors_the_phases_and_does_not_move(flat):
     # F does not change if alpha and beta change places and c becomes 1 - c, so the profile is odd.
     c = flat.composition[0].numpy()
     np.testing.assert_allclose(c[:32] + c[:32][::-1], 1, atol=1e-5)
@@ -64,7 +64,7 @@ def test_a_round_particle_has_the_potential_of_gibbs_and_thomson(flat):
     assert grown.potential().mean() == pytest.approx(expected, rel=0.05)
 
 
-def test_nothing_of_the_composition_is_lost_and_the_energy_only_falls():
+def test_the_composition_is_conserved_and_the_energy_only_falls():
     grain_map = cells()
     grown = TwoPhaseGrowth(grain_map, assign_phases(grain_map, 0.4, 3), dtype=torch.float64)
     total, energies = float(grown.composition.sum()), [grown.energy()]
@@ -83,9 +83,9 @@ def test_one_phase_with_a_frozen_composition_is_chen_and_yang_s_model():
     np.testing.assert_array_equal(ours.grain_map(), theirs.grain_map())
 
 
-def test_a_particle_of_the_other_phase_stays_where_a_grain_of_the_same_would_vanish():
-    # Curvature eats a round grain in the time R^2 / (2 L kappa), 72 here and so 720 steps. A particle of the
-    # other phase cannot be eaten: its atoms would have nowhere to go.
+def test_a_particle_of_the_other_phase_persists_where_a_grain_of_the_same_would_vanish():
+    # Curvature removes a round grain in the time R^2 / (2 L kappa), 72 here and so 720 steps. A particle of
+    # the other phase cannot vanish, because the composition is conserved.
     y, x = np.indices((64, 64)) - 32
     disc = (np.hypot(y, x) < 12).astype(int)
     left = {
@@ -114,7 +114,7 @@ def test_the_same_start_gives_the_same_solid():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.6, 1.0])
-def test_phases_cover_the_share_that_was_asked_for(fraction):
+def test_phases_cover_the_requested_share(fraction):
     grain_map = cells(200, 96)
     share = assign_phases(grain_map, fraction, 0)[grain_map].mean()
     # At most half of the largest grain off.

@@ -62,7 +62,7 @@ def test_shared_float32_fields_equal_a_dense_float64_reference_through_recolouri
     assert len(np.unique(shared.grain_map())) < 60  # grains vanished on the way
 
 
-def test_every_field_of_its_own_equals_shared_fields():
+def test_one_field_per_grain_equals_shared_fields():
     start = polycrystal(20, (97, 110), seed=1)
     own = grow(start, 300, reach=None, dtype=torch.float64)
     shared = grow(start, 300, dtype=torch.float64)
@@ -80,26 +80,26 @@ def test_near_grains_never_share_a_field():
         owner = simulation.owner.numpy()
         for field_support, field_owner in zip(support, owner):
             for grain in np.unique(field_owner[field_support]):
-                mine = field_support & (field_owner == grain)
+                support_of_grain = field_support & (field_owner == grain)
                 others = field_support & (field_owner != grain) & (field_owner >= 0)
-                around = ndi.maximum_filter(mine, 2 * 8 + 1, mode="wrap")
+                around = ndi.maximum_filter(support_of_grain, 2 * 8 + 1, mode="wrap")
                 assert not (around & others).any()
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (61, 67), (35, 90)])
-def test_near_pairs_misses_none(shape):
+def test_near_pairs_are_complete(shape):
     grains = polycrystal(40, shape, seed=2)
     margin = 9
-    found = sharing.near_pairs(
+    pairs = sharing.near_pairs(
         torch.ones((1, *shape), dtype=torch.bool), torch.as_tensor(grains)[None], 40, margin
     )
-    found = found.toarray() > 0
+    pairs = pairs.toarray() > 0
     for grain in range(40):
         around = ndi.maximum_filter(grains == grain, 2 * margin + 1, mode="wrap")
         near = np.setdiff1d(np.unique(grains[around]), grain)
-        assert found[grain, near].all()
-    assert_array_equal(found, found.T)
-    assert not found.diagonal().any()
+        assert pairs[grain, near].all()
+    assert_array_equal(pairs, pairs.T)
+    assert not pairs.diagonal().any()
 
 
 def test_colouring_is_proper_and_frugal_and_that_of_networkx():
@@ -144,7 +144,7 @@ def test_energy_never_rises(gamma):
 
 @pytest.mark.slow
 def test_energy_rises_beyond_the_stable_step(monkeypatch):
-    """The bound is not merely cautious: a step 10 % above it breaks the law that the last test checks."""
+    """The bound is tight: a step 10 % above it violates the law checked by the previous test."""
     monkeypatch.setattr("microlab.simulate.phasefield.max_stable_dt", lambda *a, **k: np.inf)
     start = polycrystal(40, (96, 96), seed=4)
     simulation = GrainGrowth(start, Parameters(dt=1.1 * 0.2), dtype=torch.float64)
@@ -256,7 +256,7 @@ def test_initial_order_parameters_are_taken_as_they_are():
     fields = (start == np.arange(6)[:, None, None]).astype(float)
     given = GrainGrowth(fields).run(100)
     assert_allclose(given.phi(), grow(start, 100).phi(), atol=1e-5)
-    assert_array_equal(fields.sum(0), 1)  # the caller's array is not touched
+    assert_array_equal(fields.sum(0), 1)  # the caller's array is not modified
 
 
 # ------------------------------------------------------------------------------------------------- restart

@@ -1,4 +1,4 @@
-"""The phase field against what is known without it: sharp interfaces, exact solutions, laws of growth."""
+"""The phase field against independent results: sharp interfaces, exact solutions, laws of growth."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_triple_junctions_open_at_120_degrees(kappa, width, speed_tolerance):
 
 @pytest.fixture(scope="module")
 def coarsening():
-    """One large run that the laws of growth share: 800 random grains, seen every 5 units of time."""
+    """One large run shared by the tests of growth laws: 800 random grains, recorded every 5 units of time."""
     shape = (768, 768)
     simulation = GrainGrowth(tessellate(random_seeds(800, shape, 1), shape), Parameters(dt=max_stable_dt()))
     time, areas, sides = [], [], []
@@ -200,8 +200,8 @@ def count_sides(grain_map, n):
 def test_grains_grow_by_their_number_of_sides(coarsening):
     """von Neumann and Mullins: dA/dt = (pi/3) kappa L (n - 6), whatever a grain's size and shape.
 
-    Sides change on the way, so growth over 20 units of time is set against the mean number of sides in
-    them, which is the law's integral. Grains below 200 pixels, a radius of two interface widths, are not
+    Sides change meanwhile, so growth over 20 units of time is compared with the mean number of sides over
+    this time, which is the law's integral. Grains below 200 pixels, a radius of two interface widths, are not
     resolved and left out.
     """
     time, areas, sides = coarsening.time, coarsening.areas, coarsening.sides
@@ -279,7 +279,7 @@ def pfhub_7a(cells, dt, end):
 
 
 @pytest.mark.slow
-def test_manufactured_solution_is_met_at_second_order_in_dx():
+def test_manufactured_solution_is_reached_at_second_order_in_dx():
     """Errors at t = 8 in the benchmark's range, falling by h^2 and equal to those FiPy has published."""
     coarse, middle, fine = (pfhub_7a(*case, end=8)[0] for case in ((126, 8e-3), (200, 8e-3), (320, 4e-3)))
     assert coarse < 5e-3
@@ -290,8 +290,8 @@ def test_manufactured_solution_is_met_at_second_order_in_dx():
     assert middle == pytest.approx(1.3895e-3, rel=5e-3)  # FiPy at h = 0.005
 
 
-def test_manufactured_solution_is_met_at_first_order_in_dt():
-    """At the benchmark's steps the error in time hides under that in space, so it is measured alone:
+def test_manufactured_solution_is_reached_at_first_order_in_dt():
+    """At the benchmark's steps the error in time is masked by that in space, so it is measured separately:
     at one dx, by how much the solution changes from halving to halving of dt."""
     fields = [pfhub_7a(100, dt, end=2)[1] for dt in (0.04, 0.02, 0.01, 0.005)]
     change = [np.linalg.norm(a - b) for a, b in pairwise(fields)]

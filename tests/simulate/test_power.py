@@ -94,7 +94,7 @@ def test_a_full_strip_matches_brute_force_pixel_by_pixel():
     np.testing.assert_array_equal(power_diagram(centres, radii, STRIP), expected)
 
 
-def test_intersecting_circles_are_parted_by_the_line_through_their_intersections():
+def test_intersecting_circles_are_separated_by_the_line_through_their_intersections():
     centres, radii = np.array([(40.3, 30.1), (52.7, 71.9)]), np.array([35.0, 18.0])
     # Where two circles cross, by the law of cosines in the triangle of both centres and a crossing point.
     distance = np.hypot(*(centres[1] - centres[0]))
@@ -189,7 +189,8 @@ def test_cells_are_the_polygons_that_radical_axes_cut_out():
     # most half a pixel are nearly independent, so their sum stays within a few times the root of the number.
     assert (np.abs(areas - exact) <= 1 + 2 * np.sqrt(rim)).all()
     assert ((areas > 0) == (exact > 0)).mean() > 0.9
-    assert 0 < (exact == 0).sum() < n / 2  # this draw swallows some circles, and both agree on them
+    # Some circles have no cell in this draw, and both methods agree on them.
+    assert 0 < (exact == 0).sum() < n / 2
 
 
 def test_a_swallowed_circle_owns_no_pixel_and_the_others_keep_their_ids():
@@ -214,7 +215,8 @@ def test_a_packed_circle_lies_in_its_own_cell():
     centres, radii = strip(8)
     grain_map = power_diagram(centres, radii, STRIP)
     power = brute_force_power(centres, radii, STRIP, periodic=True)
-    row, column, circle = np.nonzero(power < -0.05 * radii**2)  # inside, but for the slight overlaps left
+    # Inside, except for the slight remaining overlaps.
+    row, column, circle = np.nonzero(power < -0.05 * radii**2)
     np.testing.assert_array_equal(grain_map[row, column], circle)
     assert len(np.unique(circle)) == len(radii)
 
@@ -315,7 +317,7 @@ def test_periodic_circles_reach_across_the_edge():
 
 
 def test_cell_areas_follow_the_radii():
-    # The room between the circles falls more to small cells, in proportion, so areas vary a little less than
+    # The space between the circles goes proportionally more to small cells, so areas vary a little less than
     # discs: 0.83 to 0.86 times as much in the four packings measured.
     centres, radii = strip(8, n=100, cv=0.4)
     disc = math.pi * radii**2
@@ -350,7 +352,7 @@ def test_same_seed_same_radii_and_packing():
     assert (pack_circles(STRIP, radii, seed=12)[0] != centres).any()
 
 
-def test_too_full_a_box_is_told():
+def test_an_overfull_box_is_reported():
     # 0.9 is beyond every random packing; only the hexagonal lattice covers 0.907.
     with pytest.warns(UserWarning, match=r"still overlap by up to .* they cover 0.9 of the box"):
         pack_circles((64, 64), radii_of(20, 64 * 64, kind="equal", fill=0.9), max_iterations=50)

@@ -26,18 +26,18 @@ def brute_force_pairs(grain_map: np.ndarray) -> list[list[int]]:
 def pieces(grain_map: np.ndarray) -> int:
     """Number of connected regions of equal id in a periodic map, by flooding."""
     height, width = grain_map.shape
-    seen, count = np.zeros(grain_map.shape, bool), 0
+    visited, count = np.zeros(grain_map.shape, bool), 0
     for start in np.ndindex(grain_map.shape):
-        if seen[start]:
+        if visited[start]:
             continue
         count += 1
-        seen[start], stack = True, [start]
+        visited[start], stack = True, [start]
         while stack:
             y, x = stack.pop()
             for v, u in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
                 place = (v % height, u % width)
-                if not seen[place] and grain_map[place] == grain_map[y, x]:
-                    seen[place] = True
+                if not visited[place] and grain_map[place] == grain_map[y, x]:
+                    visited[place] = True
                     stack.append(place)
     return count
 
@@ -68,7 +68,7 @@ def joined_everywhere(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 @pytest.mark.parametrize("seed", range(3))
-def test_grains_are_joined_whole_with_neighbours_and_named_without_gaps(share, seed):
+def test_whole_grains_are_joined_with_neighbours_and_numbered_without_gaps(share, seed):
     after = coalesce(MAP, share, seed)
     assert after.dtype == np.int32
     assert after.shape == MAP.shape
@@ -95,7 +95,7 @@ def test_k_joints_of_a_ring_of_grains_leave_all_but_k():
         assert coalesce(ring, k / 5, seed=k).max() + 1 == 5 - k
 
 
-def test_no_share_only_renames():
+def test_a_share_of_zero_only_renumbers():
     sparse_ids = MAP * 7 + 3
     np.testing.assert_array_equal(coalesce(sparse_ids, 0.0), MAP)
 

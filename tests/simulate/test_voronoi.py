@@ -25,7 +25,7 @@ def brute_force_distances(seeds: np.ndarray, shape: tuple[int, int]) -> np.ndarr
 
 
 def brute_force_sides(seeds: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Sides of each cell: clip the bisector with every image by all other images; what is left is a side."""
+    """Sides of each cell: clip the bisector with every image by all other images; the rest is a side."""
     shifts = np.array([(i, j) for i in range(-2, 3) for j in range(-2, 3)]) * shape
     count = []
     for seed in seeds:
@@ -74,7 +74,7 @@ def test_every_pixel_belongs_to_its_nearest_seed(n, height, width, clustered, se
     assert grain_map.shape == shape
 
 
-def test_paper_size_matches_a_periodic_tree_asked_for_every_pixel():
+def test_paper_size_matches_a_periodic_tree_queried_at_every_pixel():
     seeds = voronoi.random_seeds(112, BOX, seed=5)
     nearest = cKDTree(seeds, boxsize=BOX).query(np.indices(BOX).reshape(2, -1).T)[1]
     np.testing.assert_array_equal(voronoi.tessellate(seeds, BOX).ravel(), nearest)
@@ -165,7 +165,7 @@ def test_every_alpha_up_to_the_limit_is_placed_for_any_number_of_grains():
             assert len(voronoi.regular_seeds(n, BOX, voronoi.MAX_ALPHA, seed)) == n
 
 
-def test_cells_become_more_alike_as_alpha_grows():
+def test_cells_become_more_uniform_as_alpha_grows():
     def variation(alpha):
         maps = [voronoi.tessellate(voronoi.regular_seeds(112, BOX, alpha, s), BOX) for s in range(4)]
         return np.concatenate([voronoi.cell_areas(m, 112) for m in maps]).std() / (512 * 512 / 112)

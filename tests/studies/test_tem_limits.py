@@ -1,4 +1,4 @@
-"""Where the segmenter ends, on networks made by hand, and the tables of the study, on made-up scores."""
+"""Limits of the segmenter, with hand-set networks, and the tables of the study, with made-up scores."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from studies.tem.study import FINISH, FINISHES, TEMStudy
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"shape": (48, 64), "grain_area": (200.0, 400.0)}
 STUDY = TEMStudy(seeds=(0, 1), variances=(0.01, 0.08), stressed=2, test=2)
-CAPS = {0: 2, 1: 5}  # of the two seeds' segmenters, so that one stands still before the other
+CAPS = {0: 2, 1: 5}  # of the two seeds' segmenters, so that one stops before the other
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_study(tmp_path_factory):
-    """Small pictures, and networks made by hand in place of trained ones."""
-    made = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
+    """Small pictures, and hand-set networks in place of trained ones."""
+    hand_set = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
 
     def trained_segmenter(study, folder, seed, refiner="Net2"):
-        card = {"inputs": made.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
-        return EdgeSegmenter(made.net1, made.net2, card | {"max_iterations": CAPS[seed]})
+        card = {"inputs": hand_set.card["inputs"], "finish": FINISHES[FINISH], "tolerance": 1e-9}
+        return EdgeSegmenter(hand_set.net1, hand_set.net2, card | {"max_iterations": CAPS[seed]})
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tem_study, limits):
@@ -58,7 +58,7 @@ def small_study(tmp_path_factory):
 # ---- noise -----------------------------------------------------------------------------------------------
 
 
-def test_a_curve_straight_in_the_logarithm_fails_where_it_crosses_the_level():
+def test_a_curve_linear_in_the_logarithm_fails_where_it_crosses_the_level():
     variances = np.array([0.01, 0.1, 1.0])
     curve = -np.log10(variances)  # 2, 1, 0
     for level in (1.75, 1.0 + 1e-9, 0.3):
@@ -66,16 +66,17 @@ def test_a_curve_straight_in_the_logarithm_fails_where_it_crosses_the_level():
 
 
 def test_the_first_fall_counts_even_if_the_score_recovers():
-    found = failure_threshold([0.01, 0.1, 1.0, 10.0], [1, -1, 1, -1], 0)
-    assert found == pytest.approx(np.sqrt(0.01 * 0.1))
+    threshold = failure_threshold([0.01, 0.1, 1.0, 10.0], [1, -1, 1, -1], 0)
+    assert threshold == pytest.approx(np.sqrt(0.01 * 0.1))
 
 
-def test_a_score_that_never_falls_fails_nowhere_and_one_below_fails_at_once():
-    assert failure_threshold([0.1, 0.2], [0.9, 0.8], 0.8) == np.inf  # on the level is not below it
+def test_a_score_that_never_falls_has_an_infinite_threshold_and_one_below_the_first_variance():
+    # A score equal to the level is not below it.
+    assert failure_threshold([0.1, 0.2], [0.9, 0.8], 0.8) == np.inf
     assert failure_threshold([0.1, 0.2], [0.7, 0.9], 0.8) == 0.1
 
 
-def test_more_noise_changes_the_image_and_neither_grains_nor_boundaries():
+def test_more_noise_changes_the_image_but_neither_grains_nor_boundaries():
     low, high = (
         tem_study.held_out_pictures(STUDY, 2, TEMConfig(**SMALL, noise_variance=(v, v))) for v in (0.01, 0.08)
     )
@@ -108,7 +109,7 @@ def curves(small_study) -> pd.DataFrame:
     return limits.iteration_scores(STUDY, "nowhere", 2)
 
 
-def test_a_map_that_stands_still_keeps_its_scores_to_the_last_iteration_of_all(curves):
+def test_a_converged_map_keeps_its_scores_up_to_the_last_iteration(curves):
     longest = max(CAPS.values())
     for (seed, _), part in curves.groupby(["seed", "picture"]):
         assert part["iteration"].tolist() == list(range(longest + 1))
@@ -123,13 +124,13 @@ def test_a_map_that_stands_still_keeps_its_scores_to_the_last_iteration_of_all(c
     assert len(curves) == 2 * 2 * (longest + 1)
 
 
-def test_the_scores_of_the_route_are_those_of_its_last_iteration(curves):
+def test_the_final_scores_are_those_of_the_last_iteration(curves):
     pictures = tem_study.held_out_pictures(STUDY, 2)
     segmenter = tem_study.trained_segmenter(STUDY, "nowhere", 0)
     for k, pair in enumerate(pictures):
-        first, done = limits.run_maps(segmenter, pair.image)
+        first, refinement = limits.run_maps(segmenter, pair.image)
         part = curves[(curves["seed"] == 0) & (curves["picture"] == k)].set_index("iteration")
-        for iteration, probability in ((0, first), (2, done.result), (5, done.result)):
+        for iteration, probability in ((0, first), (2, refinement.result), (5, refinement.result)):
             boundary, labels = segmenter.grains(probability)
             expected = weak_boundaries.score_answer(pair, boundary, labels)
             np.testing.assert_allclose(
@@ -154,17 +155,17 @@ def test_the_correlation_is_that_of_the_means_over_seeds():
 @pytest.mark.parametrize(
     ("iterations", "errors"), [([4, 4, 4], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1], [2])]
 )
-def test_what_does_not_vary_has_no_correlation_and_no_warning(iterations, errors):
+def test_constant_values_have_no_correlation_and_no_warning(iterations, errors):
     table = pd.DataFrame(
         {"picture": range(len(errors)), "iterations": iterations, "adapted Rand error": errors}
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = iterations_and_error(table.assign(iteration=1, seed=0))
-    assert np.isnan(found).all()
+        correlation = iterations_and_error(table.assign(iteration=1, seed=0))
+    assert np.isnan(correlation).all()
 
 
-# ---- what can be seen ------------------------------------------------------------------------------------
+# ---- visibility ------------------------------------------------------------------------------------------
 
 
 def test_classical_answers_are_grains_that_fill_the_image():
@@ -179,7 +180,7 @@ def test_classical_answers_are_grains_that_fill_the_image():
             assert ndimage.label(labels == grain)[1] == 1
 
 
-def test_methods_without_training_stand_beside_the_one_that_knows_nothing():
+def test_methods_without_training_are_scored_beside_the_trivial_baseline():
     pictures = tem_study.held_out_pictures(STUDY)
     table = limits.without_training(pictures)
     assert list(table.index) == [*classical.BASELINES, UNTRAINED, NOTHING]
@@ -200,7 +201,7 @@ def test_recall_of_facets_adds_up_to_the_recall_of_the_map():
     near = ndimage.distance_transform_edt(~skeletonize(boundary)) <= 2
     share = table["pixels"].sum() / 2 / pair.boundary.sum()
     weighted = np.average(table["recall"], weights=table["pixels"])
-    # The few pixels of facets too short to be seen are in the map's recall only.
+    # The few pixels of facets too short to be measured count in the map's recall only.
     assert weighted == pytest.approx(near[pair.boundary].mean(), abs=1 - share + 1e-9)
 
 
@@ -224,8 +225,8 @@ def made_up_scores(seeds: int = 2) -> pd.DataFrame:
     for kind, name, seed in TEMStudy(seeds=tuple(range(seeds))).cells():
         finishes = FINISHES if kind == "refiner" else (FINISH,)
         bernoulli = name == "Bernoulli diffusion"
-        made = ("from the guess", "from coin tosses") if bernoulli else ("once", "until it stands still")
-        for stage in ("Net1", *made):
+        stages = ("from the guess", "from coin tosses") if bernoulli else ("once", "until it stands still")
+        for stage in ("Net1", *stages):
             for finish in finishes:
                 scores = dict(zip(MEASURES, rng.random(len(MEASURES)), strict=True))
                 if seeds == 1:
@@ -243,7 +244,7 @@ def made_up_classical() -> pd.DataFrame:
 
 
 def made_up_stress(crossings: dict[int, float]) -> pd.DataFrame:
-    """Accuracy that falls below the background's, 0.9, at a variance; F1 halves at ten times that of 0.01."""
+    """Accuracy that falls below that of background, 0.9, at given variances; F1 halves at ten times 0.01."""
     rows = []
     for variance in (0.001, 0.01, 0.1, 1.0):
         rows.append({"method": NOTHING, "seed": -1, "variance": variance, "accuracy": 0.9})
@@ -256,66 +257,68 @@ def made_up_stress(crossings: dict[int, float]) -> pd.DataFrame:
 
 
 def checked(rows: tables.Rows, **options) -> dict:
-    """The rows as a record that the results page and a JSON file take."""
+    """The rows as a record, checked against the results page and JSON."""
     if not any(name.endswith(NOTHING) for name in rows):
         rows = {**rows, NOTHING: {"accuracy": 0.9}}
-    made = tables.record("A toy", "made-up pictures", rows, STUDY, "python toy.py", 1.25, **options)
-    made = json.loads(json.dumps(made, allow_nan=False))
+    record = tables.record("A toy", "made-up pictures", rows, STUDY, "python toy.py", 1.25, **options)
+    record = json.loads(json.dumps(record, allow_nan=False))
     pages = run_records
-    records.check(made, "toy")
-    assert "nan" not in pages.markdown(made).lower()
-    assert "nan" not in records.table_text(made).lower()
-    first, *others = made["scores"].values()
+    records.check(record, "toy")
+    assert "nan" not in pages.markdown(record).lower()
+    assert "nan" not in records.table_text(record).lower()
+    first, *others = record["scores"].values()
     for row in others:
         assert set(row) <= set(first)  # the first row's measures are the columns of the table
-    assert made["scores"][made["trivial"]]["accuracy"] is not None
-    return made
+    assert record["scores"][record["trivial"]]["accuracy"] is not None
+    return record
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_the_table_of_methods_is_a_record(seeds):
     scores = made_up_scores(seeds)
-    made = checked(tables.methods(scores, made_up_classical()), paper=tables.PAPER, note="A note.")
-    assert made["trivial"] == NOTHING
-    row = made["scores"][f"Net1, conditional GAN once, {FINISH}"]
-    mine = scores[(scores["name"] == "conditional GAN") & (scores["stage"] == "once")]
-    mine = mine[(mine["kind"] == "refiner") & (mine["finish"] == FINISH)]["accuracy"]
+    record = checked(tables.methods(scores, made_up_classical()), paper=tables.PAPER, note="A note.")
+    assert record["trivial"] == NOTHING
+    row = record["scores"][f"Net1, conditional GAN once, {FINISH}"]
+    selected = scores[(scores["name"] == "conditional GAN") & (scores["stage"] == "once")]
+    selected = selected[(selected["kind"] == "refiner") & (selected["finish"] == FINISH)]["accuracy"]
     if seeds == 1:
-        assert row["accuracy"] == pytest.approx(mine.item(), abs=1e-4)
+        assert row["accuracy"] == pytest.approx(selected.item(), abs=1e-4)
         assert "precision, weak" not in row
     else:
-        assert row["accuracy"] == pytest.approx([mine.mean(), abs(mine.diff().iloc[1]) / 2**0.5], abs=1e-4)
-    names = [name for name in made["scores"] if "diffusion" in name]
+        assert row["accuracy"] == pytest.approx(
+            [selected.mean(), abs(selected.diff().iloc[1]) / 2**0.5], abs=1e-4
+        )
+    names = [name for name in record["scores"] if "diffusion" in name]
     assert names == [f"Net1, Bernoulli diffusion from {x}, {FINISH}" for x in ("the guess", "coin tosses")]
 
 
 @pytest.mark.parametrize("names", [tables.detector_names(), tables.concept_names()])
-def test_the_tables_of_ablations_are_records_that_begin_with_the_whole(names):
+def test_the_tables_of_ablations_are_records_that_begin_with_the_full_model(names):
     scores = made_up_scores()
-    made = checked(tables.ablation(scores, names, "all concepts"))
-    whole, *others, trivial = made["scores"]
+    record = checked(tables.ablation(scores, names, "all concepts"))
+    whole, *others, trivial = record["scores"]
     assert whole == "all concepts"
     assert others == names[1:]
     assert trivial == NOTHING
-    mine = scores[(scores["kind"] == "ablation") & (scores["name"] == names[1])]
+    selected = scores[(scores["kind"] == "ablation") & (scores["name"] == names[1])]
     for stage, column in (("Net1", ""), (tables.ITERATED, ", after Net2")):
-        mean = mine[mine["stage"] == stage]["boundary F1, 2 px"].mean()
-        assert made["scores"][names[1]][f"boundary F1, 2 px{column}"][0] == pytest.approx(mean, abs=1e-4)
+        mean = selected[selected["stage"] == stage]["boundary F1, 2 px"].mean()
+        assert record["scores"][names[1]][f"boundary F1, 2 px{column}"][0] == pytest.approx(mean, abs=1e-4)
     assert tables.ablation(scores[scores["kind"] == "refiner"], names, "all concepts") == {}
 
 
-def test_the_table_of_noise_is_a_record_that_says_where_the_route_fails():
+def test_the_table_of_noise_is_a_record_that_states_where_the_segmenter_fails():
     rows, sentence = tables.noise(made_up_stress({0: 0.02, 1: 0.05}))
-    made = checked(rows, note=sentence)
-    assert made["trivial"] == f"variance 0.001: {NOTHING}"
+    record = checked(rows, note=sentence)
+    assert record["trivial"] == f"variance 0.001: {NOTHING}"
     assert "at a variance of 0.02 to 0.05" in sentence
     assert sentence.endswith("of the training, at 0.1.")
 
 
 def test_failures_are_found_between_the_measured_variances():
-    found = tables.failures(made_up_stress({0: 0.02, 1: 0.05, 2: 30.0}))
-    assert found["accuracy"].tolist() == pytest.approx([0.02, 0.05, np.inf])
-    assert found["boundary F1"].tolist() == pytest.approx([0.1] * 3)
+    failures = tables.failures(made_up_stress({0: 0.02, 1: 0.05, 2: 30.0}))
+    assert failures["accuracy"].tolist() == pytest.approx([0.02, 0.05, np.inf])
+    assert failures["boundary F1"].tolist() == pytest.approx([0.1] * 3)
 
 
 @pytest.mark.parametrize(
@@ -328,18 +331,18 @@ def test_seeds_that_never_fail_do_not_hide_those_that_do(crossings, words):
 
 def test_the_table_of_iterations_is_a_record_whose_changes_are_shown(curves):
     rows, sentence = tables.iterations(curves)
-    made = checked(rows, note=sentence)
-    assert list(made["scores"]) == ["Net1's map", *(f"iteration {k}" for k in range(1, 6)), NOTHING]
-    assert "change" in records.table_text(made)
+    record = checked(rows, note=sentence)
+    assert list(record["scores"]) == ["Net1's map", *(f"iteration {k}" for k in range(1, 6)), NOTHING]
+    assert "change" in records.table_text(record)
     assert "median 3.5, 2 to 5" in sentence  # the caps of both seeds on both pictures
-    assert sentence.count("undefined") == 2  # for every picture has as many iterations as the other
+    assert sentence.count("undefined") == 2  # because both pictures have the same number of iterations
     rng = np.random.default_rng(0)
     varied = pd.concat([curves.assign(picture=p, iterations=rng.integers(9)) for p in range(5)])
     for measure in ("adapted Rand error", "boundary F1, 2 px"):
         varied[measure] = varied["picture"] * 0.1
         assert f"{iterations_and_error(varied, measure)[0]:+.2f} (p = " in tables.iterations(varied)[1]
     last = curves[curves["iteration"] == 5].groupby("seed")["accuracy"].mean()
-    assert made["scores"]["iteration 5"]["accuracy"][0] == pytest.approx(last.mean(), abs=1e-4)
+    assert record["scores"]["iteration 5"]["accuracy"][0] == pytest.approx(last.mean(), abs=1e-4)
 
 
 def test_the_tables_of_limits_are_records():
@@ -355,17 +358,17 @@ def test_the_tables_of_limits_are_records():
         for name in easier()
         for seed in (0, 1)
     ]
-    made = checked(tables.what_limits(pd.DataFrame(rows)))
+    record = checked(tables.what_limits(pd.DataFrame(rows)))
     names = [f"{name}; {refiner}" for refiner in ("Net2", "one more Net1") for name in easier()]
-    assert list(made["scores"])[:-1] == names
-    assert made["scores"]["no overlap; Net2"]["accuracy of all background"] == [0.95, 0.0]
+    assert list(record["scores"])[:-1] == names
+    assert record["scores"]["no overlap; Net2"]["accuracy of all background"] == [0.95, 0.0]
 
 
-def test_the_table_by_visibility_shares_out_the_whole_boundary_and_keeps_the_recall():
+def test_the_table_by_visibility_covers_the_whole_boundary_and_keeps_the_recall():
     rng = np.random.default_rng(0)
     visible = pd.DataFrame(
         {
-            "visibility": [0.0, *rng.uniform(0, 40, 50)],  # a boundary of which nothing shows counts too
+            "visibility": [0.0, *rng.uniform(0, 40, 50)],  # an invisible boundary counts too
             "pixels": rng.integers(1, 100, 51),
             "contrast": rng.random(51),
             "recall": rng.random(51),
@@ -380,28 +383,28 @@ def test_the_table_by_visibility_shares_out_the_whole_boundary_and_keeps_the_rec
     assert list(rows)[:: len(rows) - 1] == ["visibility 0 to 3", "visibility above 24"]
 
 
-def test_the_table_of_real_images_is_a_record_without_the_scores_that_do_not_exist():
+def test_the_table_of_real_images_is_a_record_without_undefined_scores():
     rows = [
         {"method": method, "seed": seed, "accuracy": 0.9, "precision": np.nan}
         for method in ("trained", NOTHING)
         for seed in (0, 1)
     ]
-    made = checked(tables.real(pd.DataFrame(rows)), virtual=False)
-    assert made["scores"] == {name: {"accuracy": [0.9, 0.0]} for name in ("trained", NOTHING)}
-    assert made["virtual"] is False
+    record = checked(tables.real(pd.DataFrame(rows)), virtual=False)
+    assert record["scores"] == {name: {"accuracy": [0.9, 0.0]} for name in ("trained", NOTHING)}
+    assert record["virtual"] is False
 
 
-def test_a_table_is_made_once_and_read_back(tmp_path):
-    made = []
+def test_a_table_is_computed_once_and_read_back(tmp_path):
+    calls = []
 
     def make() -> pd.DataFrame:
-        made.append(1)
+        calls.append(1)
         return pd.DataFrame({"method": ["a"], "accuracy": [0.1 + 0.2]})
 
     path = tmp_path / "tables" / "toy.csv"
     for _ in range(2):
         assert tables.read_or_make(path, make)["accuracy"].item() == 0.1 + 0.2
-    assert made == [1]
+    assert calls == [1]
 
 
 def test_the_time_of_a_kind_is_that_of_its_cells():

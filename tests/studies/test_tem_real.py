@@ -1,4 +1,4 @@
-"""Who trains on which labelled tile and who is scored on it, on virtual tiles."""
+"""Which labelled tiles are used for training and which for scoring, with virtual tiles."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ def tiles() -> list[Micrograph]:
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory) -> EdgeSegmenter:
-    made = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
-    return EdgeSegmenter(made.net1, made.net2, {"finish": {"method": "watershed"}, "grain_size_px": 25.0})
+    hand_set = EdgeSegmenter.load(save_edge_segmenter(tmp_path_factory.mktemp("segmenter")))
+    return EdgeSegmenter(
+        hand_set.net1, hand_set.net2, {"finish": {"method": "watershed"}, "grain_size_px": 25.0}
+    )
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_split_shares_out_every_tile_once(tiles, seed):
+def test_a_split_uses_every_tile_once(tiles, seed):
     train, test = split(tiles, seed)
     assert len(train) == TILES
     names = [tile.name for tile in train + test]
@@ -109,14 +111,14 @@ def test_one_image_is_scored_for_each_seed_and_each_method_without_training(tile
     assert background == pytest.approx(1 - tiles[0].boundary.mean())
 
 
-# ---- who trains on what ----------------------------------------------------------------------------------
+# ---- training and test tiles -----------------------------------------------------------------------------
 
 
-def test_no_tile_that_trained_is_scored(tiles, segmenter, tmp_path, monkeypatch):
-    trained, scored, begun = {}, {}, []
+def test_no_training_tile_is_scored(tiles, segmenter, tmp_path, monkeypatch):
+    trained, scored, trained_folders = {}, {}, []
 
     def tuned(train, recipe, folder, start, device):
-        begun.append(folder.name)
+        trained_folders.append(folder.name)
         trained[folder.name] = {tile.name for tile in train}
         assert (start is None) == folder.name.startswith("5-tiles")
         return EdgeSegmenter(segmenter.net1, segmenter.net2, {"name": folder.name})
@@ -126,7 +128,7 @@ def test_no_tile_that_trained_is_scored(tiles, segmenter, tmp_path, monkeypatch)
         scored.setdefault(method, []).append(tile.name)
         if method != SYNTHETIC:
             assert network.card["finish"] == segmenter.card["finish"]
-        # A boundary of k rows too many in tile k, so that a mean tells which tiles are in it.
+        # Invert k rows of the boundary in tile k, so that a mean shows which tiles it contains.
         boundary = tile.boundary.copy()
         boundary[: int(tile.name[-1])] ^= True
         return boundary, mask_grains(boundary)
@@ -152,7 +154,7 @@ def test_no_tile_that_trained_is_scored(tiles, segmenter, tmp_path, monkeypatch)
     assert table["method"].drop_duplicates().tolist() == [TUNED, ALONE, SYNTHETIC, NOTHING]
 
     again = membrane_scores(tiles, segmenter, tmp_path, seeds=(0, 1), steps=1)
-    assert len(begun) == 4  # what is finished is read
+    assert len(trained_folders) == 4  # finished results are read
     assert again.equals(table)
     with pytest.raises(ValueError, match="other settings"):
         membrane_scores(tiles, segmenter, tmp_path, seeds=(0, 1), steps=2)
@@ -160,14 +162,16 @@ def test_no_tile_that_trained_is_scored(tiles, segmenter, tmp_path, monkeypatch)
         assert json.loads(path.read_text())["accuracy"] <= 1
 
 
-def test_tuning_starts_from_the_route_and_leaves_it_as_it_is(tiles, segmenter, tmp_path):
+def test_tuning_starts_from_the_segmenter_and_does_not_change_it(tiles, segmenter, tmp_path):
     before = [p.clone() for p in segmenter.net1.parameters()]
     recipe = fine_tuning(3, steps=1)
     assert recipe.first.seed == recipe.second.seed == 3
-    found = tuned(tiles[:5], recipe, tmp_path, segmenter, "cpu")
-    assert found.card["inputs"] == segmenter.card["inputs"]
-    assert [p.shape for p in found.net1.parameters()] == [p.shape for p in before]
+    tuned_segmenter = tuned(tiles[:5], recipe, tmp_path, segmenter, "cpu")
+    assert tuned_segmenter.card["inputs"] == segmenter.card["inputs"]
+    assert [p.shape for p in tuned_segmenter.net1.parameters()] == [p.shape for p in before]
     for p, old in zip(segmenter.net1.parameters(), before, strict=True):
         assert torch.equal(p, old)
-    moved = max(float((p - old).abs().max()) for p, old in zip(found.net1.parameters(), before, strict=True))
-    assert 0 < moved <= 2e-3  # one step of Adam at a rate of at most 1e-3
+    largest_change = max(
+        float((p - old).abs().max()) for p, old in zip(tuned_segmenter.net1.parameters(), before, strict=True)
+    )
+    assert 0 < largest_change <= 2e-3  # one step of Adam at a rate of at most 1e-3

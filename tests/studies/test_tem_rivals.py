@@ -1,4 +1,4 @@
-"""Whose loss reaches whom in the conditional GAN, and networks of equal size."""
+"""Which loss reaches which network in the conditional GAN, and networks of equal size."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def test_without_the_adversarial_loss_the_refiner_has_the_gradient_of_refinement
     torch.testing.assert_close(after(0, batch)[0], gradients(refiner))
 
 
-def test_the_discriminator_feels_its_own_loss_and_not_the_adversarial_one(batch):
+def test_the_discriminator_gets_the_gradient_of_its_own_loss_only(batch):
     model = gan(0)
     x, target = batch
-    made = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
-    discriminator_loss(model.discriminator, torch.cat([target, x[:, 1:]], 1), made).backward()
+    refined = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
+    discriminator_loss(model.discriminator, torch.cat([target, x[:, 1:]], 1), refined).backward()
     expected = gradients(model.discriminator)
     assert expected.abs().sum() > 0
     for weight in (0.0, 5.0):
         torch.testing.assert_close(after(weight, batch)[1], expected)
 
 
-def test_the_refiner_feels_the_adversarial_loss_by_its_weight_and_not_the_discriminator_s(batch):
+def test_the_refiner_gets_the_weighted_adversarial_gradient_and_not_the_discriminator_s(batch):
     model = gan(1)
     x, _ = batch
-    made = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
-    ((model.discriminator(made) - 1) ** 2).mean().backward()
+    refined = torch.cat([torch.sigmoid(model.refiner(x)), x[:, 1:]], 1)
+    ((model.discriminator(refined) - 1) ** 2).mean().backward()
     adversarial = gradients(model.refiner)
     assert adversarial.abs().sum() > 0
     refinement = after(0, batch)[0]
@@ -113,17 +113,18 @@ def test_the_trained_generator_refines_alone_and_the_same_seed_gives_it_again():
 
 
 @pytest.mark.parametrize("weights", [1, 5000, 20_000])
-def test_no_plain_unet_of_another_width_comes_nearer_to_a_number_of_weights(weights):
+def test_no_plain_unet_of_another_width_is_closer_to_the_number_of_weights(weights):
     def numbers(network: nn.Module) -> int:
-        running = ("running_mean", "running_var", "num_batches_tracked")  # counted, not learnt
+        # Counters and statistics, not learnt.
+        running = ("running_mean", "running_var", "num_batches_tracked")
         state = network.state_dict().items()
         return sum(value.numel() for name, value in state if not name.endswith(running))
 
-    found = unet_of_size(weights, 2, depth=3, seed=4)
+    closest = unet_of_size(weights, 2, depth=3, seed=4)
     sizes = [numbers(UNet(2, width=width, depth=3)) for width in range(1, 9)]
     assert sizes[-1] > weights
-    assert abs(numbers(found) - weights) == min(abs(size - weights) for size in sizes)
-    assert found(torch.zeros(1, 2, 32, 32)).shape == (1, 1, 32, 32)
+    assert abs(numbers(closest) - weights) == min(abs(size - weights) for size in sizes)
+    assert closest(torch.zeros(1, 2, 32, 32)).shape == (1, 1, 32, 32)
 
 
 def test_weights_are_counted_with_biases_and_over_all_networks():

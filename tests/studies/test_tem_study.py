@@ -1,4 +1,4 @@
-"""The study at a size of seconds: who is trained on what, what is kept, what is refused."""
+"""The study at a tiny size: training data, what is kept, what is refused."""
 
 from __future__ import annotations
 
@@ -66,43 +66,44 @@ def small_pictures():
 
 @pytest.fixture(scope="module")
 def killed_and_finished(tmp_path_factory):
-    """A study that died in its second cell and was called again; the folder, the table and what it did."""
-    folder, one_cell, begun = tmp_path_factory.mktemp("study"), tem_study._run_cell, []
+    """A study killed in its second cell and called again: folder, table, cells run, files before."""
+    folder, one_cell, cells_run = tmp_path_factory.mktemp("study"), tem_study._run_cell, []
 
-    def noted(study, folder, *cell_and_device):
-        begun.append(cell_and_device[:3])
+    def recorded_cell(study, folder, *cell_and_device):
+        cells_run.append(cell_and_device[:3])
         one_cell(study, folder, *cell_and_device)
 
-    def dying(study, folder, *cell_and_device):
+    def killed_cell(study, folder, *cell_and_device):
         if cell_and_device[1] == "one more Net1":
             raise RuntimeError("killed")
         one_cell(study, folder, *cell_and_device)
 
-    def again(*args, **options):
+    def forbidden(*args, **options):
         raise AssertionError("Net1 is there and must not be trained again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tem_study, "_run_cell", dying)
+        patch.setattr(tem_study, "_run_cell", killed_cell)
         with pytest.raises(RuntimeError, match="killed"):
             tem_study.run(STUDY, folder, cells=CELLS, **QUIET)
         written = {path.name: path.read_text() for path in (folder / "scores").iterdir()}
-        patch.setattr(tem_study, "_run_cell", noted)
-        patch.setattr(refine_training, "train_first", again)
+        patch.setattr(tem_study, "_run_cell", recorded_cell)
+        patch.setattr(refine_training, "train_first", forbidden)
         table = tem_study.run(STUDY, folder, cells=CELLS, **QUIET)
-    return folder, table, begun, written
+    return folder, table, cells_run, written
 
 
 # ---- the run ---------------------------------------------------------------------------------------------
 
 
-def test_a_killed_study_goes_on_with_what_is_missing(killed_and_finished):
-    folder, _, begun, written = killed_and_finished
+def test_a_killed_study_resumes_with_the_missing_cells(killed_and_finished):
+    folder, _, cells_run, written = killed_and_finished
     assert list(written) == ["refiner_Net2_0.json"]
-    assert begun == CELLS[1:]
+    assert cells_run == CELLS[1:]
     assert (folder / "scores" / "refiner_Net2_0.json").read_text() == written["refiner_Net2_0.json"]
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
     tem_study.run(STUDY, folder, cells=CELLS, **QUIET)
-    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}  # nothing is left to do
+    # There is nothing left to do.
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
 
 
 def test_every_stage_is_scored_with_every_finish(killed_and_finished):
@@ -120,12 +121,12 @@ def test_every_stage_is_scored_with_every_finish(killed_and_finished):
     net1 = table[(table["stage"] == "Net1") & (table["kind"] == "refiner")]
     assert len(net1[list(MEASURES)].drop_duplicates()) == len(tem_study.FINISHES)  # one Net1 for all
     assert set(net1["weights"]) == {count_weights(EdgeNet(2))}
-    still = table[table["stage"] == "until it stands still"]
-    assert (still["most iterations"] <= STUDY.max_iterations).all()
+    converged = table[table["stage"] == "until it stands still"]
+    assert (converged["most iterations"] <= STUDY.max_iterations).all()
     assert (table.loc[table["stage"] == "once", "iterations"] == 1).all()
 
 
-def test_the_stored_route_gives_the_stored_scores(killed_and_finished):
+def test_the_stored_networks_give_the_stored_scores(killed_and_finished):
     folder, table, _, _ = killed_and_finished
     segmenter = tem_study.trained_segmenter(STUDY, folder, 0)
     assert segmenter.card["max_iterations"] == STUDY.max_iterations
@@ -139,11 +140,11 @@ def test_the_stored_route_gives_the_stored_scores(killed_and_finished):
     np.testing.assert_allclose(row[list(MEASURES)].astype(float), expected[list(MEASURES)], atol=2e-3)
 
 
-def test_other_settings_are_refused_but_more_seeds_are_welcome(killed_and_finished):
+def test_other_settings_are_refused_but_more_seeds_are_accepted(killed_and_finished):
     folder, table, _, _ = killed_and_finished
-    more = replace(STUDY, seeds=(0, 1, 2), variances=(0.01,), stressed=1)
-    assert len(tem_study.run(more, folder, cells=[], **QUIET)) == len(table)
-    assert set(STUDY.cells()) < set(more.cells())
+    extended = replace(STUDY, seeds=(0, 1, 2), variances=(0.01,), stressed=1)
+    assert len(tem_study.run(extended, folder, cells=[], **QUIET)) == len(table)
+    assert set(STUDY.cells()) < set(extended.cells())
     for other in (
         replace(STUDY, refiner_steps=3),
         replace(STUDY, max_iterations=3),
@@ -184,13 +185,13 @@ def test_test_pictures_are_in_no_training_and_the_first_ones_do_not_depend_on_th
         assert not tested & {target.tobytes() for _, target in trained}
 
 
-# ---- what is taken out -----------------------------------------------------------------------------------
+# ---- ablations -------------------------------------------------------------------------------------------
 
 WORDS = {"Sobel": "sobel", "LoG": "log", "Canny": "canny", "grey picture": "grey"}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_variant_trains_on_what_its_name_says(name):
+def test_a_variant_is_trained_as_its_name_says(name):
     variant, whole = VARIANTS[name], TEMConfig(**SMALL)
     inputs, off = DETECTORS, None
     if name.endswith(" alone"):
@@ -205,13 +206,13 @@ def test_a_variant_trains_on_what_its_name_says(name):
     else:
         assert name == "all"
     assert variant.inputs == inputs
-    found = variant.concepts()
-    changed = {f.name: getattr(found, f.name) for f in fields(whole)}
+    concepts = variant.concepts()
+    changed = {f.name: getattr(concepts, f.name) for f in fields(whole)}
     changed = {key: value for key, value in changed.items() if value != asdict(whole)[key]}
     assert changed == ({off: False} if off else {})
 
 
-def test_every_detector_and_every_concept_is_taken_out_once():
+def test_every_detector_and_every_concept_is_removed_once():
     assert {v.off for v in VARIANTS.values()} == {"", *CONCEPTS}
     for detector in DETECTORS:
         without = [v for v in VARIANTS.values() if set(DETECTORS) - set(v.inputs) == {detector}]
@@ -225,14 +226,14 @@ KINDS = {"one more Net1": EdgeNet, "plain U-Net": UNet, "Bernoulli diffusion": B
 
 
 @pytest.fixture(scope="module")
-def material():
+def training_data():
     pairs = edge_pairs(2, 3, TEMConfig(**SMALL), STUDY.recipe.inputs)
     return pairs, [np.full(target.shape, 0.25, np.float32) for _, target in pairs]
 
 
 @pytest.mark.parametrize("name", REFINERS)
-def test_every_refiner_trains_and_makes_maps_within_the_cap(name, material):
-    pairs, guesses = material
+def test_every_refiner_trains_and_makes_maps_within_the_cap(name, training_data):
+    pairs, guesses = training_data
     network = tem_study.train_refiner(name, STUDY, pairs, guesses, 1, device="cpu", progress=False)
     assert type(network) is KINDS.get(name, RefineNet)
     channels, target = pairs[0]
@@ -245,24 +246,24 @@ def test_every_refiner_trains_and_makes_maps_within_the_cap(name, material):
         assert 1 <= count <= steps
 
 
-def test_refiners_of_equal_size_are_of_equal_size():
+def test_the_plain_unet_has_the_size_of_net2():
     net2 = count_weights(RefineNet(3))
     assert abs(count_weights(rivals.unet_of_size(net2, 3)) / net2 - 1) < 0.2
 
 
-def test_only_the_refiner_that_says_so_learns_from_net1_s_mistakes(material, monkeypatch):
-    seen = {}
+def test_only_one_refiner_is_trained_on_net1_s_mistakes(training_data, monkeypatch):
+    configs = {}
     for trainer in ("train_second", "train_bernoulli"):
         monkeypatch.setattr(tem_study, trainer, lambda pairs, config, **options: (config, None))
     monkeypatch.setattr(rivals, "train_gan", lambda pairs, config, **options: (config, None))
     for name in REFINERS:
-        seen[name] = tem_study.train_refiner(name, STUDY, *material, 7)
-    assert {config.steps for config in seen.values()} == {STUDY.refiner_steps}
-    assert {config.seed for config in seen.values()} == {7}
-    assert {(config.crop, config.batch, config.lr) for config in seen.values()} == {
+        configs[name] = tem_study.train_refiner(name, STUDY, *training_data, 7)
+    assert {config.steps for config in configs.values()} == {STUDY.refiner_steps}
+    assert {config.seed for config in configs.values()} == {7}
+    assert {(config.crop, config.batch, config.lr) for config in configs.values()} == {
         (STUDY.recipe.second.crop, STUDY.recipe.second.batch, STUDY.recipe.second.lr)
     }
-    shares = {name: config.guessed for name, config in seen.items() if isinstance(config, SecondConfig)}
+    shares = {name: config.guessed for name, config in configs.items() if isinstance(config, SecondConfig)}
     assert shares.pop("Net2 taught by Net1's mistakes") == 0.5
     assert set(shares.values()) == {0.0}
     assert len(shares) == 4
@@ -286,11 +287,11 @@ def benchmark(monkeypatch) -> ModuleType:
 def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_finished, benchmark, options):
     folder, *_ = killed_and_finished
     study = replace(STUDY, variances=(0.01, 0.08), stressed=1)
-    made = dict(benchmark.synthetic_records(study, folder, options))
+    records_made = dict(benchmark.synthetic_records(study, folder, options))
     names = ("methods", "detectors", "concepts", "noise", "iterations", "limits", "visibility")
-    assert list(made) == [f"tem_{name}" for name in names]
+    assert list(records_made) == [f"tem_{name}" for name in names]
     pages = run_records
-    for name, record in made.items():
+    for name, record in records_made.items():
         record = json.loads(json.dumps(record, allow_nan=False))
         records.check(record, name)
         assert "nan" not in pages.markdown(record).lower()
@@ -298,8 +299,8 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
     pictures = tem_study.held_out_pictures(STUDY)
     shares = [1 - pair.boundary.mean() for pair in pictures]
     for name, expected in (("methods", np.mean(shares)), ("detectors", shares[0]), ("iterations", shares[0])):
-        assert made[f"tem_{name}"]["scores"][NOTHING]["accuracy"] == pytest.approx(expected, abs=1e-4)
-        assert made[f"tem_{name}"]["data"].startswith("2 " if name == "methods" else "1 ")
+        assert records_made[f"tem_{name}"]["scores"][NOTHING]["accuracy"] == pytest.approx(expected, abs=1e-4)
+        assert records_made[f"tem_{name}"]["data"].startswith("2 " if name == "methods" else "1 ")
 
     def stamps() -> dict[Path, int]:
         files = (*folder.rglob("*.csv"), *folder.rglob("*.safetensors"))  # tables, histories, networks
@@ -307,14 +308,14 @@ def test_the_benchmark_makes_records_of_every_table_from_one_folder(killed_and_f
 
     before = stamps()
     assert len(before) > len(names)
-    assert list(dict(benchmark.synthetic_records(study, folder, options))) == list(made)
+    assert list(dict(benchmark.synthetic_records(study, folder, options))) == list(records_made)
     assert stamps() == before
     fewer = replace(study, variances=(0.01,))
     noise = dict(benchmark.synthetic_records(fewer, folder, options))["tem_noise"]
     assert {name.split(":")[0] for name in noise["scores"]} == {"variance 0.01"}
 
 
-def test_tables_without_net2_are_not_begun(benchmark, options, tmp_path, monkeypatch):
+def test_tables_without_net2_are_not_started(benchmark, options, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "run", lambda *args, **kwargs: None)
     with pytest.raises(SystemExit, match="need Net2 of every seed"):
         benchmark.synthetic_records(STUDY, tmp_path, options)

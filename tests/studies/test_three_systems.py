@@ -1,4 +1,4 @@
-"""Claims about the comparison of the three systems: same image, same scores, honest costs."""
+"""The comparison of the three systems: same image, same scores, complete costs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_trained_row_carries_scores_and_costs(finished) -> None:
     assert rows["accuracy"].between(0, 1).all()
     assert (rows["minutes"] > 0).all()
     assert (rows["seconds"] > 0).all()
-    # The pair models count among the costs of the rows that need them, and of no other.
+    # Only the rows that need the pair models include their costs.
     assert rows.loc[[BOTH, SAMPLED], "minutes"].min() > rows.loc[[REAL, ORACLE], "minutes"].max()
     assert rows["megabytes"].nunique() == 1  # the same U-Net everywhere
 
@@ -79,28 +79,26 @@ def test_sampled_pairs_are_read_back_with_the_minutes_they_took(finished, target
     assert all(pair.boundary.dtype == bool for pair in pairs)
 
 
-def test_no_row_of_the_few_patches_sees_more_of_the_mask_than_they_show(
-    target, tmp_path, monkeypatch
-) -> None:
-    seen: dict[str, list] = {}
-    monkeypatch.setattr(compare, "train_unet", lambda pairs, *_, **__: seen.update(pairs=pairs))
+def test_rows_with_few_patches_use_only_the_mask_inside_the_patches(target, tmp_path, monkeypatch) -> None:
+    recorded: dict[str, list] = {}
+    monkeypatch.setattr(compare, "train_unet", lambda pairs, *_, **__: recorded.update(pairs=pairs))
     monkeypatch.setattr(compare, "megabytes", lambda *_: 0.0)
     monkeypatch.setattr(compare, "_row", unscored)
     patches = labelled_patches(target, 1.0, 4, side=32, seed=5)
-    hidden = np.zeros_like(target.style.boundary)
+    visible_mask = np.zeros_like(target.style.boundary)
     for patch in patches:  # keep the mask where a patch lies, and nowhere else
         for y in range(0, 128, 32):
             for x in range(0, 64, 32):
                 if np.array_equal(target.style.image[y : y + 32, x : x + 32], patch.image):
-                    hidden[y : y + 32, x : x + 32] = patch.boundary
-    blind = replace(target, style=replace(target.style, boundary=hidden))
-    made = []
-    for kind, folder in ((target, tmp_path / "whole"), (blind, tmp_path / "patches")):
-        seen.clear()
+                    visible_mask[y : y + 32, x : x + 32] = patch.boundary
+    masked_target = replace(target, style=replace(target.style, boundary=visible_mask))
+    pairs_made = []
+    for kind, folder in ((target, tmp_path / "whole"), (masked_target, tmp_path / "patches")):
+        recorded.clear()
         compare.run(kind, 1.0, folder, SMOKE, seeds=(5,), names=[BOTH], **QUIET)
-        made.append(seen["pairs"])
-    assert len(made[0]) == SMOKE.study.images
-    assert all(np.array_equal(a.boundary, b.boundary) for a, b in zip(*made, strict=True))
+        pairs_made.append(recorded["pairs"])
+    assert len(pairs_made[0]) == SMOKE.study.images
+    assert all(np.array_equal(a.boundary, b.boundary) for a, b in zip(*pairs_made, strict=True))
 
 
 def test_the_scored_half_is_never_trained_on(target, tmp_path, monkeypatch) -> None:
@@ -120,7 +118,7 @@ def test_the_patches_are_those_of_the_study_of_training_sets(target, monkeypatch
 
 
 @pytest.mark.slow
-def test_what_nobody_trains_is_scored_beside_the_trivial_baseline(target, tmp_path) -> None:
+def test_untrained_methods_are_scored_beside_the_trivial_baseline(target, tmp_path) -> None:
     rows = {row.name: row for row in compare.untrained(target, device="cpu")}
     assert TEM not in rows  # without its networks
     rows = {
@@ -140,7 +138,7 @@ def test_megabytes_are_those_of_the_shipped_file() -> None:
     assert network.card["bytes"] == (weights.FOLDER / "labour-free.safetensors").stat().st_size
 
 
-def test_the_cost_clock_does_not_run_while_the_processor_rests() -> None:
+def test_the_cost_clock_does_not_count_idle_time() -> None:
     now = compare.clock("cpu")
     start = now()
     time.sleep(0.3)
@@ -152,28 +150,28 @@ def test_an_unknown_row_is_named(target, tmp_path) -> None:
         compare.run(target, 1.0, tmp_path, SMOKE, names=["D"], **QUIET)
 
 
-def test_the_record_is_what_the_results_page_takes_and_gives_every_row_back(finished, target) -> None:
+def test_the_results_page_accepts_the_record_and_every_row_is_read_back(finished, target) -> None:
     benchmark = importlib.import_module("studies.three_systems.__main__")
     folder, one = finished
     other = one.assign(seed=1, **{benchmark.COMPARED: one[benchmark.COMPARED] + 0.1 * (one["name"] == BOTH)})
     table = pd.concat([one, other], ignore_index=True)
     options = argparse.Namespace(size="smoke", image="perovskite", seeds=[0, 1], tem="tem", note="A toy.")
     rows = compare.untrained(target, device="cpu")
-    made = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
-    records.check(made, "toy")
-    page = run_records.markdown(made)
+    record = json.loads(json.dumps(benchmark.record(table, rows, target, 1.0, folder, options)))
+    records.check(record, "toy")
+    page = run_records.markdown(record)
     assert f"{NOTHING} (trivial baseline)" in page
     assert "System C's weights were not there" in page
     assert "--size smoke --seeds 0 1 --record" in page
-    assert set(made["sets"]) == set(made["scores"]) == {*TRAINED, *(row.name for row in rows)}
-    again = pd.DataFrame(made["rows"]["data"], columns=made["rows"]["columns"])
+    assert set(record["sets"]) == set(record["scores"]) == {*TRAINED, *(row.name for row in rows)}
+    again = pd.DataFrame(record["rows"]["data"], columns=record["rows"]["columns"])
     assert again["grain IoU"].to_numpy() == pytest.approx(table["grain IoU"].to_numpy(), abs=1e-4)
     # Two seeds whose gains differ by 0.1: the t interval reaches 12.7 standard errors of 0.05 to each side.
     base = one.set_index("name")[benchmark.COMPARED]
     middle = base[BOTH] - base[REAL] + 0.05
     expected = f"{middle:+.3f} ({middle - 0.6353:+.3f} to {middle + 0.6353:+.3f})"
-    assert made["scores"][BOTH][benchmark.GAIN] == expected
-    assert made["scores"][REAL][benchmark.GAIN] == ""
+    assert record["scores"][BOTH][benchmark.GAIN] == expected
+    assert record["scores"][REAL][benchmark.GAIN] == ""
 
 
 def test_rows_of_the_stored_study_are_taken_from_it_and_say_so() -> None:
@@ -181,5 +179,5 @@ def test_rows_of_the_stored_study_are_taken_from_it_and_say_so() -> None:
     stored = records.load("training_sets_perovskite")["scores"]
     rows = benchmark.stored_rows("perovskite")
     assert rows["oracle, stored"]["grain IoU"] == stored["oracle"]["grain IoU"]
-    assert "accuracy" not in rows["oracle, stored"]  # it was not kept
+    assert "accuracy" not in rows["oracle, stored"]  # it was not stored
     assert all("stored" in name for name in rows)

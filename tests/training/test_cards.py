@@ -22,6 +22,6 @@ def test_a_card_has_every_field_that_weights_need():
     assert (card["date"], card["classes"], card["licence"]) == (date.today().isoformat(), ["a"], "MIT")
 
 
-def test_fields_that_are_given_win():
+def test_given_fields_take_precedence():
     card = model_card(UNet(width=4, depth=2), **FACTS, licence="yours", minutes=7, hardware="a laptop")
     assert (card["licence"], card["minutes"], card["hardware"]) == ("yours", 7, "a laptop")

@@ -39,7 +39,7 @@ def test_upright_crops_are_plain_windows():
         assert np.array_equal(crop(image), image[crop.rows, crop.columns])
 
 
-def test_the_seed_alone_decides():
+def test_crops_depend_on_the_seed_alone():
     assert list(random_crops(ARRAYS, 3, 9, [4, 7])) == list(random_crops(ARRAYS, 3, 9, [4, 7]))
     assert list(random_crops(ARRAYS, 3, 9, [4, 7])) != list(random_crops(ARRAYS, 3, 9, [4, 8]))
 

@@ -1,4 +1,4 @@
-"""Claims of microlab.training.fit: exact resume, two processes as one, and what each setting does."""
+"""microlab.training.fit: exact resume, two processes equal one, and the effect of each setting."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def quiet(model: nn.Module, config: FitConfig, **options) -> History:
 # ---- the loop learns -------------------------------------------------------------------------------------
 
 
-def test_a_line_is_fitted_and_the_history_tells_it(tmp_path):
+def test_a_line_is_fitted_and_the_history_records_it(tmp_path):
     model = Line()
     history = quiet(model, FitConfig(steps=300, lr=0.1, log_every=50), folder=tmp_path)
     assert model.weight.item() == pytest.approx(3, abs=1e-3)
@@ -70,19 +70,19 @@ def test_a_line_is_fitted_and_the_history_tells_it(tmp_path):
     assert not model.training  # ready to predict
 
 
-def test_logged_loss_is_the_mean_since_the_row_before_and_parts_are_logged():
-    seen: list[float] = []
+def test_logged_loss_is_the_mean_since_the_previous_row_and_parts_are_logged():
+    losses: list[float] = []
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         value = squared_error(model, batch)
-        seen.append(value.item())
+        losses.append(value.item())
         return {"loss": value, "root": value.sqrt()}
 
     rows = quiet(Line(), FitConfig(steps=7, log_every=4), loss=loss).rows
     assert [row["step"] for row in rows] == [4, 7]
-    assert rows[0]["loss"] == pytest.approx(np.mean(seen[:4]), rel=1e-6)
-    assert rows[1]["loss"] == pytest.approx(np.mean(seen[4:]), rel=1e-6)
-    assert rows[1]["root"] == pytest.approx(np.mean(np.sqrt(seen[4:])), rel=1e-6)
+    assert rows[0]["loss"] == pytest.approx(np.mean(losses[:4]), rel=1e-6)
+    assert rows[1]["loss"] == pytest.approx(np.mean(losses[4:]), rel=1e-6)
+    assert rows[1]["root"] == pytest.approx(np.mean(np.sqrt(losses[4:])), rel=1e-6)
 
 
 def test_without_schedule_the_steps_are_those_of_adam():
@@ -115,21 +115,21 @@ def test_a_late_schedule_holds_for_half_of_the_steps_as_the_cyclegan_of_zhu_et_a
     assert [late.learning_rate(step) for step in range(200)] == pytest.approx(published)
 
 
-def test_the_callback_sees_the_running_mean_at_rest_and_changes_nothing(tmp_path):
-    seen = []
+def test_the_callback_gets_the_running_mean_in_evaluation_mode_and_changes_nothing(tmp_path):
+    calls = []
 
-    def look(model, step):
+    def callback(model, step):
         torch.rand(5)  # a callback may use random numbers
-        seen.append((step, model.weight.item(), model.training, torch.is_grad_enabled()))
+        calls.append((step, model.weight.item(), model.training, torch.is_grad_enabled()))
 
     config = FitConfig(steps=10, lr=0.1, ema=0.8, log_every=4)
     watched, plain = Line(), Line()
-    quiet(watched, config, callback=look)
+    quiet(watched, config, callback=callback)
     quiet(plain, config)
-    assert [(step, training, grad) for step, _, training, grad in seen] == [
+    assert [(step, training, grad) for step, _, training, grad in calls] == [
         (step, False, False) for step in (4, 8, 10)
     ]
-    assert seen[-1][1] == pytest.approx(watched.weight.item())  # the mean becomes the model
+    assert calls[-1][1] == pytest.approx(watched.weight.item())  # the mean becomes the model
     assert torch.equal(watched.weight, plain.weight)
 
 
@@ -143,7 +143,7 @@ def test_clipping_bounds_the_gradient():
     assert norm(0.5) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_the_running_mean_is_that_of_its_formula():
+def test_the_running_mean_follows_its_formula():
     path: list[float] = []
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -196,7 +196,7 @@ def test_a_larger_monitor_can_be_the_better_one():
 
 
 def interrupted(folder: Path, kill_at: int | None) -> None:
-    """A run with everything that has a memory: dropout, batch norm, running mean, best weights, warm-up."""
+    """A run with everything that has state: dropout, batch norm, running mean, best weights, warm-up."""
 
     def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
         if step == kill_at:
@@ -240,7 +240,7 @@ def start(call: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def finish(*processes: subprocess.Popen[str]) -> list[int]:
-    """Exit codes; none of the processes outlives the test."""
+    """Wait for the processes and return their exit codes; none outlives the test."""
     try:
         for process in processes:
             _, errors = process.communicate(timeout=300)
@@ -257,7 +257,7 @@ def without_seconds(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path):
+def test_a_killed_and_resumed_run_equals_the_unbroken_run_bit_for_bit(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     interrupted(whole, None)
     for kill_at in (8, 13):  # killed twice, each time between checkpoints
@@ -265,16 +265,16 @@ def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path):
         assert not (broken / "model.safetensors").exists()
     interrupted(broken, None)
     for name in ("model.safetensors", "state.safetensors"):
-        expected, found = load_file(whole / name), load_file(broken / name)
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
+        expected, resumed = load_file(whole / name), load_file(broken / name)
+        assert expected.keys() == resumed.keys()
+        assert all(torch.equal(expected[key], resumed[key]) for key in expected)
     rows = without_seconds(whole / "history.csv")
     assert rows == without_seconds(broken / "history.csv")
     assert [int(row["step"]) for row in rows] == [3, 4, 6, 8, 9, 12, 15, 16, 17]
     assert not list(broken.glob(".*"))  # no temporary files stay behind
 
 
-def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     config = FitConfig(steps=20, checkpoint_every=5)
     replace = os.replace
 
@@ -294,7 +294,7 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
     assert resumed_at == list(range(10, 20))
 
 
-def test_resume_false_starts_anew_and_other_settings_are_refused(tmp_path):
+def test_resume_false_starts_from_scratch_and_other_settings_are_refused(tmp_path):
     quiet(Line(), FitConfig(steps=10), folder=tmp_path)
     with pytest.raises(ValueError, match=r"lr 0\.001 -> 0\.5.*resume=False"):
         quiet(Line(), FitConfig(steps=10, lr=0.5), folder=tmp_path)
@@ -307,7 +307,7 @@ def test_resume_false_starts_anew_and_other_settings_are_refused(tmp_path):
     assert model.weight.item() == fresh.weight.item()
 
 
-def test_an_abandoned_new_start_does_not_resume_the_run_before_it(tmp_path):
+def test_an_abandoned_restart_does_not_resume_the_earlier_run(tmp_path):
     quiet(Line(), FitConfig(steps=10), folder=tmp_path)
 
     def stop(step: int) -> None:
@@ -332,7 +332,7 @@ def test_a_constant_schedule_can_be_continued(tmp_path):
 
 
 def scripted(values: list[float]):
-    """A validation with the results of a script, one after the other."""
+    """A validation that returns scripted results, one after the other."""
     script = iter(values)
     return lambda model: next(script)
 
@@ -353,7 +353,7 @@ def test_a_plateau_lowers_the_rate_as_torchs_scheduler_does(plateau, factor):
     )
     rows = quiet(Line(), config, validate=scripted(VALIDATED)).rows
     optimizer = torch.optim.Adam(Line().parameters(), lr=0.1)
-    # torch counts the validations that it lets pass, so one less; threshold 0: any improvement is one.
+    # torch counts the tolerated validations, so one less; threshold 0: any improvement counts.
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=factor, patience=plateau - 1, threshold=0, eps=0
     )
@@ -365,7 +365,7 @@ def test_a_plateau_lowers_the_rate_as_torchs_scheduler_does(plateau, factor):
     assert min(expected) < 0.1
 
 
-def test_the_lowered_rate_survives_a_resume(tmp_path):
+def test_the_lowered_learning_rate_is_kept_on_resume(tmp_path):
     settings = {"lr": 0.1, "schedule": "constant", "log_every": 1, "validate_every": 1, "plateau": 2}
     whole, broken = Line(), Line()
     history = quiet(whole, FitConfig(steps=12, **settings), validate=scripted(VALIDATED))
@@ -452,7 +452,7 @@ def test_threads_that_prepare_batches_change_nothing():
     assert plain.weight.item() == ahead.weight.item()
 
 
-def test_the_callers_random_numbers_are_left_alone():
+def test_the_callers_random_state_is_unchanged():
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
@@ -474,20 +474,20 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_mixed_precision_computes_in_half_and_keeps_weights_whole(precision, dtype):
+def test_mixed_precision_computes_in_half_and_keeps_weights_in_float32(precision, dtype):
     model = nn.Linear(4, 1)
-    seen = set()
+    dtypes = set()
 
     def loss(model: nn.Module, batch: Tensor) -> Tensor:
         output = model(batch)
-        seen.add(output.dtype)
+        dtypes.add(output.dtype)
         return output.float().square().mean()
 
     def batches(step: int) -> np.ndarray:
         return np.random.default_rng(step).random((8, 4), np.float32)
 
     history = quiet(model, FitConfig(steps=30, lr=0.05, precision=precision), batches=batches, loss=loss)
-    assert seen == {dtype}
+    assert dtypes == {dtype}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert history.precision == precision
     assert history.rows[-1]["loss"] < 0.2
@@ -509,7 +509,7 @@ def test_float16_scales_the_loss_so_that_small_gradients_survive():
 def test_a_cpu_computes_in_bfloat16_only_where_that_is_native(monkeypatch, native, precision):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
     assert resolve_precision("auto", torch.device("cpu")) == precision
-    assert resolve_precision("float16", torch.device("cpu")) == "float16"  # what is given is taken
+    assert resolve_precision("float16", torch.device("cpu")) == "float16"  # an explicit choice is used
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float16"), ((8, 0), "bfloat16")])
@@ -535,7 +535,7 @@ def test_device_takes_a_name_and_refuses_a_missing_one():
 
 
 def pair(folder: Path) -> None:
-    """Two runs, one after the other: group norm sees each image alone, batch norm its process' share."""
+    """Two runs, one after the other: group norm uses single images, batch norm the share of its process."""
 
     def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
         image = np.random.default_rng([9, step]).random((4, 1, 16, 16), np.float32)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def train(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    outside = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     call = [
         sys.executable,
         *launcher,
@@ -32,9 +32,11 @@ def train(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> s
         "cpu",
         *arguments,
     ]
-    done = subprocess.run(list(map(str, call)), env=outside, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
+    process = subprocess.run(
+        list(map(str, call)), env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,9 @@ def two(tmp_path_factory) -> tuple[Path, str]:
     return folder, train(folder, launcher=launcher).stdout
 
 
-def test_one_process_builds_the_library_and_says_where_the_weights_are(two):
-    folder, said = two
-    assert said.count("weights: ") == 1
+def test_one_process_builds_the_library_and_prints_where_the_weights_are(two):
+    folder, output = two
+    assert output.count("weights: ") == 1
     assert len(list((folder / "library" / "structures").iterdir())) == 2
     assert not list(folder.rglob("*.part*"))
     card = load_segmenter(weights=folder / "labour-free.safetensors").card
