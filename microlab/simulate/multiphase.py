@@ -37,9 +37,7 @@ from microlab.data.parallel import torch_threads
 from microlab.simulate import fused, phasefield, sharing
 
 ALPHA, BETA = 0, 1
-SMALL = (
-    2**18
-)  # pixels below which one thread is faster than several that wait for each other at every operation
+SMALL = 2**18  # pixels below which one thread is faster than several that wait for each other
 
 
 @dataclass(frozen=True)
