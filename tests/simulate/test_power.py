@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 
 import numpy as np
@@ -227,16 +226,6 @@ def test_ids_serve_the_statistics_of_voronoi_maps():
     assert voronoi.cell_areas(grain_map, 80).sum() == AREA
     pairs, _ = neighbour_pairs(grain_map, periodic=True)
     assert 2 * len(pairs) / 80 == pytest.approx(6, abs=0.2)  # Euler on the torus
-
-
-def test_a_strip_takes_at_most_20_ms():
-    centres, radii = strip(n=100)
-    times = []
-    for _ in range(9):
-        start = time.process_time()  # other programs' time does not count
-        power_diagram(centres, radii, STRIP)
-        times.append(time.process_time() - start)
-    assert min(times) <= 0.020
 
 
 # ---- radii

