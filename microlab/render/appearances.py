@@ -25,8 +25,8 @@ LIGHT_OPTICAL = ("etched", "over-etched", "colour etched", "polarised")  # no sc
 
 
 @dataclass(frozen=True)
-class Structure:
-    """What is to be rendered.
+class Section:
+    """A section through a specimen, before it is etched or polished.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Structure:
     lines: BoundaryGeometry
 
 
-def _grooves(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _grooves(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Thermal grooves on a polished surface: thin dark lines, faint contrast."""
     image = specimen.grain_contrast(s.grains, mean=m.grain_mean, spread=m.grain_spread, seed=rng)
     image = specimen.facet_tilt(image, s.grains, slope=m.tilt, seed=rng)
@@ -48,21 +48,21 @@ def _grooves(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarra
     return specimen.groove(image, s.lines, **how, seed=rng)
 
 
-def _contrast(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _contrast(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Channelling contrast alone, as backscattered electrons give it: no line at all."""
     spread = rng.uniform(0.04, 0.25)
     image = specimen.grain_contrast(s.grains, mean=rng.uniform(0.35, 0.65), spread=spread, seed=rng)
     return specimen.facet_tilt(image, s.grains, slope=rng.uniform(0, 0.4) * spread, seed=rng)
 
 
-def _contrast_and_grooves(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _contrast_and_grooves(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Channelling contrast, and faint lines, dark or bright, on some boundaries."""
     image = _contrast(s, m, rng)
     how = {"half_width": rng.uniform(0.6, 1.6), "depth": rng.choice([-1, 1]) * rng.uniform(0.1, 0.4)}
     return specimen.etched_bands(image, s.lines, **how, gaps=rng.uniform(0, 0.6), raggedness=0.3, seed=rng)
 
 
-def _bright_lines(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _bright_lines(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Bright boundaries: edge brightening, or a second phase along them."""
     image = specimen.grain_contrast(
         s.grains, mean=rng.uniform(0.2, 0.5), spread=rng.uniform(0, 0.06), seed=rng
@@ -72,7 +72,7 @@ def _bright_lines(s: Structure, m: Microscope, rng: np.random.Generator) -> np.n
     return specimen.etched_bands(image, s.lines, **how, **rough, seed=rng)
 
 
-def _two_sided(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _two_sided(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Relief: one slope of every groove bright, the other dark."""
     image = specimen.grain_contrast(
         s.grains, mean=rng.uniform(0.35, 0.65), spread=rng.uniform(0, 0.06), seed=rng
@@ -83,7 +83,7 @@ def _two_sided(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndar
     return specimen.groove(image, s.lines, depth=rng.uniform(0.1, 0.4), width=1.0, seed=rng)
 
 
-def _etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _etched(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Etched for the light microscope: bright grains, dark lines of 1 to 4 px, some of them faint."""
     image = specimen.grain_contrast(
         s.grains, mean=rng.uniform(0.6, 0.9), spread=rng.uniform(0, 0.1), seed=rng
@@ -92,7 +92,7 @@ def _etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray
     return specimen.groove(image, s.lines, **how, variation=rng.uniform(0.2, 1), seed=rng)
 
 
-def _over_etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _over_etched(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Wide ragged bands of 2 to 20 px half-width, but narrower than the grains."""
     image = specimen.grain_contrast(
         s.grains, mean=rng.uniform(0.6, 0.9), spread=rng.uniform(0, 0.08), seed=rng
@@ -104,7 +104,7 @@ def _over_etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.nd
     return specimen.etched_bands(image, s.lines, **how, **rough, seed=rng)
 
 
-def _colour_etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _colour_etched(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Tint etching: hues differ, brightness hardly, and some boundaries are dark lines."""
     how = {"hue": rng.random(), "spread": rng.uniform(0.3, 0.8), "saturation": rng.uniform(0.3, 0.8)}
     colours = specimen.colour_contrast(s.grains, **how, brightness=rng.uniform(0.6, 0.9), seed=rng)
@@ -113,7 +113,7 @@ def _colour_etched(s: Structure, m: Microscope, rng: np.random.Generator) -> np.
     return colours * specimen.groove(grey, s.lines, **how, seed=rng)[..., None]
 
 
-def _polarised(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndarray:
+def _polarised(s: Section, m: Microscope, rng: np.random.Generator) -> np.ndarray:
     """Crossed polarisers on a metal that is not cubic: grains from black to bright, in grey."""
     n = int(s.grains.max()) + 1
     bright = (
@@ -122,7 +122,7 @@ def _polarised(s: Structure, m: Microscope, rng: np.random.Generator) -> np.ndar
     return specimen.facet_tilt(0.08 + bright[s.grains], s.grains, slope=rng.uniform(0, 0.05), seed=rng)
 
 
-SURFACES: dict[str, Callable[[Structure, Microscope, np.random.Generator], np.ndarray]] = {
+SURFACES: dict[str, Callable[[Section, Microscope, np.random.Generator], np.ndarray]] = {
     "grooves": _grooves,
     "contrast": _contrast,
     "contrast and lines": _contrast_and_grooves,
@@ -207,7 +207,7 @@ def draw_field(
     share = rng.uniform(*r.twin_share) if rng.random() < r.twinned else 0.0
     twinned, _ = structures.with_twins(grains, share=share, seed=rng)
     lines = specimen.boundary_geometry(twinned if twins_are_boundaries else grains, periodic=False)
-    surface = SURFACES[appearance](Structure(twinned, lines), microscope, rng)
+    surface = SURFACES[appearance](Section(twinned, lines), microscope, rng)
     surface = _blemished(surface, grains, microscope, r, rng)
     image, path = _exposed(surface, microscope, rng)
     boundary = sem.follow_path(lines.distance, path) <= HALF_WIDTH

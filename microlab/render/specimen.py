@@ -363,9 +363,8 @@ def relief(
         raise ValueError(f"gain must lie in [0, 1], got {gain}")
     down, right = np.gradient(ndimage.gaussian_filter(distance, 0.7))  # one pixel apart, so of length 1
     facing = np.cos(direction) * right + np.sin(direction) * down
-    return (image * (1 + gain * facing * np.exp(-((distance - 0.5) ** 2) / (2 * width**2)))).astype(
-        np.float32
-    )
+    profile = np.exp(-((distance - 0.5) ** 2) / (2 * width**2))
+    return (image * (1 + gain * facing * profile)).astype(np.float32)
 
 
 def etched_bands(

@@ -100,6 +100,18 @@ def test_palettes_and_inverted_tiffs_are_resolved(tmp_path):
     assert np.array_equal(read_image(tmp_path / "inverted.tif").image, (255 - stored) / np.float32(255))
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_opaque_pixels_do_not_decide_what_white_is(tmp_path, channels):
+    """Grey from a 12-bit camera, with the transparency that an editor added at 16 bits."""
+    grey = np.arange(64 * 80).reshape(64, 80).astype(np.uint16) % 4096
+    stored = np.stack([grey] * (channels - 1) + [np.full_like(grey, 65535)], axis=-1)
+    how = {"photometric": "minisblack" if channels == 2 else "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "opaque.tif", stored, planarconfig="contig", **how)
+    image = read_image(tmp_path / "opaque.tif")
+    assert image.bits == 12
+    assert np.array_equal(image.image, grey / np.float32(4095))
+
+
 def test_jpeg_is_read_within_its_compression_noise(tmp_path):
     ramp = np.linspace(0, 1, 64 * 80, dtype=np.float32).reshape(64, 80)
     write_image(tmp_path / "a.jpg", ramp)
