@@ -85,10 +85,9 @@ def window(
     sine, cosine = np.sin(direction), np.cos(direction)
     along = (cosine * x + sine * y) / (zoom * np.sqrt(elongation))
     across = (cosine * y - sine * x) / (zoom / np.sqrt(elongation))
+    y, x = sine * along + cosine * across, cosine * along - sine * across
     start = rng.uniform(0, grain_map.shape)
-    ids = _most_weight(
-        grain_map, sine * along + cosine * across + start[0], cosine * along - sine * across + start[1]
-    )
+    ids = _most_weight(grain_map, y + start[0], x + start[1])
     return _connected(ids)
 
 

@@ -35,6 +35,13 @@ def test_grains_are_elongated_in_the_direction_and_keep_their_area(direction, ra
     assert seen.size / number == pytest.approx(CELLS.size / 60, rel=0.1)
 
 
+@pytest.mark.parametrize("direction", [0.3, np.pi / 2, 2.0])
+def test_without_elongation_the_direction_turns_nothing(direction):
+    upright = np.tile(np.arange(64) // 16, (64, 1))  # periodic stripes
+    seen = structures.window(upright, (48, 48), direction=direction, seed=1)
+    assert np.array_equal(seen, structures.window(upright, (48, 48), seed=1))
+
+
 def test_every_id_is_one_connected_grain():
     seen = structures.window(CELLS, (300, 260), zoom=0.6, raggedness=0.3, ragged_length=4, seed=3)
     assert seen.dtype == np.int32
