@@ -1,4 +1,4 @@
-"""Six public sets of real micrographs: what they hold, their licences, and how they are fetched and read.
+"""Eight public sets of real micrographs: what they hold, their licences, and how they are fetched and read.
 
     file accepted  <=>  sha256(file) = the registry's sha256
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 from tqdm.auto import tqdm
 
 from microlab.data.errors import DatasetError
@@ -73,6 +74,8 @@ def load(name: str, split: str | None = None, *, labelled: bool | None = None) -
     superalloy     uint8, 0 matrix, 1 secondary, 2 tertiary gamma'          train, val, test
     interconnect   None                                                     none
     membrane       bool, True on membranes                                  test
+    titanium-bse   bool, True on boundaries; `valid` is False in a legend   test
+    titanium-sem   bool, True on boundaries, open lines: boundary F1 only   test
     =============  =======================================================  ==============================
 
     The perovskite masks never train anything: only its test half comes with one unless `labelled` is True,
@@ -108,9 +111,23 @@ def load(name: str, split: str | None = None, *, labelled: bool | None = None) -
         labelled = name != "perovskite" or split == "test"
     truth = "classes" if dataset.classes else "boundary"
     return [
-        Micrograph(image, dataset.pixel_size, name=field, **{truth: mask if labelled else None})
+        Micrograph(
+            image,
+            dataset.pixel_size,
+            name=field,
+            valid=_valid(image.shape, dataset.legend),
+            **{truth: mask if labelled else None},
+        )
         for field, image, mask in samples
     ]
+
+
+def _valid(shape: tuple[int, int], legend: tuple[slice, slice] | None) -> np.ndarray | None:
+    if legend is None:
+        return None
+    valid = np.ones(shape, bool)
+    valid[legend] = False
+    return valid
 
 
 Rows = list[tuple[str, np.ndarray, "np.ndarray | None"]]  # name, image, mask
@@ -176,6 +193,20 @@ def _membrane(files: dict[str, Path], split: str | None) -> Rows:
     ]
 
 
+def _titanium_bse(files: dict[str, Path], split: str | None) -> Rows:
+    sheet = _grey(files["docs/static/images/dataset.png"])  # the image, a gap, the expert's mask
+    height, width, mask_at = 852, 1422, 1486
+    lines = sheet[:height, mask_at : mask_at + width] > 0.5
+    mask = ndimage.binary_dilation(lines)  # drawn one pixel wide
+    return [("titanium-bse", np.ascontiguousarray(sheet[:height, :width]), mask)]
+
+
+def _titanium_sem(files: dict[str, Path], split: str | None) -> Rows:
+    stem = "ex_segmentation/sem_polished/sem_alpha_beta_ti_6al_4v"
+    mask = _grey(files[f"{stem}_segmented.tif"]) > 0.5
+    return [("titanium-sem", _grey(files[f"{stem}.tif"]), mask)]
+
+
 _READERS: dict[str, Callable[[dict[str, Path], str | None], Rows]] = {
     "perovskite": _perovskite,
     "steel": _steel,
@@ -183,6 +214,8 @@ _READERS: dict[str, Callable[[dict[str, Path], str | None], Rows]] = {
     "superalloy": _superalloy,
     "interconnect": _interconnect,
     "membrane": _membrane,
+    "titanium-bse": _titanium_bse,
+    "titanium-sem": _titanium_sem,
 }
 
 
@@ -282,6 +315,7 @@ class DataSet:
     splits: tuple[str, ...] = ()  # names that `load` accepts; None means all of them
     classes: tuple[str, ...] = ()  # names of the class ids 0, 1, ...
     pixel_size: float | None = None  # micrometres per pixel
+    legend: tuple[slice, slice] | None = None  # rows and columns of one pasted into the field
 
 
 DATASETS: dict[str, DataSet] = {
@@ -351,6 +385,26 @@ DATASETS: dict[str, DataSet] = {
             mask="boundary, the cell membranes",
             splits=("test",),
             pixel_size=0.004,  # 4 x 4 x 50 nm voxels, says the challenge
+        ),
+        DataSet(
+            name="titanium-bse",
+            title="Alpha titanium, SEM with backscattered electrons, 1 field of 852 x 1422 pixels, 134 "
+            "grains that differ in grey level only, a legend pasted into it",
+            licence="MIT",
+            url="https://github.com/hosoda-tahara-org/voronoi-grain-net",
+            citation="hosoda-tahara-org, voronoi-grain-net, GitHub; doi:10.1016/j.commatsci.2025.114378.",
+            mask="boundary, drawn by an expert as lines about 1 px wide, dilated by 1 px",
+            splits=("test",),
+            legend=(slice(670, 822), slice(25, 263)),
+        ),
+        DataSet(
+            name="titanium-sem",
+            title="Ti-6Al-4V, SEM, 1 field with bright lines between alpha grains",
+            licence="NIST software notice: free use with acknowledgement",
+            url="https://github.com/usnistgov/grain-size-analysis-tools",
+            citation="N. Moser, Grain Size Library, National Institute of Standards and Technology, GitHub.",
+            mask="boundary, segmented by NIST's own tool; its lines are open, so it scores boundary F1 only",
+            splits=("test",),
         ),
     )
 }

@@ -26,11 +26,12 @@ from microlab.data.files import atomic
 from microlab.data.mapped import converted, is_large, release
 from microlab.data.micrograph import Micrograph
 from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
+from microlab.data.transforms import grey_of, grey_weights
 
+SAMPLED = 10**6  # px of a colour image that determine how it becomes grey
 LEAST_SIDE = 16  # px; nothing can be segmented on less
 LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
 TIFF = (".tif", ".tiff")
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of red, green and blue, Rec. 709
 TILE = 512  # px, of a large TIFF
 SMALLEST_LEVEL = 1024  # px, longer side of the smallest reduced copy in it
 
@@ -51,10 +52,11 @@ def read_image(
 ) -> Micrograph:
     """Read one micrograph as grey levels.
 
-    Colour becomes luminance (Rec. 709), transparency is dropped, palettes and inverted TIFFs are resolved.
-    Unsigned integers of 8 and 16 bits are divided by their white level. A 16-bit file with no value above
-    4095 comes from a 12-bit camera and is divided by 4095. Floating point inside [0, 1] is kept. Signed and
-    32-bit integers and other floating point have no white level and are stretched from least to largest.
+    Colour becomes its first principal component (`grey_weights`), transparency is dropped, palettes and
+    inverted TIFFs are resolved. Unsigned integers of 8 and 16 bits are divided by their white level. A 16-bit
+    file with no value above 4095 comes from a 12-bit camera and is divided by 4095. Floating point inside
+    [0, 1] is kept. Signed and 32-bit integers and other floating point have no white level and are stretched
+    from least to largest.
 
     Parameters
     ----------
@@ -91,10 +93,14 @@ def read_image(
     if stored.ndim == 3:  # 2 and 4 channels end in transparency; grey stored as colour keeps its exact levels
         stored = stored[..., 0] if _is_grey(stored) else stored[..., :3]
     to_unit, bits = _to_unit_range(stored, bits, path)
+    weights = None
+    if stored.ndim == 3:
+        step = max(1, int(np.sqrt(stored.shape[0] * stored.shape[1] / SAMPLED)))
+        weights = grey_weights(to_unit(stored[::step, ::step]))
 
     def to_grey(part: np.ndarray) -> np.ndarray:
         values = to_unit(part)
-        return values if values.ndim == 2 else np.clip(values @ LUMINANCE, 0, 1)
+        return values if weights is None else grey_of(values, weights)
 
     if folder is not None and is_large(stored.shape):
         image = converted(stored, to_grey, folder)

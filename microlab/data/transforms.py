@@ -17,6 +17,7 @@ from skimage.transform import rescale, resize
 from microlab.data.mapped import bands, release
 
 Tile = tuple[slice, slice]
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of red, green and blue, Rec. 709
 
 
 def clahe(image: np.ndarray, clip_limit: float = 0.01, kernel: int | None = None) -> np.ndarray:
@@ -70,6 +71,37 @@ def stretch(image: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarr
         black, white = exact.min(), exact.max()
     stretched = exposure.rescale_intensity(exact, (black, white), (0, 1))
     return stretched if image.dtype == np.float64 else stretched.astype(np.float32)
+
+
+def grey_weights(colours: np.ndarray) -> np.ndarray:
+    """Weights of red, green and blue that show most of an image's contrast: its first principal component.
+
+    Grains that differ in hue alone have the same luminance; along the direction in which the colours vary
+    most they differ. It is signed so that grey rises with luminance.
+
+    Parameters
+    ----------
+    colours : (H, W, 3) float in [0, 1]
+
+    Returns
+    -------
+    (3,) float32
+        Their magnitudes sum to one; `grey_of` applies them.
+    """
+    sample = np.asarray(colours, np.float64).reshape(-1, 3)
+    variances, directions = np.linalg.eigh(np.cov(sample, rowvar=False))
+    if variances[-1] == 0:  # one colour everywhere
+        return LUMINANCE
+    first = directions[:, -1]
+    if (sample - sample.mean(0)) @ first @ (sample @ LUMINANCE) < 0:
+        first = -first
+    return (first / np.abs(first).sum()).astype(np.float32)
+
+
+def grey_of(colours: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Grey levels (H, W) float32 in [0, 1] of colours (H, W, 3) in [0, 1], by `grey_weights`."""
+    darkest = np.minimum(weights, 0).sum()
+    return np.clip(colours @ weights - darkest, 0, 1).astype(np.float32)
 
 
 def standardise(image: np.ndarray, statistics: tuple[float, float] | None = None) -> np.ndarray:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from scipy.special import stdtrit
+from skimage.measure import euler_number
 from skimage.segmentation import expand_labels
 
 from microlab.measure.checks import as_labels
@@ -53,6 +55,7 @@ def astm_grain_size(
     fields: tuple[int, int] = (2, 2),
     reach: float = 8.0,
     confidence: float = 0.95,
+    valid: ArrayLike | None = None,
 ) -> GrainSize:
     """ASTM E112 grain size number G.
 
@@ -82,6 +85,9 @@ def astm_grain_size(
         Boundary pixels within this many px of a grain are given to it. What remains unlabelled is area
         without grains: intercepts pass over it, planimetric counts keep it in the test area.
     confidence : float in (0, 1)
+    valid : (H, W) bool, optional
+        Field of view of a single image: True where it shows the specimen. What lies outside is no test area,
+        and a grain that it cuts is cut. Only for "planimetric" and "intercept".
 
     Returns
     -------
@@ -90,7 +96,7 @@ def astm_grain_size(
     Raises
     ------
     ValueError
-        If a field has no pixel, `pixel_size` is not positive or `method` is unknown.
+        If a field has no pixel, `pixel_size` is not positive, `method` is unknown, or `valid` does not fit.
 
     Notes
     -----
@@ -118,16 +124,24 @@ def astm_grain_size(
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     several = isinstance(labels, (list, tuple)) and len(labels) and np.ndim(labels[0]) == 2
     images = [as_labels(image, "labels") for image in (labels if several else [labels])]
+    if valid is not None:
+        if method not in ("planimetric", "intercept"):
+            raise ValueError(f"method {method!r} needs a whole field; take 'planimetric' or 'intercept'")
+        if len(images) > 1 or np.shape(valid) != images[0].shape:
+            raise ValueError(f"valid must have the shape of one label image, got {np.shape(valid)}")
     counts, extents = [], []
     for image in images:
         if image.ndim != 2 or min(image.shape) < 2 * max(fields) or min(fields) < 1:
             raise ValueError(f"labels of shape {image.shape} cannot be cut into {fields} fields")
         closed = image if image.all() else expand_labels(image, distance=reach)
+        if valid is not None:
+            closed = np.where(valid, closed, -1)
         for band in np.array_split(closed, fields[0], axis=0):
             for field in np.array_split(band, fields[1], axis=1):
                 count, extent = measures[method](field)
-                counts.append(count)
-                extents.append(extent)
+                if extent > 0:  # the field of view may leave nothing of a field
+                    counts.append(count)
+                    extents.append(extent)
     return _grain_size(method, np.array(counts), np.array(extents), pixel_size / 1000, confidence)
 
 
@@ -162,11 +176,21 @@ def _grain_size(method: str, counts: NDArray, extents: NDArray, mm: float, confi
 
 
 def _rectangle(field: NDArray) -> tuple[float, float]:
-    """Equivalent whole grains in the field, and its area in px^2."""
-    cut = _grains(field[0], field[-1], field[:, 0], field[:, -1])
-    inside = len(_grains(field)) - len(cut)
-    # the line that cuts runs through the centres of the outermost pixels
-    return inside + len(cut) / 2 - 1, (field.shape[0] - 1) * (field.shape[1] - 1)
+    """Equivalent whole grains in the field, and its area in px^2; -1 is outside of the field of view.
+
+    The line that cuts runs through the centres of the outermost pixels. Along any closed line half of the
+    grains that it cuts is one too many; where the field of view has holes, or falls into parts, that holds
+    for every line, and Euler's number counts them.
+    """
+    rim = (field[0], field[-1], field[:, 0], field[:, -1])
+    if field.min() >= 0:
+        cut = _grains(*rim)
+        return len(_grains(field)) - len(cut) / 2 - 1, (field.shape[0] - 1) * (field.shape[1] - 1)
+    valid = field >= 0
+    inner = ndimage.binary_erosion(valid, np.ones((3, 3)), border_value=0)
+    cut = _grains(field[valid & ~inner])
+    squares = valid[1:, 1:] & valid[1:, :-1] & valid[:-1, 1:] & valid[:-1, :-1]
+    return len(_grains(field)) - len(cut) / 2 - euler_number(valid, connectivity=1), int(squares.sum())
 
 
 def _jeffries_circle(field: NDArray) -> tuple[float, float]:

@@ -31,6 +31,8 @@ from microlab.measure.two_sample import (
     weighted_quantiles,
 )
 
+OUTSIDE = -1  # in a closed label image: not in the field of view
+
 # Weights of Crofton's formula in four directions, by the pixels of a window of 2 x 2 that a grain holds
 # (skimage.measure.perimeter_crofton).
 _A, _B = np.pi / 4, np.pi / (4 * np.sqrt(2))
@@ -44,6 +46,7 @@ def grain_table(
     reach: float = 8.0,
     min_contact: int = 2,
     block: int | None = None,
+    valid: NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """One row per grain: size, shape, neighbours and whether the frame cuts it.
 
@@ -61,6 +64,9 @@ def grain_table(
     block : int, optional
         Side, px, of blocks over which the pixels are summed, for label images larger than the memory. The
         numbers are the same up to rounding. By default the image is measured whole.
+    valid : (H, W) bool, optional
+        Field of view: True where the image shows the specimen. Its edge cuts grains as the frame does. By
+        default it is the whole image.
 
     Returns
     -------
@@ -86,8 +92,8 @@ def grain_table(
     ``sides``
         Number of neighbouring grains. Too small for grains that touch the frame.
     ``touches_edge``
-        True if the grain, or the boundary pixels nearest to it, lie on the frame: a grain is known to be
-        whole only if its outer boundary is visible.
+        True if the grain, or the boundary pixels nearest to it, lie on the frame or at the edge of the field
+        of view: a grain is known to be whole only if its outer boundary is visible.
     ``edge_weight``
         Miles-Lantuejoul weight, 0 for grains that touch the frame: see :func:`summarise`.
     ``centroid_y_px``, ``centroid_x_px``
@@ -95,23 +101,29 @@ def grain_table(
     Raises
     ------
     ValueError
-        If `labels` is not a 2-D label image or `pixel_size` is not positive.
+        If `labels` is not a 2-D label image, `pixel_size` is not positive, or `valid` has another shape.
     """
     labels = _label_image(labels)
+    if valid is not None and np.shape(valid) != labels.shape:
+        raise ValueError(f"valid must have the shape of labels, {labels.shape}, got {np.shape(valid)}")
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise ValueError(f"pixel_size must be a positive number of micrometres per pixel, got {pixel_size}")
     um = float("nan") if pixel_size is None else float(pixel_size)
     height, width = labels.shape
-    region = _whole(labels, reach) if block is None else _summed(labels, reach, block)
+    region = _whole(labels, reach, valid) if block is None else _summed(labels, reach, block, valid)
     area, perimeter = region["area"].astype(float), region["perimeter_crofton"]
     # skimage's moments take pixels for points; a unit square adds 1/12 to each, 16/12 to a squared axis
     major, minor = (np.sqrt(region[f"axis_{a}_length"] ** 2 + 4 / 3) for a in ("major", "minor"))
     top, left, bottom, right = region["box"]
     touches_edge = (top == 0) | (left == 0) | (bottom == height) | (right == width)
-    with np.errstate(divide="ignore"):  # a grain from frame to frame touches it
-        placements = (width - (right - left) - 1.0) * (height - (bottom - top) - 1.0)
-        weight = np.where(touches_edge, 0.0, width * height / placements)
     pairs, contact = region["contacts"]
+    touches_edge |= np.isin(region["label"], pairs[pairs[:, 0] == OUTSIDE, 1])
+    with np.errstate(divide="ignore"):  # a grain from frame to frame touches it
+        if valid is None or np.all(valid):
+            placements = (width - (right - left) - 1.0) * (height - (bottom - top) - 1.0)
+            weight = np.where(touches_edge, 0.0, width * height / placements)
+        else:
+            weight = _weights_in(valid, bottom - top, right - left, touches_edge)
     pairs = pairs[(pairs[:, 0] > 0) & (contact >= min_contact)]
     sides = pd.Series(pairs.ravel()).value_counts().reindex(region["label"], fill_value=0)
     return pd.DataFrame(
@@ -271,14 +283,37 @@ def _summary(
     return row | {"mean_low": float(low), "mean_high": float(high)}
 
 
-def _whole(labels: NDArray[np.integer], reach: float) -> dict[str, Any]:
+def _weights_in(
+    valid: NDArray[np.bool_],
+    heights: NDArray[np.integer],
+    widths: NDArray[np.integer],
+    cut: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Miles-Lantuejoul weights in a field of view: its area over that of the places where a box fits whole.
+
+    Where a grain is whole but its box fits nowhere the weight is that of a single place. Large fields are
+    looked at in steps of several pixels.
+    """
+    step = max(1, round(max(valid.shape) / 512))
+    sums = np.pad(~valid[::step, ::step], ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    area = float(np.count_nonzero(valid[::step, ::step]))
+    weights = np.zeros(len(cut))
+    for k in np.flatnonzero(~cut):
+        h, w = -(-(heights[k] + 2) // step), -(-(widths[k] + 2) // step)
+        outside = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+        weights[k] = area / max(np.count_nonzero(outside == 0), 1)
+    return weights
+
+
+def _whole(labels: NDArray[np.integer], reach: float, valid: NDArray[np.bool_] | None) -> dict[str, Any]:
     """What `grain_table` derives its columns from, by regionprops.
 
     Returns
     -------
     dict
         Properties as regionprops names them; ``box``, (4, n) int, the first and past the last row and column
-        of the closed grain; ``contacts``, pairs of touching labels of the closed image and their pixel edges.
+        of the closed grain; ``contacts``, pairs of touching labels of the closed image, `OUTSIDE` for what is
+        not in the field of view, and their pixel edges.
     """
     properties = (
         "label",
@@ -290,13 +325,17 @@ def _whole(labels: NDArray[np.integer], reach: float) -> dict[str, Any]:
     )
     region = regionprops_table(labels, properties=(*properties, "centroid"))
     closed = close_boundaries(labels, reach)
-    box = find_objects(closed)
+    if valid is not None:
+        closed = np.where(valid, closed, OUTSIDE)
+    box = find_objects(np.maximum(closed, 0))
     ends = [[(s.start, s.stop) for s in box[i - 1]] for i in region["label"]]
     (top, bottom), (left, right) = np.array(ends, dtype=int).reshape(-1, 2, 2).transpose(1, 2, 0)
     return region | {"box": np.array([top, left, bottom, right]), "contacts": neighbour_pairs(closed)}
 
 
-def _summed(labels: NDArray[np.integer], reach: float, block: int) -> dict[str, Any]:
+def _summed(
+    labels: NDArray[np.integer], reach: float, block: int, valid: NDArray[np.bool_] | None
+) -> dict[str, Any]:
     """As `_whole`, by sums over the pixels of blocks, and by the least and the largest place."""
     height, width = labels.shape
     n = int(labels.max()) + 1
@@ -322,7 +361,9 @@ def _summed(labels: NDArray[np.integer], reach: float, block: int) -> dict[str, 
                 row[ids] += np.bincount(index.ravel(), weights, len(ids))
             _add_squares(squares, outer, inner, y1 == height, x1 == width)
             closed = outer if outer.all() else expand_labels(outer, distance=reach)
-            ids, index = _ranks(closed[inner], n)
+            if valid is not None:
+                closed = np.where(valid[wide], closed, OUTSIDE)
+            ids, index = _ranks(np.maximum(closed[inner], 0), n)
             for k, (rows, columns) in enumerate(find_objects(index + 1)):
                 low = np.minimum(box[:2, ids[k]], (y0 + rows.start, x0 + columns.start))
                 high = np.maximum(box[2:, ids[k]], (y0 + rows.stop, x0 + columns.stop))
@@ -332,7 +373,7 @@ def _summed(labels: NDArray[np.integer], reach: float, block: int) -> dict[str, 
                 one, other = faces[:, :-1], faces[:, 1:]
                 differ = one != other
                 pair = np.sort(np.stack([one[differ], other[differ]]).astype(np.int64), axis=0)
-                found, counts = np.unique(pair[0] * n + pair[1], return_counts=True)
+                found, counts = np.unique((pair[0] - OUTSIDE) * n + pair[1], return_counts=True)
                 keys.append(found)
                 edges.append(counts)
     grains = np.flatnonzero(sums[0])
@@ -352,7 +393,7 @@ def _summed(labels: NDArray[np.integer], reach: float, block: int) -> dict[str, 
         "centroid-1": x / area,
         "box": box[:, grains],
         "contacts": (
-            np.stack(np.divmod(key, n), axis=1),
+            np.stack(np.divmod(key, n), axis=1) + [OUTSIDE, 0],
             np.bincount(where, np.concatenate(edges), len(key)),
         ),
     }

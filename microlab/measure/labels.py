@@ -40,22 +40,27 @@ def components(
     return relabel_sequential(labels)[0].astype(np.int32)
 
 
-def boundaries(labels: np.ndarray) -> np.ndarray:
+def boundaries(labels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """Pixels on a boundary between grains: those beside another grain, and label 0.
 
     Parameters
     ----------
     labels : (H, W) int
+    valid : (H, W) bool, optional
+        Field of view. Outside of it and along its edge there is no boundary.
 
     Returns
     -------
     bool (H, W). Between grains that touch the line is two pixels wide, one in each grain.
     """
     labels = np.asarray(labels)
-    lines = labels == 0
+    lines = labels == 0 if valid is None else (labels == 0) & valid
     for axis in (0, 1):
         on, by_axis = lines.swapaxes(0, axis), labels.swapaxes(0, axis)
         differ = by_axis[1:] != by_axis[:-1]
+        if valid is not None:
+            shown = np.asarray(valid).swapaxes(0, axis)
+            differ &= shown[1:] & shown[:-1]
         on[1:] |= differ
         on[:-1] |= differ
     return lines

@@ -22,7 +22,9 @@ def trivial_prediction(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(shape, bool), np.ones(shape, np.int32)
 
 
-def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score(
+    truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None
+) -> dict[str, float]:
     """Scores of one segmentation against a true boundary mask.
 
     Parameters
@@ -31,6 +33,8 @@ def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[s
         True on boundaries.
     labels : (H, W) int
         Predicted grains, 0 on boundaries or nowhere.
+    valid : (H, W) bool, optional
+        Field of view: what lies outside of it is not scored.
 
     Returns
     -------
@@ -39,7 +43,11 @@ def score(truth: np.ndarray, boundary: np.ndarray, labels: np.ndarray) -> dict[s
         `MIN_GRAIN_AREA` pixels and its relative error, adapted Rand error, and variation of information
         (split and merge, in bits).
     """
+    if valid is not None:
+        truth, boundary, labels = truth | ~valid, boundary & valid, np.where(valid, labels, 0)
     true_labels = mask_grains(truth)
+    if valid is not None:
+        truth = truth & valid
     split, merge = instance.variation_of_information(true_labels, labels)
     areas = np.bincount(labels.ravel())[1:]
     return {

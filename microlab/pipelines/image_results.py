@@ -65,6 +65,11 @@ class MeasuredImage:
     pixel_size: float | None  # micrometres
     table: pd.DataFrame  # one row per grain
 
+    @property
+    def valid(self) -> np.ndarray | None:
+        """Field of view, (H, W) bool; None for the whole image."""
+        return None
+
     @cached_property
     def summary(self) -> list[tuple[str, str]]:
         """Numbers of the image as (quantity, value with unit) pairs.
@@ -83,11 +88,14 @@ class MeasuredImage:
             ("95 % interval of the mean diameter", f"{number(low)} to {number(high)} {unit}"),
             ("mean area", f"{number(of.loc[area, 'mean'])} {unit}²"),
             ("mean aspect ratio", number(of.loc["aspect_ratio", "mean"])),
-            ("cut by the image's edge", f"{int(self.table['touches_edge'].sum())} grains"),
+            (
+                "cut by the image's edge" if self.valid is None else "cut by the field's edge",
+                f"{int(self.table['touches_edge'].sum())} grains",
+            ),
         ]
         if size:
             for method in ("planimetric", "intercept"):
-                astm = grain_size.astm_grain_size(self.labels, size, method).number
+                astm = grain_size.astm_grain_size(self.labels, size, method, valid=self.valid).number
                 rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
         return rows
 
@@ -104,6 +112,10 @@ class SegmentedImage(MeasuredImage):
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def valid(self) -> np.ndarray | None:
+        return self.segmentation.valid
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -231,9 +243,8 @@ def segment_micrograph(
             else:
                 segmentation = segmenter.segment(micrograph, zoom=options.zoom)
             if options.views:
-                uncertainty = estimate_uncertainty(
-                    micrograph, segmenter, segmentation.zoom, views=options.views, other=other
-                )
+                how = {"views": options.views, "other": other, "valid": segmentation.valid}
+                uncertainty = estimate_uncertainty(micrograph, segmenter, segmentation.zoom, **how)
                 segmentation = replace(segmentation, uncertainty=uncertainty)
         except InputError as error:
             raise ImageError(f"{name}: {error}") from error
@@ -242,7 +253,10 @@ def segment_micrograph(
                 f"{name}: no grain was found, every pixel is boundary; check the image or the zoom"
             )
         table = grain_table(
-            segmentation.labels, micrograph.pixel_size, block=MEASURED_BLOCK if by_blocks else None
+            segmentation.labels,
+            micrograph.pixel_size,
+            block=MEASURED_BLOCK if by_blocks else None,
+            valid=segmentation.valid,
         )
         release(segmentation.labels)
     if large:
@@ -250,6 +264,11 @@ def segment_micrograph(
         more.append(
             f"overlay.png is reduced {factor} times; mask.tif and labels.tif have every pixel, in tiles for "
             "Fiji (File > Import > Bio-Formats) and QuPath."
+        )
+    if segmentation.valid is not None:
+        more.append(
+            f"{1 - segmentation.valid.mean():.1%} of the image is not the specimen (a legend, a mount, an "
+            "empty corner) and was left out; a grain that it cuts counts as cut."
         )
     if micrograph.data_bar_height:
         more.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
@@ -340,12 +359,13 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
     if is_large(segmentation.labels.shape):
         factor = reduction(segmentation.labels.shape, OVERLAY_SIDE)
         image, labels = reduced(result.micrograph.image, factor), reduced_labels(segmentation.labels, factor)
+        valid = None if result.valid is None else reduced_labels(result.valid, factor)
         images.write_mask(folder / "mask.tif", segmentation.boundary, pixel_size=size)
     else:
-        image, labels = result.micrograph.image, segmentation.labels
+        image, labels, valid = result.micrograph.image, segmentation.labels, result.valid
         images.write_mask(folder / "mask.png", segmentation.boundary)
     images.write_labels(folder / "labels.tif", segmentation.labels, pixel_size=size)
-    images.write_image(folder / "overlay.png", overlay(image, labels))
+    images.write_image(folder / "overlay.png", overlay(image, labels, valid))
     for name, table in {**tables, "grains": result.table}.items():
         with atomic(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -376,9 +396,14 @@ def weights_sha256(card: dict) -> str | dict[str, str] | None:
     return card.get("sha256") or parts or None
 
 
-def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The micrograph with the lines between grains drawn in colour, (H, W, 3) float32 in [0, 1]."""
+def overlay(image: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """The micrograph with the lines between grains drawn in colour, (H, W, 3) float32 in [0, 1].
+
+    What is outside of the field of view `valid` is darkened.
+    """
     picture = np.repeat(np.clip(image, 0, 1)[..., None], 3, axis=2).astype(np.float32)
+    if valid is not None:
+        picture[~valid] *= 0.4
     picture[find_boundaries(labels, connectivity=1, mode="thick")] = to_rgb(COLOURS["prediction"])
     return picture
 

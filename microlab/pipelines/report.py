@@ -52,7 +52,8 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     height, width = micrograph.shape
     n = len(result.table)
     small, labels = shrink(micrograph.image), shrink(result.labels, nearest=True)
-    lines = overlay(small, labels)  # drawn after shrinking, so that they stay visible
+    valid = None if result.valid is None else shrink(result.valid, nearest=True)
+    lines = overlay(small, labels, valid)  # drawn after shrinking, so that they stay visible
     colours = plotting.colour_grains(np.where(find_boundaries(labels, mode="inner"), 0, labels))
     pixel = (
         f"The pixel size is {result.pixel_size:.4g} µm."

@@ -48,8 +48,6 @@ def virtual_sample(seed: int = 7, *, size: int = 512, grains: int = 112, steps: 
     from microlab.render import sem
     from microlab.simulate import phasefield, voronoi
 
-    pass
-
     rng = np.random.default_rng(seed)
     seeds = voronoi.random_seeds(grains, (size, size), rng)
     grown = phasefield.grow(voronoi.tessellate(seeds, (size, size)), steps)

@@ -5,7 +5,8 @@
 A network that has seen one appearance fails on the others without a word. Here the structure (size,
 elongation, raggedness, twins), the way its grains or boundaries show, the instrument and what lies over the
 field are each drawn from wide ranges: domain randomisation (Tobin et al., IROS 2017) over appearances. The
-truth is the middle line of the boundaries, `HALF_WIDTH` to each side, however wide they are etched.
+truth is the middle line of the boundaries, `HALF_WIDTH` to each side, however wide they are etched, and it
+tells the sides of twins from the boundaries of grains.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from microlab.render.sem import Microscope
 from microlab.render.specimen import BoundaryGeometry, Seed
 
 HALF_WIDTH = 1.5  # px, from a boundary to the side of its line in the mask
+GRAIN, BOUNDARY, TWIN_BOUNDARY, OUTSIDE = range(4)  # classes of a field's pixels
 LIGHT_OPTICAL = ("etched", "over-etched", "colour etched", "polarised")  # no scan, no charging
 
 
@@ -33,7 +35,7 @@ class Section:
     grains : (H, W) int32
         Ids of what has a grey of its own: grains, and the twins in them.
     lines : BoundaryGeometry
-        Of the boundaries that are etched or grooved: of grains, and of twins where they count as boundaries.
+        Of the boundaries that are etched or grooved: of grains, and of twins in some specimens.
     """
 
     grains: np.ndarray
@@ -140,13 +142,14 @@ class Ranges:
     """Ranges (low, high) of what all appearances share, and how often something optional is there."""
 
     zoom: tuple[float, float] = (0.4, 2.5)  # of the simulated grains, drawn log-uniformly
-    elongation: tuple[float, float] = (1.3, 4.0)
+    elongation: tuple[float, float] = (1.3, 6.0)
     elongated: float = 0.25
     raggedness: tuple[float, float] = (0.05, 0.4)
     ragged_length: tuple[float, float] = (2.0, 8.0)  # px
     ragged: float = 0.6
     twin_share: tuple[float, float] = (0.1, 0.6)
     twinned: float = 0.25
+    twins_etched: float = 0.5  # of the fields with twins; in the others they differ in grey alone
     marks: float = 0.4  # grinding marks or slip lines
     inverted: float = 0.15
     legend: float = 0.1
@@ -176,12 +179,13 @@ def draw_field(
     seed : int or numpy.random.Generator
     ranges : Ranges
     twins_are_boundaries : bool
-        Whether the sides of twins belong to the mask. Where they do not, they are not etched either.
+        Whether the sides of twins belong to the mask.
 
     Returns
     -------
     Micrograph
-        Image (H, W) or, if colour etched, (H, W, 3); `boundary` is False outside of `valid`.
+        Image (H, W) or, if colour etched, (H, W, 3). Its `classes` are `GRAIN`, `BOUNDARY`, `TWIN_BOUNDARY`
+        and, where `valid` is False, `OUTSIDE`.
 
     Raises
     ------
@@ -206,16 +210,23 @@ def draw_field(
     )
     share = rng.uniform(*r.twin_share) if rng.random() < r.twinned else 0.0
     twinned, _ = structures.with_twins(grains, share=share, seed=rng)
-    lines = specimen.boundary_geometry(twinned if twins_are_boundaries else grains, periodic=False)
-    surface = SURFACES[appearance](Section(twinned, lines), microscope, rng)
+    of_grains = specimen.boundary_geometry(grains, periodic=False)
+    of_all = specimen.boundary_geometry(twinned, periodic=False) if share else of_grains
+    etched = of_all if rng.random() < r.twins_etched else of_grains
+    surface = SURFACES[appearance](Section(twinned, etched), microscope, rng)
     surface = _blemished(surface, grains, microscope, r, rng)
     image, path = _exposed(surface, microscope, rng)
-    boundary = sem.follow_path(lines.distance, path) <= HALF_WIDTH
     if rng.random() < r.inverted:
         image = 1 - image
     image, valid = _covered(image, r, rng)
+    classes = np.full(shape, GRAIN, np.uint8)
+    for lines, kind in ((of_all, TWIN_BOUNDARY), (of_grains, BOUNDARY)):
+        classes[sem.follow_path(lines.distance, path) <= HALF_WIDTH] = kind
+    classes[~valid] = OUTSIDE
+    boundary = np.isin(classes, [BOUNDARY, TWIN_BOUNDARY] if twins_are_boundaries else [BOUNDARY])
+    about = "virtual field"
     return Micrograph(
-        image, name=appearance, boundary=boundary & valid, valid=valid, virtual=True, about="virtual field"
+        image, name=appearance, boundary=boundary, classes=classes, valid=valid, virtual=True, about=about
     )
 
 
@@ -260,8 +271,8 @@ def _covered(image: np.ndarray, r: Ranges, rng: np.random.Generator) -> tuple[np
         angle, fill = rng.uniform(-0.5, 0.5), float(rng.choice([0, 1]))
         covers.append(lambda one: field_of_view.rotated_field(one, angle=angle, fill=fill))
     if rng.random() < r.legend:
-        legend = int(rng.integers(2**32))
-        covers.append(lambda one: field_of_view.scale_bar(one, seed=legend))
+        legend, boxed = int(rng.integers(2**32)), rng.random() < 0.75
+        covers.append(lambda one: field_of_view.scale_bar(one, boxed=boxed, seed=legend))
     for cover in covers:
         channels = [image] if image.ndim == 2 else [image[..., k] for k in range(3)]
         covered = [cover(channel) for channel in channels]

@@ -17,22 +17,25 @@ from microlab.render.specimen import Seed, smooth_noise
 UNITS = ("nm", "µm", "mm")
 
 
-def scale_bar(image: np.ndarray, *, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
-    """A scale bar with its length in figures, on a box of one grey in a corner, as microscopes paste them.
+def scale_bar(image: np.ndarray, *, boxed: bool = True, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
+    """A scale bar with its length in figures in a corner, as microscopes paste them.
 
-    Box and bar are black and white, in either order. The box takes 25 to 60 % of the width and 7 to 14 % of
-    the height of the image; it stands a few pixels from the corner, or in it.
+    Bar and figures are black on a white box, white on a black one, or lie on the image itself. The box takes
+    20 to 60 % of the width and 7 to 25 % of the height of the image; it stands a few pixels from the corner,
+    or in it.
 
     Parameters
     ----------
     image : (H, W) float in [0, 1], at least 64 x 64
+    boxed : bool
+        Whether there is a box.
     seed : int or numpy.random.Generator
 
     Returns
     -------
     image : (H, W) float32
     valid : (H, W) bool
-        False in the box.
+        False in the box or, without one, where bar and figures are.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def scale_bar(image: np.ndarray, *, seed: Seed) -> tuple[np.ndarray, np.ndarray]
         raise ValueError(f"image must have at least 64 x 64 pixels, got {height} x {width}")
     rng = np.random.default_rng(seed)
     box_height, box_width = (
-        int(n * rng.uniform(*share)) for n, share in ((height, (0.07, 0.14)), (width, (0.25, 0.6)))
+        int(n * rng.uniform(*share)) for n, share in ((height, (0.07, 0.25)), (width, (0.2, 0.6)))
     )
     away = int(rng.choice([0, rng.integers(1, 12)]))
     top = away if rng.random() < 0.3 else height - box_height - away
@@ -56,11 +59,13 @@ def scale_bar(image: np.ndarray, *, seed: Seed) -> tuple[np.ndarray, np.ndarray]
     begin, base = (box_width - bar) // 2, box_height - 2 * thickness
     draw.rectangle((begin, base - thickness, begin + bar, base), fill=ink)
     text = f"{rng.choice([1, 2, 5]) * 10 ** rng.integers(0, 3)} {rng.choice(UNITS)}"
-    font = ImageFont.truetype(findfont("DejaVu Sans"), max(6, box_height // 2))
+    font = ImageFont.truetype(findfont("DejaVu Sans"), max(6, min(box_height // 2, box_width // len(text))))
     draw.text((box_width / 2, base - 2 * thickness), text, fill=ink, font=font, anchor="ms")
     out, valid = image.astype(np.float32), np.ones(image.shape, bool)
     place = np.s_[top : top + box_height, left : left + box_width]
-    out[place], valid[place] = np.asarray(box) / 255, False
+    drawn = np.asarray(box) / np.float32(255)
+    covered = np.ones(drawn.shape, bool) if boxed else drawn == ink / 255
+    out[place][covered], valid[place] = drawn[covered], ~covered
     return out, valid
 
 

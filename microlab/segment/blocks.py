@@ -72,14 +72,15 @@ def segment_by_blocks(
     image = segmenter.check(image)
     zoom = segmenter.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
     release(image)
-    probability = segmenter.probability(image, zoom, progress=progress, folder=folder)
+    probability, valid = segmenter.maps(image, zoom, progress=progress, folder=folder)
     halo = default_halo(segmenter.card.get("grain_size_px"), zoom) if halo is None else halo
     block = max(BLOCK, 4 * halo) if block is None else block
     labels = mapped_array(image.shape, np.int32, folder)
     watershed = segmenter.card.get("watershed", {})
-    cuts = watershed_by_blocks(probability, labels, block=block, halo=halo, progress=progress, **watershed)
+    how = {"block": block, "progress": progress, "valid": valid}
+    cuts = watershed_by_blocks(probability, labels, halo=halo, **how, **watershed)
     boundary = mapped_array(image.shape, bool, folder)
-    boundary_by_blocks(probability, labels, boundary, block=block, progress=progress)
+    boundary_by_blocks(probability, labels, boundary, **how)
     blocks = block_slices(image.shape, block)
     note = (
         f"The image is large and was segmented in {len(blocks)} x {len(blocks[0])} blocks, "
@@ -89,7 +90,7 @@ def segment_by_blocks(
         note += f"At {cuts} places two blocks disagree, and a grain may end there in a straight line."
     else:
         note += "Neighbouring blocks agree about every grain on their seams."
-    return Segmentation(probability, boundary, labels, zoom, notes=(note,))
+    return Segmentation(probability, boundary, labels, zoom, valid=valid, notes=(note,))
 
 
 def default_halo(grain_size_px: float | None, zoom: float) -> int:
@@ -106,6 +107,7 @@ def watershed_by_blocks(
     block: int = BLOCK,
     halo: int = HALO,
     progress: bool = False,
+    valid: np.ndarray | None = None,
     **settings: object,
 ) -> int:
     """`watershed_grains` of a map of any size.
@@ -120,6 +122,8 @@ def watershed_by_blocks(
         Side of a block without its halo, px, and width of the halo, at most half as wide.
     progress : bool
         Show a progress bar.
+    valid : (H, W) bool, optional
+        As in `watershed_grains`; it may lie in a file.
     **settings
         Of `watershed_grains`.
 
@@ -145,7 +149,8 @@ def watershed_by_blocks(
             below, left = [], None
             for k, place in enumerate(row):
                 outer, inner = widened(place, halo, shape)
-                pieces = watershed_grains(np.array(probability[outer]), **settings)
+                shown = None if valid is None else np.array(valid[outer])
+                pieces = watershed_grains(np.array(probability[outer]), valid=shown, **settings)
                 pieces[pieces > 0] += number
                 number = max(number, int(pieces.max()))
                 labels[place] = pieces[inner]
@@ -210,6 +215,7 @@ def boundary_by_blocks(
     *,
     block: int = BLOCK,
     progress: bool = False,
+    valid: np.ndarray | None = None,
 ) -> None:
     """`closed_boundary` of maps of any size, the same in every pixel.
 
@@ -226,6 +232,8 @@ def boundary_by_blocks(
         Side of a block, px.
     progress : bool
         Show a progress bar.
+    valid : (H, W) bool, optional
+        As in `closed_boundary`.
     """
     rows = block_slices(labels.shape, block)
     number = 0  # of the parts found so far
@@ -235,7 +243,7 @@ def boundary_by_blocks(
         for row in rows:
             first, last, left = [], [], None
             for place in row:
-                parts, lines = _parts(probability, labels, place, threshold)
+                parts, lines = _parts(probability, labels, place, threshold, valid)
                 found = np.zeros(parts.max() + 1, bool)
                 found[parts[lines]] = True
                 reached.append(found[1:])
@@ -257,19 +265,22 @@ def boundary_by_blocks(
         whole = sparse.csgraph.connected_components(graph, directed=False)[1]
         kept = np.bincount(whole, np.concatenate(reached))[whole] > 0
         for place, start in zip((place for row in rows for place in row), starts):
-            parts, _ = _parts(probability, labels, place, threshold)
+            parts, _ = _parts(probability, labels, place, threshold, valid)
             boundary[place] = (parts > 0) & kept[parts + start]
             release(probability, labels, boundary)
             bar.update()
 
 
 def _parts(
-    probability: np.ndarray, labels: np.ndarray, place: Block, threshold: float
+    probability: np.ndarray, labels: np.ndarray, place: Block, threshold: float, valid: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Connected parts of a block's lines and likely boundary, (h, w) int from 1, and its lines, bool."""
     outer, inner = widened(place, 1, labels.shape)
-    lines = boundaries(labels[outer])[inner]
-    return ndimage.label(lines | (probability[place] >= threshold), np.ones((3, 3)))[0], lines
+    lines = boundaries(labels[outer], None if valid is None else valid[outer])[inner]
+    likely = probability[place] >= threshold
+    if valid is not None:
+        likely &= valid[place]
+    return ndimage.label(lines | likely, np.ones((3, 3)))[0], lines
 
 
 def _touching(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -178,9 +178,12 @@ class EdgeSegmenter(Segmenter):
         _, refinement = self._refined(channels, keep=False, progress=progress)
         return resize_to(refinement.result, image.shape)
 
-    def grains(self, probability: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    def grains(
+        self, probability: np.ndarray, zoom: float = 1.0, valid: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boundary mask and grains of a map by the card's ``finish``; see `finished`."""
-        return finished(probability, self.card["finish"], zoom)
+        boundary, labels = finished(probability, self.card["finish"], zoom)
+        return (boundary, labels) if valid is None else (boundary & valid, np.where(valid, labels, 0))
 
     def estimate_zoom(self, image: Micrograph | np.ndarray) -> float:
         """As `Segmenter.estimate_zoom`, on the grains that the watershed finds in Net1's map.

@@ -28,6 +28,7 @@ def watershed_grains(
     smooth: float = 1.0,
     min_area: int = 30,
     gaps: bool = False,
+    valid: np.ndarray | None = None,
 ) -> np.ndarray:
     """Grains as basins of the boundary probability (seeded watershed), gaps in the boundary closed.
 
@@ -62,10 +63,12 @@ def watershed_grains(
         Basins smaller than this, px, are given to their neighbours.
     gaps : bool
         Leave pixels of ``probability >= threshold`` as 0. By default grains fill the image.
+    valid : (H, W) bool, optional
+        Field of view: no grain lies outside of it. By default it is the whole image.
 
     Returns
     -------
-    int32 (H, W), grains 1..n; 0 only if `gaps`.
+    int32 (H, W), grains 1..n; 0 only outside of `valid` and if `gaps`.
 
     Raises
     ------
@@ -73,6 +76,12 @@ def watershed_grains(
         If the shape or a value is out of range.
     """
     probability = _checked(probability, threshold)
+    if valid is not None:
+        if np.shape(valid) != probability.shape:
+            raise ValueError(f"valid must have the shape {probability.shape}, got {np.shape(valid)}")
+        if not np.any(valid):
+            return np.zeros(probability.shape, np.int32)
+        probability = np.where(valid, probability, 1)  # the edge of the field ends a grain as a boundary does
     if not neck > 0:
         raise InputError(f"neck must be positive, got {neck}")
     if not (0 <= faint < 1 and 0 <= open_share <= 1):
@@ -85,47 +94,57 @@ def watershed_grains(
     )
     interior = label(probability < threshold, connectivity=1)
     seeds = _seeds(deep_basins(-depth, neck), interior, min_area)
-    labels = watershed(probability, seeds, connectivity=1)
+    labels = watershed(probability, seeds, connectivity=1, mask=valid)
     small = np.bincount(labels.ravel()) < min_area
-    if not small[np.unique(labels)].all():
-        labels = _refilled(probability, labels, small[labels])
+    small[0] = False  # what is not in the field of view
+    if not small[np.unique(labels[labels > 0])].all():
+        labels = _refilled(probability, labels, small[labels], valid)
     labels = _join_open(labels, probability < min(faint, threshold), open_share)
     if gaps:
         labels = np.where(probability < threshold, labels, 0)
     return relabel_sequential(labels)[0].astype(np.int32)
 
 
-def closed_boundary(probability: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+def closed_boundary(
+    probability: np.ndarray,
+    labels: np.ndarray,
+    threshold: float = 0.5,
+    valid: np.ndarray | None = None,
+) -> np.ndarray:
     """Boundary mask that agrees with the grains: their lines, and the likely boundary connected to them.
 
     A network alone leaves gaps; the watershed's lines alone have no thickness. Likely boundary that touches
-    no line between two grains is a scratch or a pore, and is left out.
+    no line between two grains is a scratch or a pore, and is left out. Outside of the field of view `valid`,
+    (H, W) bool, there is none.
 
     Returns
     -------
     (H, W) bool
     """
-    lines = boundaries(labels)
-    return ndimage.binary_propagation(
-        lines, mask=lines | (probability >= threshold), structure=np.ones((3, 3))
-    )
+    lines = boundaries(labels, valid)
+    likely = probability >= threshold
+    if valid is not None:
+        likely &= valid
+    return ndimage.binary_propagation(lines, mask=lines | likely, structure=np.ones((3, 3)))
 
 
-def _refilled(probability: np.ndarray, labels: np.ndarray, small: np.ndarray) -> np.ndarray:
+def _refilled(
+    probability: np.ndarray, labels: np.ndarray, small: np.ndarray, valid: np.ndarray | None = None
+) -> np.ndarray:
     """Labels whose pixels in `small`, (H, W) bool, are flooded from the others.
 
     Only `small` and what touches it is flooded: a flood of everything would do the same in far more time. The
     order among seeds of equal probability is not defined, so where two of them could meet everything is
     flooded.
     """
-    near = ndimage.binary_dilation(small)
+    near = ndimage.binary_dilation(small, mask=valid)
     rim = near & ~small
     part, height = label(near, connectivity=1)[rim], probability[rim]
     order = np.lexsort((height, part))
     tie = (np.diff(part[order]) == 0) & (np.diff(height[order]) == 0)
     seeds = np.where(small, 0, labels)
     if tie.any():
-        return watershed(probability, seeds, connectivity=1)
+        return watershed(probability, seeds, connectivity=1, mask=valid)
     return np.where(near, watershed(probability, seeds, connectivity=1, mask=near), labels)
 
 
@@ -133,6 +152,7 @@ def _join_open(labels: np.ndarray, empty: np.ndarray, open_share: float) -> np.n
     """Join neighbours while more than `open_share` of the line between two of them is `empty`."""
     while True:
         faces = facing_pixels(labels)
+        faces = faces[labels.ravel()[faces].all(axis=1)]  # no line is shared with what is not in the field
         lines, which, length = np.unique(
             np.sort(labels.ravel()[faces], axis=1), axis=0, return_inverse=True, return_counts=True
         )
@@ -142,7 +162,8 @@ def _join_open(labels: np.ndarray, empty: np.ndarray, open_share: float) -> np.n
             return labels
         n = int(labels.max()) + 1
         graph = sparse.coo_matrix((np.ones(len(weak)), (weak[:, 0], weak[:, 1])), (n, n))
-        labels = sparse.csgraph.connected_components(graph, directed=False)[1][labels] + 1
+        joined = sparse.csgraph.connected_components(graph, directed=False)[1][labels] + 1
+        labels = np.where(labels > 0, joined, 0)
 
 
 def _seeds(basins: np.ndarray, interior: np.ndarray, min_area: int) -> np.ndarray:

@@ -38,6 +38,7 @@ REGISTRY: dict[str, Method] = {
         "microlab.segment.unet:UNetSegmenter",
         "a U-Net trained on simulated grains under a virtual microscope, without a drawn label",
         weights="labour-free",
+        settings=("twins",),
     ),
     "tem": Method(
         "microlab.segment.edge_segmenter:EdgeSegmenter",

@@ -35,11 +35,13 @@ class Segmentation:
     boundary : (H, W) bool
         True on boundaries: closed lines, as thick as the segmenter predicts them.
     labels : (H, W) int32
-        Grains 1..n, filling the image; 0 everywhere if there is no grain.
+        Grains 1..n, filling the field of view; 0 outside of it, and everywhere if there is no grain.
     zoom : float
         Magnification of the image before the segmenter.
     uncertainty : Uncertainty or None
         Disagreement between views of the image, if it was asked for.
+    valid : (H, W) bool or None
+        Field of view: True on the specimen. None: everywhere.
     notes : tuple of str
         Sentences for the user: what to be careful with.
     status : str
@@ -57,6 +59,7 @@ class Segmentation:
     labels: np.ndarray
     zoom: float
     uncertainty: Uncertainty | None = None
+    valid: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     status: str = ""
     maps: dict[str, np.ndarray] = field(default_factory=dict)
@@ -79,8 +82,8 @@ class Segmenter(Protocol):
         mean linear intercept of the training images in pixels, and ``watershed``, the keyword arguments of
         `watershed_grains`.
     by_blocks : bool
-        Whether `probability` takes a ``folder`` for what it computes, and holds only parts of a large image
-        in memory, and `grains` is the one below: then `microlab.segment.blocks` segments images of any size.
+        Whether `maps` takes a ``folder`` for what it computes, and holds only parts of a large image in
+        memory, and `grains` is the one below: then `microlab.segment.blocks` segments images of any size.
     """
 
     name: str
@@ -91,15 +94,26 @@ class Segmenter(Protocol):
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
         """Boundary probability of an (H, W) image, computed at a magnification; (H, W) float32 in [0, 1]."""
 
+    def maps(
+        self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """`probability`, and the field of view, (H, W) bool, if the method can tell it and it is not all."""
+        return self.probability(image, zoom, progress=progress), None
+
     @classmethod
     def load(cls, weights: str | None = None, device: str | None = None) -> Segmenter:
         """The segmenter, ready to use. A method with weights or settings of its own replaces this."""
         return cls()
 
-    def grains(self, probability: np.ndarray, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Boundary (H, W) bool and labels (H, W) int32 of a probability that was computed at a zoom."""
-        labels = watershed_grains(probability, **self.card.get("watershed", {}))
-        return closed_boundary(probability, labels), labels
+    def grains(
+        self, probability: np.ndarray, zoom: float = 1.0, valid: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boundary (H, W) bool and labels (H, W) int32 of a probability that was computed at a zoom.
+
+        `valid`, (H, W) bool, is the field of view.
+        """
+        labels = watershed_grains(probability, valid=valid, **self.card.get("watershed", {}))
+        return closed_boundary(probability, labels, valid=valid), labels
 
     def check(self, image: Micrograph | np.ndarray) -> np.ndarray:
         """The image as (H, W) float32, or an `ImageError` that says why nothing can be segmented in it."""
@@ -144,10 +158,10 @@ class Segmenter(Protocol):
         """
         image = self.check(image)
         zoom = self.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
-        probability = self.probability(image, zoom, progress=progress)
-        boundary, labels = self.grains(probability, zoom)
-        views = estimate_uncertainty(image, self, zoom) if uncertainty else None
-        return Segmentation(probability, boundary, labels, zoom, views)
+        probability, valid = self.maps(image, zoom, progress=progress)
+        boundary, labels = self.grains(probability, zoom, valid)
+        views = estimate_uncertainty(image, self, zoom, valid=valid) if uncertainty else None
+        return Segmentation(probability, boundary, labels, zoom, views, valid)
 
 
 def checked_image(image: Micrograph | np.ndarray) -> np.ndarray:

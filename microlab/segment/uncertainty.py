@@ -18,7 +18,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from microlab.data.micrograph import Micrograph
-from microlab.data.transforms import resize_by
+from microlab.data.transforms import resize_by, resize_to
 from microlab.measure import instance
 from microlab.measure.labels import boundaries
 
@@ -59,6 +59,7 @@ def estimate_uncertainty(
     *,
     views: int = VIEWS,
     other: Segmenter | None = None,
+    valid: np.ndarray | None = None,
 ) -> Uncertainty:
     """Disagreement between views of an image, and with another segmenter; no truth is needed.
 
@@ -73,6 +74,8 @@ def estimate_uncertainty(
         Magnification before the segmenter.
     views : int in 2..8
         How many of the eight symmetries of the square; the first one is the image as it is.
+    valid : (H, W) bool, optional
+        Field of view; only grains in it are compared.
 
     Raises
     ------
@@ -89,20 +92,21 @@ def estimate_uncertainty(
         raise ValueError(f"views must lie in 2..{VIEWS}, got {views}")
     image = segmenter.check(image)
     zoomed = resize_by(image, zoom)
+    shown = None if valid is None else resize_to(valid, zoomed.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         probabilities = np.stack(
             [view_back(segmenter.probability(view(zoomed, k)), k) for k in range(views)]
         )  # (views, h, w)
-        _, labels = segmenter.grains(probabilities.mean(0))
+        _, labels = segmenter.grains(probabilities.mean(0), valid=shown)
         several = labels.max() > 1
 
         def error(predicted: np.ndarray) -> float:
             return float(instance.adapted_rand_error(labels, predicted)) if several else np.nan
 
-        disagreement = np.mean([error(segmenter.grains(p)[1]) for p in probabilities])
-        models = error(other.grains(other.probability(zoomed))[1]) if other else np.nan
-    near = ndimage.binary_dilation(boundaries(labels), iterations=NEAR) if several else np.s_[:]
+        disagreement = np.mean([error(segmenter.grains(p, valid=shown)[1]) for p in probabilities])
+        models = error(other.grains(other.probability(zoomed), valid=shown)[1]) if other else np.nan
+    near = ndimage.binary_dilation(boundaries(labels, shown), iterations=NEAR) if several else np.s_[:]
     spread = probabilities.std(0)
     deviation_map = spread if zoomed.shape == image.shape else resize(spread, image.shape, order=1)
     return Uncertainty(

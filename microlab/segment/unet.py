@@ -21,12 +21,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
+from skimage import morphology
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.data.errors import ImageError
-from microlab.data.mapped import bands, mapped_array, release
+from microlab.data.mapped import bands, mapped_array, reduced, reduction, release
+from microlab.data.micrograph import Micrograph
 from microlab.data.transforms import (
     blended_tiles,
     mean_and_deviation,
@@ -38,8 +41,12 @@ from microlab.data.transforms import (
     tile_slices,
 )
 from microlab.segment.segmenter import Segmenter
+from microlab.segment.zoom import most_confident, zoom_trials
 from microlab.training.devices import autocast, pick_device, resolve_precision
 
+FIELD_SIDE = 1024  # px, of the reduced image on which the field of view is cleaned
+LEAST_COVER = 400  # px of the magnified image; less is no legend, mount or corner
+OUTPUTS = ("boundary", "twin boundary", "outside")  # of a network that knows more than boundaries
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
@@ -146,23 +153,30 @@ class UNetSegmenter(Segmenter):
     Attributes
     ----------
     model : Module
-        Maps (N, 1, H, W) standardised images to (N, 1, H, W) logits of the boundary.
+        Maps (N, 1, H, W) standardised images to (N, K, H, W) logits: of the boundary, or of `OUTPUTS`.
     card : dict
-        As `Segmenter`; an empty one takes images as they are.
+        As `Segmenter`; an empty one takes images as they are. Networks of several outputs name them in
+        ``outputs``.
     device : str, optional
         Where it computes; the fastest there is by default.
+    twins : bool
+        Whether the sides of twins count as boundaries, for networks that tell them apart.
     """
 
     model: nn.Module
     card: dict = field(default_factory=dict)
     device: str | None = None
+    twins: bool = False
 
     name: ClassVar[str] = "label-free"
     by_blocks: ClassVar[bool] = True
 
     @classmethod
     def load(
-        cls, weights_name: str | PathLike[str] = "labour-free", device: str | None = None
+        cls,
+        weights_name: str | PathLike[str] = "labour-free",
+        device: str | None = None,
+        twins: bool = False,
     ) -> UNetSegmenter:
         """By the name of shipped weights or the path of a file.
 
@@ -173,18 +187,45 @@ class UNetSegmenter(Segmenter):
         """
         pick_device(device)  # a wrong one fails here, not with the first image
         model, card = weights.load(weights_name, UNet)
-        return cls(model, {"name": os.fspath(weights_name), **card}, device)
+        return cls(model, {"name": os.fspath(weights_name), **card}, device, twins)
 
-    def probability(
+    def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
+        return self.maps(image, zoom, progress=progress)[0]
+
+    def maps(
         self,
         image: np.ndarray,
         zoom: float = 1.0,
         *,
         progress: bool = False,
         folder: str | PathLike[str] | None = None,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         how = {"device": self.device, "progress": progress, "folder": folder}
-        return boundary_probability(image, self.model, zoom, **how)
+        if "outputs" not in self.card:
+            return boundary_probability(image, self.model, zoom, **how), None
+        maps = boundary_probability(image, self.model, zoom, activation=self._activation, **how)
+        return maps[0], field_of_view(maps[1], zoom, folder)
+
+    def estimate_zoom(self, image: Micrograph | np.ndarray) -> float:
+        """As `Segmenter.estimate_zoom`; the most confident zoom of a network that knows grains of many sizes.
+
+        A network that was made for images of one magnification has it as ``zoom`` on its card.
+        """
+        if "zoom" in self.card:
+            return float(self.card["zoom"])
+        if "outputs" not in self.card:
+            return super().estimate_zoom(image)
+
+        def grains(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+            probability, valid = self.maps(part)
+            return probability, self.grains(probability, valid=valid)[1], valid
+
+        return most_confident(zoom_trials(self.check(image), grains)).zoom
+
+    def _activation(self, logits: Tensor) -> Tensor:
+        """Probability of what counts as a boundary, and of what is not the specimen, (N, 2, H, W)."""
+        grains, twins, outside = torch.sigmoid(logits).unbind(1)
+        return torch.stack([torch.maximum(grains, twins) if self.twins else grains, outside], 1)
 
 
 def boundary_probability(
@@ -192,6 +233,7 @@ def boundary_probability(
     model: nn.Module,
     zoom: float = 1.0,
     *,
+    activation: Callable[[Tensor], Tensor] | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
     folder: str | PathLike[str] | None = None,
@@ -203,7 +245,7 @@ def boundary_probability(
     Parameters
     ----------
     image : (H, W) float32
-    model, device, progress
+    model, activation, device, progress
         As `predict`.
     zoom : float > 0
     folder : path, optional
@@ -212,34 +254,73 @@ def boundary_probability(
 
     Returns
     -------
-    (H, W) float32 in [0, 1], of the image's own size.
+    (H, W) float32 in [0, 1], of the image's own size, or (K, H, W) as `activation` gives them.
     """
+    how = {"activation": activation, "device": device, "progress": progress}
     if folder is None:
-        probability = predict(model, standardise(resize_by(image, zoom)), device=device, progress=progress)
+        probability = predict(model, standardise(resize_by(image, zoom)), **how)
+        if probability.ndim == 3:
+            return np.stack([resize_to(one, image.shape) for one in probability])
         return resize_to(probability, image.shape)
     zoomed = image
     if zoom != 1:
         zoomed = mapped_array(resized_shape(image.shape, zoom), np.float32, folder)
         resize_into(image, zoomed)
     statistics = mean_and_deviation(zoomed)
-    out = mapped_array(zoomed.shape, np.float32, folder)
-    predict(
-        model,
-        zoomed,
-        device=device,
-        prepare=lambda pixels: standardise(pixels, statistics),
-        out=out,
-        progress=progress,
-    )
+    shape = zoomed.shape if activation is None else (2, *zoomed.shape)
+    out = mapped_array(shape, np.float32, folder)
+    predict(model, zoomed, prepare=lambda pixels: standardise(pixels, statistics), out=out, **how)
     if zoom == 1:
         return out
     del zoomed
-    probability = mapped_array(image.shape, np.float32, folder)
-    resize_into(out, probability)
-    for rows in bands(image.shape):
-        np.clip(probability[rows], 0, 1, out=probability[rows])
-    release(probability)
+    probability = mapped_array((*out.shape[:-2], *image.shape), np.float32, folder)
+    for small, large in zip(out.reshape(-1, *out.shape[-2:]), probability.reshape(-1, *image.shape)):
+        resize_into(small, large)
+        for rows in bands(image.shape):
+            np.clip(large[rows], 0, 1, out=large[rows])
+        release(probability)
     return probability
+
+
+def field_of_view(
+    outside: np.ndarray, zoom: float = 1.0, folder: str | PathLike[str] | None = None
+) -> np.ndarray | None:
+    """The field of view of an image of which a network says what is not the specimen.
+
+    Specks are not believed, and holes in a legend are its letters. It is computed on at most `FIELD_SIDE`
+    pixels a side.
+
+    Parameters
+    ----------
+    outside : (H, W) float32 in [0, 1]
+        Probability that a pixel does not show the specimen.
+    zoom : float > 0
+        At which it was computed.
+    folder : path, optional
+        The result lies in an unnamed file there.
+
+    Returns
+    -------
+    (H, W) bool, or None where the whole image shows the specimen.
+    """
+    factor = reduction(outside.shape, FIELD_SIDE)
+    small = reduced(outside, factor) >= 0.5
+    reach = max(1, round(2 / (zoom * factor)))
+    small = ndimage.binary_opening(small, morphology.disk(reach))
+    parts, _ = ndimage.label(small)
+    large = np.bincount(parts.ravel()) >= LEAST_COVER / (zoom * factor) ** 2
+    large[0] = False
+    small = ndimage.binary_fill_holes(large[parts])
+    release(outside)
+    if not small.any():
+        return None
+    valid = np.ones(outside.shape, bool) if folder is None else mapped_array(outside.shape, bool, folder)
+    place = np.minimum(np.arange(outside.shape[1]) // factor, small.shape[1] - 1)
+    for rows in bands(outside.shape):
+        index = np.minimum(np.arange(rows.start, rows.stop) // factor, small.shape[0] - 1)
+        valid[rows] = ~small[index][:, place]
+    release(valid)
+    return valid
 
 
 def _two_convolutions(before: int, after: int, norm: str) -> nn.Sequential:
@@ -313,6 +394,7 @@ def predict(
     device: str | torch.device | None = None,
     precision: str = "auto",
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    activation: Callable[[Tensor], Tensor] | None = None,
     out: np.ndarray | None = None,
     progress: bool = False,
 ) -> np.ndarray:
@@ -341,6 +423,9 @@ def predict(
     prepare : callable, optional
         Applied to every tile, (h, w) or (h, w, C) float32, before the network: for example to standardise
         with the mean and deviation of the whole image.
+    activation : callable, optional
+        Makes probabilities (N, K', h, w) in [0, 1] of logits. By default the sigmoid of a single logit, the
+        softmax of several.
     out : (H, W) or (K, H, W) float32, optional
         Where to write, for example a ``numpy.memmap``. What it holds is overwritten.
     progress : bool
@@ -348,7 +433,7 @@ def predict(
 
     Returns
     -------
-    float32 (H, W) probability of the one class in [0, 1], or (K, H, W) probabilities that sum to one.
+    float32 (H, W) probability of the one class in [0, 1], or (K, H, W) of several.
 
     Raises
     ------
@@ -377,10 +462,14 @@ def predict(
                 row = start
             x = torch.from_numpy(np.stack([_read(image, place, prepare) for place, _ in group])).to(target)
             logits = model(x.contiguous(memory_format=_format(model))).float()
-            one = logits.shape[1] == 1
-            values = torch.sigmoid(logits[:, 0]) if one else torch.softmax(logits, 1)
+            if activation is not None:
+                values = activation(logits)
+            else:
+                values = torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, 1)
+            if values.shape[1] == 1:
+                values = values[:, 0]
             if joined is None:
-                joined = _cleared(out, shape if one else (logits.shape[1], *shape))
+                joined = _cleared(out, (*values.shape[1:-2], *shape))
             for (place, share), value in zip(group, values.cpu().numpy()):
                 joined[(..., *place)] += share * value
             bar.update(len(group))

@@ -5,19 +5,92 @@
 A network segments grains of the size of its training. The mean linear intercept (the mean distance between
 boundaries along straight lines) is measured on the image's own prediction at a ladder of zooms, and the zoom
 at which the magnified intercept equals the design is selected. No grain is measured by hand.
+
+    confidence(zoom) = mean probability on the network's own closed lines
+
+A network that knows grains of many sizes has no single design. Where it sees the boundaries its lines run
+along them; where it does not, the watershed draws lines where there is little probability, or one grain
+dominates. The zoom of highest confidence is selected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from microlab.data.errors import InputError
 from microlab.data.transforms import resize_by
 from microlab.measure.grain_size import mean_intercept
+from microlab.measure.labels import boundaries
 
 LADDER = tuple(2.0 ** np.arange(-3, 1.6, 0.5))  # 1/8 to 2.8, in steps of sqrt 2
+
+
+CONFIDENCE_LADDER = tuple(2.0 ** np.arange(-2, 1.1, 0.5))  # 1/4 to 2, in steps of sqrt 2
+LARGEST_SHARE = 0.3  # of a window; a larger grain dominates it
+
+
+@dataclass(frozen=True)
+class ZoomTrial:
+    """What a network makes of an image at one magnification.
+
+    Attributes
+    ----------
+    zoom : float
+    confidence : float in [0, 1]
+        Mean probability on the lines between grains; 0 without any.
+    largest : float in [0, 1]
+        Share of the largest grain.
+    grains : int
+    """
+
+    zoom: float
+    confidence: float
+    largest: float
+    grains: int
+
+
+def zoom_trials(
+    image: np.ndarray,
+    segment: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    *,
+    window: int = 512,
+    ladder: tuple[float, ...] = CONFIDENCE_LADDER,
+) -> list[ZoomTrial]:
+    """Segment the middle of an image at every magnification of a ladder.
+
+    Parameters
+    ----------
+    image : (H, W) float
+    segment : callable
+        Takes an image and returns its probability, labels and field of view (or None).
+    window : int
+        Side of the central window, in pixels after zooming.
+    ladder : tuple of float
+        Zooms at which the image has fewer than 64 pixels a side are left out.
+    """
+    trials = []
+    for zoom in [z for z in ladder if min(image.shape) * z >= 64] or [max(ladder)]:
+        probability, labels, valid = segment(resize_by(_middle(image, window / zoom), zoom))
+        areas = np.bincount(labels.ravel())[1:]
+        lines = boundaries(labels, valid)
+        trials.append(
+            ZoomTrial(
+                float(zoom),
+                float(probability[lines].mean()) if lines.any() else 0.0,
+                float(areas.max() / areas.sum()) if areas.size else 1.0,
+                int(areas.size),
+            )
+        )
+    return trials
+
+
+def most_confident(trials: Sequence[ZoomTrial]) -> ZoomTrial:
+    """The trial of highest confidence among those that no grain dominates, if there are any."""
+    sound = [trial for trial in trials if trial.largest <= LARGEST_SHARE]
+    return max(sound or trials, key=lambda trial: trial.confidence)
 
 
 def matching_zoom(
@@ -59,12 +132,16 @@ def matching_zoom(
     zooms = [z for z in ladder if min(image.shape) * z >= 32] or [max(ladder)]
     excess = []  # log of the magnified intercept over the design: rises with the zoom, zero at the match
     for zoom in zooms:
-        half = max(int(window / zoom / 2), 1)
-        cy, cx = image.shape[0] // 2, image.shape[1] // 2
-        part = image[max(cy - half, 0) : cy + half, max(cx - half, 0) : cx + half]
-        intercept = mean_intercept(grains(resize_by(part, zoom)))
+        intercept = mean_intercept(grains(resize_by(_middle(image, window / zoom), zoom)))
         excess.append(np.log(min(intercept, 1e6) / design_intercept))
     return float(np.exp(_zero_crossing(np.log(zooms), np.array(excess))))
+
+
+def _middle(image: np.ndarray, side: float) -> np.ndarray:
+    """The central window of an image, about `side` pixels a side, or all of it."""
+    half = max(int(side / 2), 1)
+    cy, cx = image.shape[0] // 2, image.shape[1] // 2
+    return image[max(cy - half, 0) : cy + half, max(cx - half, 0) : cx + half]
 
 
 def _zero_crossing(log_zoom: np.ndarray, excess: np.ndarray) -> float:

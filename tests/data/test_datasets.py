@@ -14,6 +14,7 @@ from scipy import ndimage
 from microlab.data import datasets
 from microlab.data.datasets import DATASETS, DatasetError
 from microlab.data.files import sha256
+from microlab.measure.scores import mask_grains
 
 
 def real(name: str, split: str | None = None, **options) -> list[datasets.Sample]:
@@ -139,6 +140,8 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
         ("superalloy", "test", 4, (512, 512)),
         ("interconnect", None, 1, (154, 1166)),
         ("membrane", "test", 30, (512, 512)),
+        ("titanium-bse", "test", 1, (852, 1422)),
+        ("titanium-sem", "test", 1, (768, 1024)),
     ],
 )
 def test_real_sets_have_the_sizes_and_types_that_are_promised(name, split, count, shape):
@@ -229,3 +232,20 @@ def test_classes_of_uhcs_and_superalloy_look_as_their_names_say():
             sizes.append(np.median(ndimage.sum_labels(np.ones(parts.shape), parts, np.arange(1, count + 1))))
         assert sizes[0] > 3 * sizes[1]
         assert sample.image[sample.classes > 0].mean() < sample.image[sample.classes == 0].mean()
+
+
+def test_titanium_under_backscattered_electrons_has_134_grains_outside_of_its_legend():
+    """Counts as `titanium-bse` is described: 134 in the field, 105 above the legend."""
+    sample = real("titanium-bse")[0]
+    assert mask_grains(sample.boundary | ~sample.valid).max() == 134
+    assert mask_grains(sample.boundary[:664]).max() == 105
+    legend = sample.image[~sample.valid]
+    assert (legend > 0.95).mean() > 0.7  # white, with black figures
+    assert (sample.image[sample.valid] > 0.95).mean() < 0.01
+
+
+def test_boundaries_are_the_brighter_thin_minority_of_titanium_sem():
+    sample = real("titanium-sem")[0]
+    assert sample.valid is None
+    assert 0.02 < sample.boundary.mean() < 0.2
+    assert sample.image[sample.boundary].mean() > 1.3 * sample.image[~sample.boundary].mean()

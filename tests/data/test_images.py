@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from microlab.data import datasets, mapped
+from microlab.data import datasets, images, mapped
 from microlab.data.errors import ImageError
 from microlab.data.images import (
     find_data_bar,
@@ -76,7 +76,7 @@ def test_floating_point_in_the_unit_range_is_kept_and_other_ranges_are_stretched
         np.testing.assert_allclose(pixels, (other - other.min()) / np.ptp(other.astype(float)), atol=1e-6)
 
 
-def test_colour_becomes_luminance_and_transparency_is_dropped(tmp_path):
+def test_one_colour_becomes_its_luminance_and_transparency_is_dropped(tmp_path):
     red = np.zeros((20, 20, 4), np.uint8)
     red[..., 0] = 255  # fully transparent red
     for path in (tmp_path / "red.png", tmp_path / "red.tif"):
@@ -87,6 +87,21 @@ def test_colour_becomes_luminance_and_transparency_is_dropped(tmp_path):
     assert np.array_equal(read_image(tmp_path / "grey.tif").image, grey / np.float32(255))
     Image.fromarray(np.stack([grey, grey // 2], axis=-1), "LA").save(tmp_path / "la.png")
     assert np.array_equal(read_image(tmp_path / "la.png").image, grey / np.float32(255))
+
+
+def test_grains_of_different_hue_and_equal_luminance_differ_in_grey(tmp_path, monkeypatch):
+    """As a file of any size is read, whole or band by band."""
+    hues = np.array([[0.9, 0.35, 0.3], [0.3, 0.52, 0.35], [0.6, 0.44, 0.32]])
+    squares = (np.indices((90, 120)) // 15).sum(0) % 3
+    noise = 0.01 * np.random.default_rng(0).standard_normal((90, 120, 3))
+    colours = np.rint(255 * np.clip(hues[squares] + noise, 0, 1)).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "hues.png")
+    image = read_image(tmp_path / "hues.png", data_bar=0).image
+    levels = [image[squares == k].mean() for k in range(3)]
+    assert min(abs(a - b) for a, b in zip(levels, levels[1:] + levels[:1])) > 8 * image[squares == 0].std()
+    monkeypatch.setattr(images, "is_large", lambda shape: True)
+    mapped = read_image(tmp_path / "hues.png", data_bar=0, folder=tmp_path).image
+    np.testing.assert_allclose(mapped, image, atol=1e-6)
 
 
 def test_palettes_and_inverted_tiffs_are_resolved(tmp_path):

@@ -207,3 +207,32 @@ def test_mean_and_deviation_of_bands_are_those_of_the_whole(monkeypatch):
     monkeypatch.setattr(mapped, "BAND", 999)
     mean, deviation = transforms.mean_and_deviation(image)
     np.testing.assert_allclose((image - mean) / deviation, transforms.standardise(image), atol=1e-6)
+
+
+def test_grey_follows_the_direction_in_which_colours_vary_most():
+    rng = np.random.default_rng(0)
+    share = rng.random((60, 80))[..., None]
+    one, other = np.array([0.8, 0.3, 0.3]), np.array([0.3, 0.51, 0.35])
+    colours = share * one + (1 - share) * other  # of nearly equal luminance
+    assert np.ptp(colours @ transforms.LUMINANCE) < 0.06
+    weights = transforms.grey_weights(colours)
+    along = (one - other) / np.abs(one - other).sum()
+    np.testing.assert_allclose(np.abs(weights), np.abs(along), atol=1e-5)
+    grey = transforms.grey_of(colours, weights)
+    assert np.corrcoef(grey.ravel(), share.ravel())[0, 1] ** 2 == pytest.approx(1)
+    assert grey.min() >= 0
+    assert grey.max() <= 1
+
+
+def test_grey_rises_with_luminance_and_keeps_the_levels_of_a_grey_image():
+    grey = np.random.default_rng(1).random((40, 50)).astype(np.float32)
+    colours = np.repeat(grey[..., None], 3, axis=2)
+    np.testing.assert_allclose(transforms.grey_of(colours, transforms.grey_weights(colours)), grey, atol=1e-5)
+    tinted = colours * np.array([0.2, 0.9, 0.4], np.float32)
+    weights = transforms.grey_weights(tinted)
+    assert np.corrcoef(transforms.grey_of(tinted, weights).ravel(), grey.ravel())[0, 1] == pytest.approx(1)
+
+
+def test_one_colour_everywhere_becomes_its_luminance():
+    colours = np.broadcast_to(np.array([1.0, 0, 0]), (8, 8, 3))
+    assert np.array_equal(transforms.grey_weights(colours), transforms.LUMINANCE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 from skimage.io import imread
 from skimage.measure import label
@@ -413,3 +413,81 @@ def test_bands_give_the_grain_size_of_the_whole_field(monkeypatch, method):
     by_bands = astm_grain_size(labels, 0.1, method)
     assert by_bands.count == pytest.approx(whole.count, rel=1e-12)
     assert by_bands.number == pytest.approx(whole.number, rel=1e-12)
+
+
+# --- field of view ---------------------------------------------------------------------------------------
+
+
+def covered_field(shape, seed):
+    """Random cells, and a field of view with an empty corner, a legend at the rim and a hole."""
+    rng = np.random.default_rng(seed)
+    labels = cells(rng.random((shape[0] * shape[1] // 600, 2)) * shape, shape)
+    valid = np.ones(shape, bool)
+    y, x = np.indices(shape)
+    valid &= x + y > shape[0] // 2
+    valid[-shape[0] // 5 :, shape[1] // 6 : shape[1] // 2] = False
+    valid[shape[0] // 3 : shape[0] // 2, shape[1] // 2 : 2 * shape[1] // 3] = False
+    return labels, valid
+
+
+def test_a_field_of_view_of_the_whole_image_changes_nothing(random_cells):
+    labels = random_cells[0] if isinstance(random_cells, tuple) else random_cells
+    everywhere = np.ones(labels.shape, bool)
+    pd.testing.assert_frame_equal(grain_table(labels, valid=everywhere), grain_table(labels))
+    for method in ("planimetric", "intercept"):
+        plain = astm_grain_size(labels, 0.5, method)
+        assert dataclasses.asdict(astm_grain_size(labels, 0.5, method, valid=everywhere)) == pytest.approx(
+            dataclasses.asdict(plain), nan_ok=True
+        )
+
+
+def test_grains_at_the_edge_of_the_field_of_view_are_cut_and_no_others():
+    labels, valid = covered_field((300, 400), 0)
+    inside = np.where(valid, labels, 0)
+    table = grain_table(inside, valid=valid).set_index("label")
+    beside = valid & ndimage.binary_dilation(~valid)  # shares a pixel edge with what is outside
+    cut = np.union1d(inside[beside], [*inside[0], *inside[-1], *inside[:, 0], *inside[:, -1]])
+    assert set(table.index[table.touches_edge]) == set(cut) - {0}
+    assert (table.edge_weight[table.touches_edge] == 0).all()
+    assert (table.edge_weight[~table.touches_edge] >= 1).all()
+    blocks = grain_table(inside, valid=valid, block=97).set_index("label")
+    same = [c for c in table if c != "orientation_deg"]  # of a round grain it is arbitrary
+    pd.testing.assert_frame_equal(table[same], blocks[same], check_dtype=False)
+
+
+def test_a_covered_field_has_the_mean_area_and_the_grain_size_of_the_whole():
+    """Over many fields: what the field of view hides makes neither the mean nor the number wrong."""
+    whole, covered, naive, density = [], [], [], []
+    for seed in range(12):
+        labels, valid = covered_field((300, 400), seed)
+        inside = np.where(valid, labels, 0)
+        whole.append(grain_table(labels))
+        covered.append(grain_table(inside, valid=valid))
+        naive.append(grain_table(inside, reach=0))
+        for method in ("planimetric", "intercept"):
+            density.append(
+                [
+                    astm_grain_size(inside, 1000, method, valid=valid).density,
+                    astm_grain_size(labels, 1000, method).density,
+                ]
+            )
+    true = 600.0
+    mean = {
+        name: summarise(pd.concat(tables), ["area_px"], interval="t")["mean"].iloc[0]
+        for name, tables in (("whole", whole), ("covered", covered), ("naive", naive))
+    }
+    assert mean["whole"] == pytest.approx(true, rel=0.03)
+    assert mean["covered"] == pytest.approx(true, rel=0.03)
+    assert mean["naive"] < 0.95 * true  # parts counted as grains
+    measured, expected = np.array(density).reshape(12, 2, 2).mean(0).T
+    np.testing.assert_allclose(measured, expected, rtol=0.03)
+
+
+def test_a_field_of_view_of_another_size_is_refused():
+    labels = np.ones((20, 30), int)
+    with pytest.raises(ValueError, match="valid must have the shape"):
+        grain_table(labels, valid=np.ones((30, 20), bool))
+    with pytest.raises(ValueError, match="valid must have the shape"):
+        astm_grain_size(labels, 1.0, valid=np.ones((30, 20), bool))
+    with pytest.raises(ValueError, match="needs a whole field"):
+        astm_grain_size(labels, 1.0, "circles", valid=np.ones((20, 30), bool))

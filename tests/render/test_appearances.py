@@ -79,12 +79,29 @@ def test_twins_are_boundaries_if_asked():
     assert components(counted.boundary).max() > components(without.boundary).max() + 10
 
 
+@pytest.mark.parametrize("etched", [0, 1])
+def test_sides_of_twins_have_a_class_of_their_own_and_lines_only_where_they_are_etched(etched):
+    settings = {"twinned": 1, "twin_share": (0.8, 0.8), "twins_etched": etched}
+    ranges = Ranges(**{**vars(PLAIN), **settings})
+    darker = []
+    for seed in range(8):
+        field = draw_field("etched", CELLS, (160, 160), seed=seed, ranges=ranges)
+        classes, image = field.classes, field.image
+        assert np.array_equal(classes == appearances.BOUNDARY, field.boundary)
+        twins = classes == appearances.TWIN_BOUNDARY
+        assert twins.mean() > 0.01
+        darker.append(image[classes == appearances.GRAIN].mean() - image[twins].mean())
+    lines = np.mean(darker) > 0.05
+    assert lines == bool(etched)
+
+
 def test_what_covers_the_specimen_is_outside_of_the_field_of_view():
     covered = Ranges(**{**vars(PLAIN), "legend": 1, "rotated": 1, "mounted": 1})
     for seed in range(5):
         field = draw_field("grooves", CELLS, (128, 128), seed=seed, ranges=covered)
         bare = draw_field("grooves", CELLS, (128, 128), seed=seed, ranges=PLAIN)
         assert 0.2 < field.valid.mean() < 0.95
+        assert np.array_equal(field.classes == appearances.OUTSIDE, ~field.valid)
         assert np.array_equal(field.image[field.valid], bare.image[field.valid])
 
 

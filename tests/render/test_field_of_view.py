@@ -17,10 +17,21 @@ def test_a_scale_bar_is_black_and_white_and_leaves_the_rest_alone(seed):
     rows, columns = np.nonzero(~valid)
     box = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert box.size == len(rows)  # a rectangle
-    assert 0.07 * 0.25 * 0.9 < box.size / IMAGE.size < 0.14 * 0.6
+    assert 0.07 * 0.2 * 0.9 < box.size / IMAGE.size < 0.25 * 0.6
     assert {0.0, 1.0} <= set(np.unique(box))
     line = np.abs(box - box[0, 0]).mean(1).max()
     assert 0.4 * 0.9 < line < 0.95  # the bar, 40 to 90 % of the box
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_box_bar_and_figures_lie_on_the_image(seed):
+    boxed, box = field_of_view.scale_bar(IMAGE, seed=seed)
+    image, valid = field_of_view.scale_bar(IMAGE, boxed=False, seed=seed)
+    assert np.array_equal(image[valid], IMAGE[valid])
+    assert set(np.unique(image[~valid])) in ({0.0}, {1.0})
+    assert not (~valid & box).any()
+    assert 0.05 < (~valid).sum() / (~box).sum() < 0.5
+    assert np.array_equal(image[~valid], boxed[~valid])
 
 
 def test_seeds_give_other_scale_bars_and_one_seed_the_same():

@@ -11,7 +11,7 @@ from skimage.metrics import adapted_rand_error
 from skimage.segmentation import watershed
 
 from microlab.measure.labels import boundaries, components, touching_edge
-from microlab.segment.instances import _refilled, deep_basins, watershed_grains
+from microlab.segment.instances import _refilled, closed_boundary, deep_basins, watershed_grains
 
 
 def polycrystal(n: int = 160, grains: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -221,3 +221,47 @@ def test_reflooding_small_basins_equals_reflooding_everything(levels):
         small = np.isin(labels, rng.choice(12, 3, replace=False) + 1)
         everything = watershed(probability, np.where(small, 0, labels), connectivity=1)
         np.testing.assert_array_equal(_refilled(probability, labels, small), everything)
+
+
+def covered(shape: tuple[int, int]) -> np.ndarray:
+    valid = np.ones(shape, bool)
+    valid[-50:, 30:90] = False
+    y, x = np.indices(shape)
+    return valid & (x + y > 60)
+
+
+def test_no_grain_lies_outside_of_the_field_of_view_and_those_inside_are_found():
+    truth, distance = polycrystal()
+    valid = covered(truth.shape)
+    probability = np.where(
+        valid, np.exp(-((distance / 2) ** 2)), np.random.default_rng(0).random(truth.shape)
+    )
+    labels = watershed_grains(probability, valid=valid)
+    assert (labels[~valid] == 0).all()
+    assert (labels[valid] > 0).all()
+    inner = np.where((distance >= 2) & valid, truth, 0)
+    assert (
+        adapted_rand_error(inner, labels, ignore_labels=(0,))[0] < 0.002
+    )  # slivers at the edge of the field
+    lines = closed_boundary(probability, labels, valid=valid)
+    assert not lines[~valid].any()
+    assert not lines[(distance > 6) & valid].any()  # none along the edge of the field either
+
+
+def test_grains_are_not_joined_across_what_is_not_the_specimen():
+    valid = np.ones((40, 80), bool)
+    valid[:, 35:45] = False
+    labels = watershed_grains(np.zeros((40, 80)), valid=valid)
+    assert labels.max() == 2
+    assert not watershed_grains(np.zeros((40, 80)), valid=np.zeros((40, 80), bool)).any()
+
+
+def test_small_pieces_at_the_edge_of_the_field_do_not_flow_out_of_it():
+    rng = np.random.default_rng(1)
+    probability = rng.random((60, 60)) * 0.4
+    probability[20], probability[:, 20], probability[24] = 0.9, 0.9, 0.9
+    valid = np.ones((60, 60), bool)
+    valid[:22, :22] = False
+    labels = watershed_grains(probability, valid=valid, min_area=120)
+    assert (labels[~valid] == 0).all()
+    assert (labels[valid] > 0).all()

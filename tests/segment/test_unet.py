@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from microlab.data import weights
-from microlab.segment.unet import UNet, boundary_loss, pad_reflect, predict
+from microlab.segment.unet import OUTPUTS, UNet, UNetSegmenter, boundary_loss, pad_reflect, predict
 from microlab.training.fit import FitConfig, fit
 
 
@@ -291,3 +291,64 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
     small, large = peak_memory(512, tmp_path), peak_memory(4096, tmp_path)
     # The larger image has 64 times the pixels, 80 MiB of input and output.
     assert large < small + 20
+
+
+# --- several outputs -------------------------------------------------------------------------------------
+
+
+class ThreeOutputs(nn.Module):
+    """Logits that follow the grey level: boundary where dark, twin where middling, outside where bright."""
+
+    def forward(self, image):
+        return 40 * torch.cat([-0.5 - image, 0.5 - image.abs() - 0.2, image - 1.0], 1)
+
+
+def bright_legend() -> np.ndarray:
+    image = np.full((200, 300), 0.4, np.float32)
+    image[::40], image[:, ::40] = 0.0, 0.0
+    image[150:190, 20:120] = 1.0
+    image[160:165, 40:90] = 0.0  # its bar
+    image[5, 5] = 1.0  # a speck
+    return image
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("zoom", [1.0, 0.5])
+def test_what_is_not_the_specimen_is_found_and_kept_out_of_the_grains(tmp_path, zoom, mapped):
+    segmenter = UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS)}, device="cpu")
+    image = bright_legend()
+    folder = tmp_path if mapped else None
+    probability, valid = segmenter.maps(image, zoom, folder=folder)
+    assert probability.shape == image.shape
+    expected = np.ones(image.shape, bool)
+    expected[150:190, 20:120] = False
+    wrong = valid != expected
+    assert wrong.sum() < 0.002 * image.size if zoom == 1 else wrong.sum() < 0.02 * image.size
+    assert valid[5, 5]  # a speck is no legend
+    assert not valid[162, 60]  # the bar belongs to it
+    result = segmenter.segment(image, zoom=zoom)
+    assert (result.labels[~result.valid] == 0).all()
+    assert (result.labels[result.valid] > 0).all()
+
+
+def test_an_image_of_the_specimen_alone_has_no_field_of_view():
+    segmenter = UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS)}, device="cpu")
+    image = bright_legend()
+    image[150:190, 20:120] = 0.4
+    assert segmenter.maps(image)[1] is None
+
+
+def test_sides_of_twins_count_only_if_asked():
+    image = np.tile(np.linspace(0, 1, 200, dtype=np.float32), (64, 1))
+    plain, twins = (
+        UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS)}, "cpu", twins=choice).probability(image)
+        for choice in (False, True)
+    )
+    standard = (image - image.mean()) / image.std()
+    np.testing.assert_allclose(plain > 0.5, standard < -0.5)
+    np.testing.assert_allclose(twins > 0.5, (standard < -0.5) | (np.abs(standard) < 0.3))
+
+
+def test_the_zoom_on_a_card_is_used():
+    segmenter = UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS), "zoom": 0.7}, device="cpu")
+    assert segmenter.estimate_zoom(bright_legend()) == 0.7

@@ -11,7 +11,15 @@ from scipy import ndimage
 from microlab.data.transforms import resize_by
 from microlab.measure.grain_size import mean_intercept
 from microlab.segment.instances import watershed_grains
-from microlab.segment.zoom import LADDER, matching_zoom
+from microlab.segment.zoom import (
+    CONFIDENCE_LADDER,
+    LADDER,
+    LARGEST_SHARE,
+    ZoomTrial,
+    matching_zoom,
+    most_confident,
+    zoom_trials,
+)
 from microlab.simulate import voronoi
 
 
@@ -145,3 +153,54 @@ def test_no_more_than_the_window_is_read():
 def test_an_invalid_design_length_is_refused(design):
     with pytest.raises(ValueError, match=r"design_intercept must be positive, got"):
         matching_zoom(np.zeros((64, 64)), dark_line_grains, design)
+
+
+# --- zoom of highest confidence --------------------------------------------------------------------------
+
+
+def certain_at(best: float):
+    """An ideal method for squares of 32 px that is sure of them at one zoom, less the farther away."""
+
+    def segment(part):
+        side = part.shape[0]
+        zoom = side / 300
+        squares = np.indices(part.shape) // max(int(32 * zoom), 1)
+        labels = (squares[0] * 100 + squares[1] + 1).astype(np.int32)
+        sure = 0.9 * np.exp(-(np.log2(zoom / best) ** 2))
+        return np.full(part.shape, sure, np.float32), np.unique(labels, return_inverse=True)[1] + 1, None
+
+    return segment
+
+
+@pytest.mark.parametrize("best", [0.5, 1.0, 2.0])
+def test_the_zoom_of_highest_confidence_is_taken(best):
+    trials = zoom_trials(np.random.default_rng(0).random((300, 300)), certain_at(best), window=10**6)
+    assert [trial.zoom for trial in trials] == list(CONFIDENCE_LADDER)
+    assert most_confident(trials).zoom == pytest.approx(best, rel=0.02)
+    assert most_confident(trials).confidence == pytest.approx(0.9, rel=0.01)
+
+
+def test_a_dominating_grain_is_not_believed_however_sure_the_lines_are():
+    sure_of_one = ZoomTrial(0.5, 0.99, LARGEST_SHARE + 0.01, 3)
+    sound = ZoomTrial(1.0, 0.6, 0.05, 80)
+    assert most_confident([sure_of_one, sound]) is sound
+    assert most_confident([sure_of_one]) is sure_of_one
+
+
+def test_only_the_middle_is_looked_at_and_lines_beside_a_legend_do_not_count():
+    shapes = []
+
+    def segment(part):
+        shapes.append(part.shape)
+        valid = np.ones(part.shape, bool)
+        valid[: part.shape[0] // 2] = False
+        labels = valid.astype(np.int32)
+        return np.ones(part.shape, np.float32), labels, valid
+
+    trials = zoom_trials(np.zeros((900, 1200), np.float32), segment, window=256)
+    assert all(
+        abs(side - min(256, n * t.zoom)) <= 2
+        for t, shape in zip(trials, shapes)
+        for side, n in zip(shape, (900, 1200))
+    )
+    assert all(trial.confidence == 0 and trial.largest == 1 for trial in trials)

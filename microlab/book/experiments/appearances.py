@@ -1,0 +1,95 @@
+"""A zoo of appearances: virtual fields of known truth, drawn with seeds that no training uses.
+
+Each entry is an appearance of `microlab.render.appearances` and what else is certain to be in its fields.
+Chapter 04 shows them, `studies/appearances` scores segmenters on them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import adjusted_rand_score
+
+from microlab.data.micrograph import Micrograph
+from microlab.data.transforms import grey_of, grey_weights
+from microlab.measure import grain_size
+from microlab.measure.grains import close_boundaries, grain_table, summarise
+from microlab.measure.scores import mask_grains, score
+from microlab.render.appearances import SURFACES, Ranges, draw_field
+from microlab.segment.segmenter import Segmenter
+from microlab.simulate import library
+
+HELD_OUT = 20_000  # seed of the structures and fields; trainings use small ones
+FIELDS = 8
+SIDE = 384  # px
+USUAL = Ranges(
+    zoom=(0.6, 1.8), elongated=0, twinned=0, inverted=0, legend=0, rotated=0, mounted=0, ragged=0.5, marks=0.3
+)
+ZOO: dict[str, tuple[str, Ranges]] = {
+    **{name: (name, USUAL) for name in SURFACES},
+    "inverted grooves": ("grooves", replace(USUAL, inverted=1)),
+    "etched, twinned": ("etched", replace(USUAL, twinned=1, twins_etched=0.5)),
+    "bright lines, elongated": ("bright lines", replace(USUAL, elongated=1)),
+    "contrast, legend": ("contrast", replace(USUAL, legend=1)),
+}
+
+
+@functools.cache
+def structure(index: int) -> np.ndarray:
+    """Grain map of a grown polycrystal, (512, 512), for field number `index` of every entry."""
+    from microlab.pipelines.train_segmenter import STRUCTURES
+
+    return library.simulate_structure(library.draw_parameters(index, HELD_OUT, STRUCTURES)).grain_map
+
+
+def zoo_field(name: str, index: int, *, side: int = SIDE) -> Micrograph:
+    """Field `index` of an entry of `ZOO`, (side, side), in grey."""
+    appearance, ranges = ZOO[name]
+    seed = [HELD_OUT, list(ZOO).index(name), index]
+    field = draw_field(
+        appearance, structure(index), (side, side), seed=np.random.default_rng(seed), ranges=ranges
+    )
+    if field.image.ndim == 3:
+        field = replace(field, image=grey_of(field.image, grey_weights(field.image)))
+    return replace(field, name=f"{name} {index}")
+
+
+def scores(field: Micrograph, segmenter: Segmenter, zoom: float | None = None) -> dict[str, float]:
+    """Scores of a segmenter on one field of known truth: `all_scores`, and the zoom."""
+    result = segmenter.segment(field, zoom=zoom)
+    return {**all_scores(field, result.boundary, result.labels), "zoom": result.zoom}
+
+
+def all_scores(field: Micrograph, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`microlab.measure.scores.score`, and what a user reads off: adjusted Rand index, diameter, ASTM number.
+
+    The mean diameter's error is relative; that of the grain size number is a difference, predicted less true.
+    """
+    valid = field.valid
+    truth = mask_grains(field.boundary if valid is None else field.boundary | ~valid)
+    inside = labels if valid is None else np.where(valid, labels, 0)
+    row = score(field.boundary, boundary, labels, valid)
+    row["adjusted Rand index"] = adjusted_rand_score(truth[truth > 0], inside[truth > 0])
+    diameters, numbers = [], []
+    for one in (close_boundaries(truth), inside):
+        if valid is not None:
+            one = np.where(valid, one, 0)
+        table = grain_table(one, valid=valid)
+        diameters.append(summarise(table, ["diameter_px"], interval="t")["mean"].iloc[0])
+        numbers.append(grain_size.astm_grain_size(one, 1.0, valid=valid).number)
+    row["diameter error"] = diameters[1] / diameters[0] - 1
+    row["grain size number error"] = numbers[1] - numbers[0]
+    return row
+
+
+def zoo_table(segmenter: Segmenter, names: list[str] | None = None, fields: int = FIELDS) -> pd.DataFrame:
+    """Scores of a segmenter, a row for each field, with the entry's name in ``appearance``."""
+    rows = [
+        {"appearance": name, "field": k, **scores(zoo_field(name, k), segmenter)}
+        for name in names or ZOO
+        for k in range(fields)
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,225 @@
+"""Train the default segmenter: a U-Net that has seen every appearance, and no hand-drawn label.
+
+    simulated grains -> a field of a random appearance, drawn anew for every step -> U-Net
+    outputs: boundary of a grain, boundary of a twin, what is not the specimen
+
+`microlab.pipelines.train_segmenter` trains the specialist for thin lines on one renderer and a fixed set of
+images; here every image is drawn once and never seen again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from microlab.data import weights
+from microlab.data.errors import InputError
+from microlab.data.micrograph import Micrograph
+from microlab.data.run_folder import SETTINGS, RunFolder
+from microlab.data.transforms import grey_of, grey_weights, standardise
+from microlab.measure.grain_size import mean_intercept
+from microlab.pipelines.train_segmenter import STRUCTURES, check_crop
+from microlab.render import appearances
+from microlab.render.appearances import SURFACES, draw_field
+from microlab.segment.unet import OUTPUTS, UNet, boundary_loss
+from microlab.simulate import library
+from microlab.training.cards import model_card
+from microlab.training.crops import orientations
+from microlab.training.devices import from_first_process, join_processes, pick_device
+from microlab.training.fit import STATE, FitConfig, fit
+
+NAME = "appearances"  # of the weights
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that determines the trained network."""
+
+    appearances: tuple[str, ...] = tuple(SURFACES)  # drawn uniformly
+    structures: int = 80  # simulated polycrystals
+    held_out: int = 8  # of them, kept for validation
+    width: int = 16  # channels of the U-Net's first level
+    depth: int = 5  # levels
+    crop: int = 160  # side of a field, pixels
+    batch: int = 4
+    steps: int = 8000
+    lr: float = 1e-3
+    start: str | None = "labour-free"  # shipped weights to start from; None: random ones
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < self.structures:
+            raise InputError(
+                f"held_out must lie between 0 and structures={self.structures}, got {self.held_out}"
+            )
+        unknown = [name for name in self.appearances if name not in SURFACES]
+        if unknown or not self.appearances:
+            got = ", ".join(unknown) or "none"
+            raise InputError(f"appearances must be of {', '.join(SURFACES)}, got {got}")
+
+
+def train(
+    folder: str | Path,
+    config: TrainingConfig | None = None,
+    *,
+    device: str | None = None,
+    jobs: int = -1,
+    resume: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Train the default segmenter, from the first simulation to weights with a card.
+
+    Structures that are complete are not simulated again, and training goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    folder : path
+        Receives ``library/``, ``training/`` (checkpoint, history.csv) and ``appearances.safetensors`` with
+        its card.
+    config : TrainingConfig, optional
+    device : str, optional
+    jobs : int
+        Processes for the simulation; -1 for one per core.
+    resume : bool
+        Go on from the last checkpoint; False trains anew, whatever settings the folder was begun with.
+    progress : bool
+
+    Returns
+    -------
+    Path of the weights.
+
+    Raises
+    ------
+    InputError
+        If a setting is wrong, or `folder` holds a training with other settings.
+    """
+    folder, config = Path(folder), config or TrainingConfig()
+    pick_device(device)  # a wrong device fails before anything is made
+    rank, world = join_processes(device)
+    check_crop(config.crop, [STRUCTURES.shape])
+    if rank == 0:
+        if not resume:
+            for forgotten in (folder / "training" / STATE, folder / SETTINGS):
+                forgotten.unlink(missing_ok=True)
+        RunFolder(folder, asdict(config), anew="resume=False, --no-resume")
+        same = {"seed": config.seed, "ranges": STRUCTURES}
+        library.build(folder / "library", config.structures, **same, jobs=jobs, progress=progress)
+    from_first_process(None, world)  # the others wait for it
+    indices = range(config.structures)
+    grain_maps = [library.load(folder / "library", index).grain_map for index in indices]
+    model = initial_network(config)
+    fitting = FitConfig(
+        steps=config.steps,
+        lr=config.lr,
+        warmup=min(100, config.steps // 10),
+        weight_decay=1e-4,
+        clip=1.0,
+        ema=0.999,
+        workers=1,
+        seed=config.seed,
+        checkpoint_every=250,
+    )
+    history = fit(
+        model,
+        fresh_fields(grain_maps[: -config.held_out], config),
+        fields_loss,
+        fitting,
+        folder=folder / "training",
+        device=device,
+        resume=resume,
+        progress=progress and rank == 0,
+    )
+    path = folder / f"{NAME}.safetensors"
+    if rank > 0:
+        return path
+    card = model_card(
+        model,
+        history,
+        trained_by="microlab.pipelines.train_appearances.train: fields of random appearance, drawn anew for "
+        "every step",
+        data=f"{config.steps * config.batch} virtual fields of {config.structures - config.held_out} "
+        "simulated polycrystals; no label",
+        scores={},
+        seed=config.seed,
+        outputs=list(OUTPUTS),
+        grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
+        training=asdict(config),
+    )
+    return weights.save(path, model, card, half=True)
+
+
+def initial_network(config: TrainingConfig) -> UNet:
+    """A U-Net of three outputs, whose first is the boundary that the weights in `config.start` know."""
+    model = UNet(width=config.width, depth=config.depth, out_channels=len(OUTPUTS), seed=config.seed)
+    if config.start is not None:
+        known = UNet.from_weights(config.start).state_dict()
+        own = model.state_dict()
+        for name in ("head.weight", "head.bias"):
+            own[name][:1], known[name] = known[name], own[name]
+        model.load_state_dict(known)
+    return model
+
+
+def fresh_fields(
+    grain_maps: Sequence[np.ndarray], config: TrainingConfig
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Batches for `fit.fit`: fields that depend on the seed and the step alone.
+
+    Returns
+    -------
+    callable
+        ``batches(step)`` gives standardised images (N, 1, side, side) float32 and classes (N, side, side)
+        uint8, as `microlab.render.appearances` numbers them.
+    """
+
+    def batches(step: int) -> tuple[np.ndarray, np.ndarray]:
+        images, classes = [], []
+        for k in range(config.batch):
+            field, turn = draw_training_field(grain_maps, config, [config.seed, step, k])
+            images.append(orientations(standardise(field.image))[turn])
+            classes.append(orientations(field.classes)[turn])
+        return np.stack(images)[:, None], np.stack(classes)
+
+    return batches
+
+
+def draw_training_field(
+    grain_maps: Sequence[np.ndarray], config: TrainingConfig, seed: Sequence[int]
+) -> tuple[Micrograph, int]:
+    """A field of a random appearance in grey, and which of its eight orientations to take."""
+    rng = np.random.default_rng(seed)
+    while True:  # at high magnification a window may lie in a single grain
+        try:
+            field = draw_field(
+                str(rng.choice(config.appearances)),
+                grain_maps[rng.integers(len(grain_maps))],
+                (config.crop, config.crop),
+                seed=rng,
+            )
+            break
+        except ValueError:
+            continue
+    return in_grey(field), int(rng.integers(8))
+
+
+def in_grey(field: Micrograph) -> Micrograph:
+    """The field as a grey image, by the rule of `microlab.data.images.read_image`."""
+    if field.image.ndim == 2:
+        return field
+    return replace(field, image=grey_of(field.image, grey_weights(field.image)))
+
+
+def fields_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Boundary loss of the grains, and binary cross-entropy of the other two outputs."""
+    images, classes = batch
+    logits = model(images).float()
+    kinds = (appearances.BOUNDARY, appearances.TWIN_BOUNDARY, appearances.OUTSIDE)
+    targets = torch.stack([classes == kind for kind in kinds], 1).float()
+    others = F.binary_cross_entropy_with_logits(logits[:, 1:], targets[:, 1:])
+    return boundary_loss(logits[:, :1], targets[:, :1]) + 2 * others
