@@ -47,14 +47,33 @@ def simulate(
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2400,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="appearances|lines",
+            help="Fields of every appearance, drawn anew for each step, or thin dark lines, a fixed set.",
+        ),
+    ] = "appearances",
+    appearance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this appearance; can be repeated. [default: all]"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps. [default: 8000, lines: 2400]")
+    ] = None,
     width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
     structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
-    images: Annotated[int, typer.Option(min=1, help="Virtual micrographs to render of them.")] = 480,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Virtual micrographs to render of them; lines only. [default: 480]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     library: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Structures from `microlab simulate`. [default: made in FOLDER]"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Structures from `microlab simulate`; lines only. [default: made in FOLDER]",
+        ),
     ] = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
@@ -62,26 +81,35 @@ def train(
     """Train a U-Net without a hand-drawn mask.
 
     It learns from simulated structures under a virtual microscope. Stopped and called again, it goes on.
-    Under torchrun, several processes (one for each GPU) share every batch of 8.
+    Under torchrun, several processes (one for each GPU) share every batch.
 
     \b
     Examples:
       microlab train run
       torchrun --nproc-per-node 2 -m microlab train run
-      microlab train quick --structures 10 --images 40 --steps 300
-      microlab segment field.tif -o results --weights run/labour-free.safetensors
+      microlab train etched --appearance etched --appearance over-etched --steps 2000
+      microlab train quick --recipe lines --structures 10 --images 40 --steps 300
+      microlab segment field.tif -o results --weights run/appearances.safetensors
     """
-    from microlab.pipelines import train_segmenter
+    from microlab.pipelines import train_appearances, train_segmenter
 
-    config = train_segmenter.TrainingConfig(
-        structures=structures,
-        held_out=max(structures // 10, 1),
-        images=images,
-        width=width,
-        steps=steps,
-        seed=seed,
-    )
-    weights = train_segmenter.train(folder, config, library_folder=library, device=device, resume=resume)
+    if recipe not in ("appearances", "lines"):
+        raise typer.BadParameter(f"--recipe must be appearances or lines, got {recipe!r}")
+    lines = recipe == "lines"
+    refused = {"--appearance": lines and appearance, "--images": not lines and images}
+    refused["--library"] = not lines and library
+    if wrong := [name for name, given in refused.items() if given]:
+        raise typer.BadParameter(f"{', '.join(wrong)} does not belong to --recipe {recipe}; leave it out")
+    shared = {"structures": structures, "held_out": max(structures // 10, 1), "width": width, "seed": seed}
+    shared |= {} if steps is None else {"steps": steps}
+    if lines:
+        config = train_segmenter.TrainingConfig(**shared, **({} if images is None else {"images": images}))
+        weights = train_segmenter.train(folder, config, library_folder=library, device=device, resume=resume)
+    else:
+        shared |= {"appearances": tuple(appearance)} if appearance else {}
+        shared |= {} if width == train_appearances.TrainingConfig.width else {"start": None}
+        config = train_appearances.TrainingConfig(**shared)
+        weights = train_appearances.train(folder, config, device=device, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote them
         typer.echo(f"weights: {weights}")
 

@@ -73,7 +73,7 @@ def zoom_trials(
     """
     trials = []
     for zoom in [z for z in ladder if min(image.shape) * z >= 64] or [max(ladder)]:
-        probability, labels, valid = segment(resize_by(_middle(image, window / zoom), zoom))
+        probability, labels, valid = segment(resize_by(middle(image, window / zoom), zoom))
         areas = np.bincount(labels.ravel())[1:]
         lines = boundaries(labels, valid)
         trials.append(
@@ -132,12 +132,12 @@ def matching_zoom(
     zooms = [z for z in ladder if min(image.shape) * z >= 32] or [max(ladder)]
     excess = []  # log of the magnified intercept over the design: rises with the zoom, zero at the match
     for zoom in zooms:
-        intercept = mean_intercept(grains(resize_by(_middle(image, window / zoom), zoom)))
+        intercept = mean_intercept(grains(resize_by(middle(image, window / zoom), zoom)))
         excess.append(np.log(min(intercept, 1e6) / design_intercept))
     return float(np.exp(_zero_crossing(np.log(zooms), np.array(excess))))
 
 
-def _middle(image: np.ndarray, side: float) -> np.ndarray:
+def middle(image: np.ndarray, side: float) -> np.ndarray:
     """The central window of an image, about `side` pixels a side, or all of it."""
     half = max(int(side / 2), 1)
     cy, cx = image.shape[0] // 2, image.shape[1] // 2

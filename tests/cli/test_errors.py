@@ -169,11 +169,11 @@ CALLS = {
         {fields}/a.png/deep -n 1                | a.png
     """,
     "train": """
-        {out} --library missing             | missing holds no manifest.csv: give a library
-        {out} --library {fields}            | fields
-        {out} --library {fields}/a.png      | a.png
-        {out} --library {library} --structures 3 | holds 2 structures
-        {out} --library {library} --structures 2 | crop side must lie in 1..32, the smallest image's, got 224
+        {out} --recipe lines --library missing             | missing holds no manifest.csv: give a library
+        {out} --recipe lines --library {fields}            | fields
+        {out} --recipe lines --library {fields}/a.png      | a.png
+        {out} --recipe lines --library {library} --structures 3 | holds 2 structures
+        {out} --recipe lines --library {library} --structures 2 | must lie in 1..32, the smallest image's, got 224
         {out} --structures 2 --images 0     | --images
         {out} --structures 1                | --structures
         {out} --steps 0                     | --steps
@@ -184,6 +184,11 @@ CALLS = {
         {library}                           | library: holds a run with other settings
         {fields}/a.png                      | a.png: is a file
         {fields}/a.png/deep                 | a.png
+        {out} --recipe quick                | --recipe must be appearances or lines, got 'quick'
+        {out} --images 4                    | --images does not belong to --recipe appearances
+        {out} --library {library}           | --library does not belong to --recipe appearances
+        {out} --recipe lines --appearance etched | --appearance does not belong to --recipe lines
+        {out} --appearance glossy           | appearances must be of grooves
     """,
     "adapt": """
         {fields} -o {out} --style nonsense              | nonsense
@@ -326,7 +331,7 @@ def test_a_training_of_other_settings_is_not_changed(inputs, tmp_path, monkeypat
     monkeypatch.setattr(train_segmenter.library, "build", stopped)
     monkeypatch.setattr(train_segmenter, "check_crop", lambda side, shapes: None)
     folder = tmp_path / "run"
-    call = ["train", folder, "--structures", 2, "--images", 4, "--steps", 5]
+    call = ["train", folder, "--recipe", "lines", "--structures", 2, "--images", 4, "--steps", 5]
     library = ["--library", inputs / "library"]
     assert "stopped" in one_line(*call, *library)
     (folder / "training").mkdir()
@@ -389,7 +394,7 @@ def test_a_damaged_library_is_named_and_repaired(inputs, tmp_path, file, text, m
     (library / file).write_text(text)
     simulate = ["simulate", library, "-n", 2, *LIBRARY, "--size", 32]
     if file != "settings.json":  # the reader needs none
-        call = ["train", tmp_path / "run", "--library", library, "--structures", 2]
+        call = ["train", tmp_path / "run", "--recipe", "lines", "--library", library, "--structures", 2]
         assert f"library/{file}" in one_line(*call)
         assert not (tmp_path / "run").exists()
     elif text:

@@ -13,7 +13,7 @@ import pytest
 from microlab.data import weights
 from microlab.segment.registry import load_segmenter
 
-SIZE = ["--structures", "2", "--images", "4", "--steps", "4", "--width", "2"]
+SIZE = ["--recipe", "lines", "--structures", "2", "--images", "4", "--steps", "4", "--width", "2"]
 
 pytestmark = pytest.mark.slow
 
