@@ -173,7 +173,7 @@ CALLS = {
         {out} --recipe lines --library {fields}            | fields
         {out} --recipe lines --library {fields}/a.png      | a.png
         {out} --recipe lines --library {library} --structures 3 | holds 2 structures
-        {out} --recipe lines --library {library} --structures 2 | must lie in 1..32, the smallest image's, got 224
+        {out} --recipe lines --library {library} --structures 2 | 1..32, the smallest image's, got 224
         {out} --structures 2 --images 0     | --images
         {out} --structures 1                | --structures
         {out} --steps 0                     | --steps
