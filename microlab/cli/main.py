@@ -94,14 +94,15 @@ def segment(
     """Segment micrographs and measure their grains.
 
     For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv, overlay.png
-    and run.json, and OUT/report.html shows them all. --method tem adds boundary.tif (probability),
-    iterations.tif (the first map and every map after it, a stack for Fiji), changes.csv (mean change of each
-    step) and uncertainty.tif (how far eight views of the image differ). An image that fails is reported and
-    the others are still done; the exit code is then 1. Images above 16 megapixels are segmented in blocks, so
-    that their size needs disk in OUT (13 bytes a pixel or more, only meanwhile) and little memory; mask.tif
-    and labels.tif are then tiled for Fiji and QuPath, and overlay.png is reduced. Nothing is uploaded. With
-    --scheduler the workers of a Dask cluster segment the images; they must see images, weights and OUT under
-    the same paths.
+    and run.json. OUT/summary.csv has a row for each image, and OUT/report.html shows them all. What may be
+    wrong is said in the terminal, in summary.csv, in run.json and in red in the report. --method tem adds
+    boundary.tif (probability), iterations.tif (the first map and every map after it, a stack for Fiji),
+    changes.csv (mean change of each step) and uncertainty.tif (how far eight views of the image differ). An
+    image that fails is reported and the others are still done; the exit code is then 1. Images above 16
+    megapixels are segmented in blocks, so that their size needs disk in OUT (21 bytes a pixel or more, only
+    meanwhile) and little memory; mask.tif and labels.tif are then tiled for Fiji and QuPath, and overlay.png
+    is reduced. Nothing is uploaded. With --scheduler the workers of a Dask cluster segment the images; they
+    must see images, weights and OUT under the same paths.
 
     \b
     Examples:
@@ -131,6 +132,8 @@ def segment(
             return
         for note in image.notes:
             tqdm.write(f"microlab: {image.file}: {note}", file=sys.stderr)
+        for warning in image.warnings:
+            tqdm.write(f"microlab: WARNING: {image.file}: {warning}", file=sys.stderr)
         tqdm.write(f"{image.file} -> {image.folder}: {image.line}", file=sys.stdout)
 
     how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler}

@@ -213,6 +213,13 @@ def write_tensors(
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as partial:
         save_file(plain, partial, metadata)
+        partial.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

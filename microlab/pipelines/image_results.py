@@ -33,6 +33,7 @@ from microlab.measure.labels import boundaries
 from microlab.measure.scores import mask_grains
 from microlab.plotting import COLOURS
 from microlab.segment.blocks import segment_by_blocks
+from microlab.segment.choice import choose, with_choice
 from microlab.segment.registry import DEFAULT_METHOD
 from microlab.segment.segmenter import Segmentation, Segmenter
 from microlab.segment.uncertainty import estimate_uncertainty
@@ -235,13 +236,18 @@ def segment_micrograph(
         _check_whole(micrograph, segmenter, options)
     with warnings_as_notes() as more:
         try:
+            methods = [one for one in segmenter.methods() if one.by_blocks or not by_blocks]
+            choice = choose(micrograph, methods, zoom=options.zoom)
+            segmenter, zoom = choice.trial.segmenter, choice.trial.zoom
+            release(micrograph.image)
             if by_blocks:
                 progress = sys.stderr.isatty()
                 segmentation = segment_by_blocks(
-                    micrograph, segmenter, folder.parent, zoom=options.zoom, progress=progress
+                    micrograph, segmenter, folder.parent, zoom=zoom, progress=progress
                 )
             else:
-                segmentation = segmenter.segment(micrograph, zoom=options.zoom)
+                segmentation = segmenter.segment(micrograph, zoom=zoom)
+            segmentation = with_choice(segmentation, choice)
             if options.views:
                 how = {"views": options.views, "other": other, "valid": segmentation.valid}
                 uncertainty = estimate_uncertainty(micrograph, segmenter, segmentation.zoom, **how)
@@ -382,6 +388,7 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
         "grains": int(segmentation.labels.max()),
         "options": asdict(options),
         **record,
+        "warnings": list(segmentation.warnings),
         "notes": result.notes,
     }
     with atomic(folder / "run.json") as partial:

@@ -103,6 +103,7 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
         "scores": _score_table(scores) if scores is not None else None,
         "uncertain": uncertainty is not None,
         "notes": result.notes,
+        "warnings": result.segmentation.warnings,
         "files": [(file, quote(f"{name}/{file}")) for file in _written(result.folder)],
         "overview": [name, str(n), *(value for _, value in numbers[1:3])],
         "line": ", ".join(filter(None, line)),

@@ -12,13 +12,16 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from microlab.data.errors import USER_ERRORS, one_line
+from microlab.data.files import atomic
 from microlab.data.parallel import imap_unordered
+from microlab.measure import grain_size
+from microlab.measure.grains import summarise
 from microlab.pipelines import image_results, report
 from microlab.pipelines.image_results import Options
 from microlab.segment.registry import DEFAULT_METHOD, load_segmenter
@@ -37,7 +40,9 @@ class ImageResult:
         The result in half a sentence, or what is wrong with the file.
     section : dict or None
         From `report.section`. None if the image failed.
-    notes : list of str
+    notes, warnings : list of str
+    summary : dict
+        The row of ``summary.csv``.
     error : Exception or None
     """
 
@@ -46,6 +51,8 @@ class ImageResult:
     line: str
     section: dict | None = None
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    summary: dict = field(default_factory=dict)
     error: Exception | None = None
 
 
@@ -91,7 +98,8 @@ def segment_folder(
     paths : sequence of path
         Image files, or folders of them.
     out : path
-        Gets a folder for every image, as `image_results.segment_micrograph` writes it, and ``report.html``.
+        Gets a folder for every image, as `image_results.segment_micrograph` writes it, ``summary.csv``, a row
+        for each image, and ``report.html``.
     method, weights
         As `microlab.segment.registry.load_segmenter`.
     options : Options, optional
@@ -139,8 +147,37 @@ def segment_folder(
     sections = [image.section for image in folder.segmented]
     if not sections:
         return folder
+    with atomic(out / "summary.csv") as partial:
+        pd.DataFrame([row_of(image) for image in folder.images]).to_csv(
+            partial, index=False, float_format="%.6g"
+        )
     failed = [image.line for image in folder.failed]
     return replace(folder, report=report.write(out / "report.html", sections, segmenter, failed=failed))
+
+
+def row_of(image: ImageResult) -> dict:
+    """The row of an image in ``summary.csv``; of one that failed the error alone."""
+    row = {"image": image.folder.name, "file": str(image.file)}
+    return row | (image.summary if image.error is None else {"error": one_line(image.error)})
+
+
+def summary(result: image_results.SegmentedImage) -> dict:
+    """What a table of many images needs of one: how it was segmented, its means and its warnings."""
+    unit, column = ("um", "diameter_um") if result.pixel_size else ("px", "diameter_px")
+    diameter = summarise(result.table, [column]).loc[column]
+    row = {
+        "method": result.segmentation.record["method"],
+        "zoom": result.segmentation.zoom,
+        "grains": len(result.table),
+        "whole_grains": int((~result.table["touches_edge"]).sum()),
+        f"mean_diameter_{unit}": diameter["mean"],
+        f"mean_diameter_low_{unit}": diameter["mean_low"],
+        f"mean_diameter_high_{unit}": diameter["mean_high"],
+    }
+    if result.pixel_size:
+        number = grain_size.astm_grain_size(result.labels, result.pixel_size, valid=result.valid).number
+        row["astm_grain_size_number"] = number
+    return row | {"warnings": " ".join(result.segmentation.warnings)}
 
 
 def cached_segmenter(method: str, weights: str | os.PathLike | None, options: Options) -> Segmenter:
@@ -165,7 +202,8 @@ def _segment_one(
         segmenter = cached_segmenter(method, weights, options)
         result = image_results.segment_file(file, folder, segmenter, options)
         section = report.section(result)
-        return k, ImageResult(file, folder, section["line"], section, result.notes)
+        warnings = result.segmentation.warnings
+        return k, ImageResult(file, folder, section["line"], section, result.notes, warnings, summary(result))
     except USER_ERRORS as error:
         return k, ImageResult(file, folder, one_line(error), error=error)
 

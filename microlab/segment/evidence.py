@@ -9,6 +9,7 @@ and the image has edges where the segmentation has no lines.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,9 @@ def gather(
         Side of the part that is looked at, in magnified pixels.
     """
     part = resize_by(middle(image, window / zoom), zoom)
-    maps = [segmenter.maps(view(part, k)) for k in range(views)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a method says of a view is not for the user
+        maps = [segmenter.maps(view(part, k)) for k in range(views)]
     probabilities = [view_back(probability, k) for k, (probability, _) in enumerate(maps)]
     valid = maps[0][1]
     mean = np.mean(probabilities, axis=0)

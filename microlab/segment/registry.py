@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from microlab.data.micrograph import Micrograph
     from microlab.segment.segmenter import Segmentation, Segmenter
 
-DEFAULT_METHOD = "label-free"
-ALIASES = {"labour-free": DEFAULT_METHOD}  # the name up to version 0.1
+DEFAULT_METHOD = "auto"
+ALIASES = {"labour-free": "label-free"}  # the name up to version 0.1
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,21 @@ class Method:
 
 
 REGISTRY: dict[str, Method] = {
+    "auto": Method(
+        "microlab.segment.choice:AutoSegmenter",
+        "the next one, and where alarms ring the best of it, label-free (also on the negative) and tem",
+        settings=("twins",),
+    ),
+    "appearances": Method(
+        "microlab.segment.unet:UNetSegmenter",
+        "a U-Net trained without a drawn label on simulated grains of every appearance",
+        weights="appearances",
+        settings=("twins",),
+    ),
     "label-free": Method(
         "microlab.segment.unet:UNetSegmenter",
-        "a U-Net trained on simulated grains under a virtual microscope, without a drawn label",
+        "a U-Net trained without a drawn label on simulated grains with thin dark boundaries",
         weights="labour-free",
-        settings=("twins",),
     ),
     "tem": Method(
         "microlab.segment.edge_segmenter:EdgeSegmenter",
@@ -77,7 +87,7 @@ def load_segmenter(
         One of `REGISTRY`.
     weights : str or path, optional
         Name of shipped weights, or a ``.safetensors`` file with its card beside it; for "tem" a folder of
-        two.
+        two. With "auto" they are those of a U-Net, which is then the method.
     device : str, optional
         Where its networks compute; the fastest there is by default.
     **settings
@@ -90,6 +100,8 @@ def load_segmenter(
         method.
     """
     name = method_name(method)
+    if name == "auto" and weights is not None:
+        name = "appearances"
     entry = REGISTRY[name]
     settings = {key: value for key, value in settings.items() if value is not None}
     if unknown := [key for key in settings if key not in entry.settings]:

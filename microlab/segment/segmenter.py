@@ -43,7 +43,9 @@ class Segmentation:
     valid : (H, W) bool or None
         Field of view: True on the specimen. None: everywhere.
     notes : tuple of str
-        Sentences for the user: what to be careful with.
+        Sentences for the user: what was done.
+    warnings : tuple of str
+        Sentences for the user: what may be wrong, and what to do next.
     status : str
         How it ended, in a few words for the terminal.
     maps : dict of str to array
@@ -61,6 +63,7 @@ class Segmentation:
     uncertainty: Uncertainty | None = None
     valid: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     status: str = ""
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -93,6 +96,10 @@ class Segmenter(Protocol):
     @abstractmethod
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
         """Boundary probability of an (H, W) image, computed at a magnification; (H, W) float32 in [0, 1]."""
+
+    def methods(self) -> tuple[Segmenter, ...]:
+        """Itself; or those it chooses from, the one that it tries first in front (`segment.choice`)."""
+        return (self,)
 
     def maps(
         self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False

@@ -168,8 +168,12 @@ class UNetSegmenter(Segmenter):
     device: str | None = None
     twins: bool = False
 
-    name: ClassVar[str] = "label-free"
     by_blocks: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """Of a network that knows more than boundaries, "appearances"."""
+        return "appearances" if "outputs" in self.card else "label-free"
 
     @classmethod
     def load(

@@ -56,7 +56,7 @@ def sources(seed: int) -> dict[str, tuple[Image, float | None]]:
 
 def run(folder: Path) -> pd.DataFrame:
     """One row for each seed and source; frames are kept in `folder`."""
-    rows, network = [], load_segmenter()
+    rows, network = [], load_segmenter("label-free")
     for seed in SEEDS:
         seed_folder = folder / f"seed{seed}"
         frames = list(grow(Settings(**SETTINGS, seed=seed), folder=seed_folder))

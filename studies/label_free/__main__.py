@@ -19,7 +19,7 @@ from microlab.data import weights
 from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.pipelines import samples
-from microlab.segment.registry import DEFAULT_METHOD, REGISTRY, load_segmenter
+from microlab.segment.registry import REGISTRY, load_segmenter
 from microlab.segment.segmenter import Segmentation
 from studies import common
 
@@ -51,7 +51,7 @@ NOTES = {
 def measure(sample: Micrograph) -> tuple[pd.DataFrame, Segmentation, float]:
     """Scores of all methods on one micrograph, the network's segmentation and its seconds."""
     start = time.perf_counter()
-    segmentation = load_segmenter().segment(sample.image)
+    segmentation = load_segmenter("label-free").segment(sample.image)
     seconds = time.perf_counter() - start
     return samples.compare(sample, segmentation), segmentation, seconds
 
@@ -70,7 +70,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
         "scores": rows,
         "trivial": TRIVIAL,
         "settings": {
-            "weights": REGISTRY[DEFAULT_METHOD].weights,
+            "weights": REGISTRY["label-free"].weights,
             "sha256": card["sha256"][:12],
             "training steps": card.get("training", card.get("recipe"))["steps"],
             "training minutes": card["minutes"],
@@ -87,7 +87,7 @@ def record(sample: Micrograph, scores: pd.DataFrame, zoom: float, seconds: float
 
 def note_on_card(name: str, scores: pd.Series) -> None:
     """Write the scores on a real test image onto the card of the shipped weights."""
-    path = weights.FOLDER / f"{REGISTRY[DEFAULT_METHOD].weights}.json"
+    path = weights.FOLDER / f"{REGISTRY['label-free'].weights}.json"
     card = json.loads(path.read_text())
     measures = ["grain IoU", "boundary F1, 3 px", "boundary F1, 5.4 px", "count error", "adapted Rand error"]
     card["scores"] |= {f"{name}, mask not in training: {m}": round(float(scores[m]), 4) for m in measures}
@@ -98,7 +98,7 @@ def note_on_card(name: str, scores: pd.Series) -> None:
 def main() -> None:
     """Print the records, and store them with --record."""
     options = common.parser(__doc__, folder=False).parse_args()
-    card = load_segmenter().card
+    card = load_segmenter("label-free").card
     for sample in [*samples.real_samples(), samples.virtual_sample()]:
         scores, result, seconds = measure(sample)
         name = sample.name.split("_")[0].replace("virtual-polycrystal", "virtual")

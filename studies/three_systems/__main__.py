@@ -24,7 +24,7 @@ from microlab.book.experiments import training_sets
 from microlab.data import weights
 from microlab.pipelines import samples
 from microlab.segment.edge_segmenter import EdgeSegmenter
-from microlab.segment.registry import DEFAULT_METHOD, REGISTRY, load_segmenter
+from microlab.segment.registry import REGISTRY, load_segmenter
 from microlab.segment.unet import UNet
 from microlab.training.devices import hardware
 from studies import common
@@ -130,7 +130,7 @@ def scores(
 ) -> dict[str, dict]:
     """Every row of the record's table."""
     device_name = hardware()
-    on_card = {SHIPPED: weights.card(REGISTRY[DEFAULT_METHOD].weights)["hardware"], TEM: tem_hardware}
+    on_card = {SHIPPED: weights.card(REGISTRY["label-free"].weights)["hardware"], TEM: tem_hardware}
     untrained_table = compare.table(rows).set_index("name")
     few = size.study.patches * (size.study.patch / zoom) ** 2
     untrained = {}
@@ -239,7 +239,7 @@ def main() -> None:
         parser.error("the smoke size only tests that the command runs: record another")
     load = samples.target_or_stand_in if options.size == "smoke" else samples.target
     target = load(options.image)
-    zoom = load_segmenter().estimate_zoom(target.style.image)  # of the unlabelled half
+    zoom = load_segmenter("label-free").estimate_zoom(target.style.image)  # of the unlabelled half
     folder = options.folder / f"{options.image}_{options.size}"
     table = compare.run(target, zoom, folder, compare.SIZES[options.size], seeds=options.seeds)
     edge_segmenter = load_edge_segmenter(options.tem)

@@ -163,7 +163,7 @@ def untrained(
 
     Without an `edge_segmenter` (`EdgeSegmenter.load`) the row of system C is left out.
     """
-    network = load_segmenter(device=device)
+    network = load_segmenter("label-free", device=device)
 
     def shipped(image: np.ndarray) -> Answer:
         segmentation = network.segment(image)

@@ -65,7 +65,7 @@ def study(folder: Path, name: str, options: argparse.Namespace) -> dict:
     """Run one target and make its record."""
     start = time.perf_counter()
     target = samples.target(name)
-    network = load_segmenter()
+    network = load_segmenter("label-free")
     zoom = network.estimate_zoom(target.style.image)  # of the unlabelled half
     library.build(folder / "library", 80, ranges=train_segmenter.STRUCTURES)
     structures = [library.load(folder / "library", index) for index in range(80 - HELD_OUT)]

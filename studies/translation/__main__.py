@@ -51,7 +51,7 @@ def structures(folder: Path, n: int = 80) -> list[library.Structure]:
 
 def zoom_of(target: samples.Target) -> float:
     """Magnification of the unlabelled half, estimated by the shipped network."""
-    return load_segmenter().estimate_zoom(target.style.image)
+    return load_segmenter("label-free").estimate_zoom(target.style.image)
 
 
 def train(folder: Path, name: str, ship: bool) -> None:

@@ -29,7 +29,7 @@ import microlab
 from microlab.pipelines import samples
 from microlab.segment.registry import load_segmenter
 
-found = load_segmenter().segment(samples.virtual_sample().image)
+found = load_segmenter("label-free").segment(samples.virtual_sample().image)
 folder = Path(microlab.__file__).parent
 print(folder)
 print(hashlib.sha256(found.boundary.tobytes()).hexdigest())
@@ -125,7 +125,7 @@ def test_the_first_cell_installs_a_library_that_segments_and_then_does_nothing(r
     assert "ERROR" not in installed
     folder, digest, files = used.strip().split("\n")[-3:]
     assert Path(folder).is_relative_to(fresh.parents[1])
-    expected = load_segmenter().segment(samples.virtual_sample().image).boundary
+    expected = load_segmenter("label-free").segment(samples.virtual_sample().image).boundary
     assert digest == hashlib.sha256(expected.tobytes()).hexdigest()
     assert {name.removeprefix("microlab/") for name in library_files()} <= set(files.split())
     assert again == ""

@@ -22,6 +22,7 @@ from PIL import Image
 import microlab
 from microlab.cli.errors import ISSUES
 from microlab.data import images
+from microlab.data.datasets import DATASETS
 from microlab.pipelines import samples
 from microlab.segment.registry import REGISTRY, Method
 
@@ -169,7 +170,7 @@ def test_a_folder_gives_each_of_its_images_once(tmp_path, weights):
     (folder / "notes.txt").write_text("not an image")
     result = run("segment", folder, folder / "a.png", "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 0
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b", "report.html"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b", "report.html", "summary.csv"]
     assert "2 images" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -421,9 +422,9 @@ def test_simulate_builds_a_library(tmp_path):
 def test_datasets_are_listed_with_licences_and_unknown_ones_refused():
     listing = run("datasets", "list")
     assert listing.exit_code == 0
-    for name in ("perovskite", "steel", "uhcs", "superalloy", "interconnect", "membrane"):
+    for name in DATASETS:
         assert name in listing.stdout
-    assert listing.stdout.count("licence:") == 6
+    assert listing.stdout.count("licence:") == len(DATASETS)
     refused = run("datasets", "fetch", "nobody")
     assert refused.exit_code == 1
     assert re.fullmatch(r"microlab: .*nobody.*choose from.*\n", refused.stderr)

@@ -146,7 +146,7 @@ def test_an_interrupted_run_leaves_no_record_not_even_an_earlier_one(tmp_path, f
     assert not [f for f in (out / "foil").iterdir() if "part" in f.name]
     monkeypatch.undo()
     assert run(*call).exit_code == 0
-    assert {f.name for f in out.iterdir()} == {"foil", "report.html"}  # the same folder again
+    assert {f.name for f in out.iterdir()} == {"foil", "report.html", "summary.csv"}  # the same folder again
     assert {f.name for f in (out / "foil").iterdir()} == FILES
 
 
@@ -174,7 +174,7 @@ def test_a_wrong_method_names_the_choices():
 def test_a_setting_of_another_method_is_one_line(tmp_path, foil):
     result = run("segment", foil, "-o", tmp_path / "out", "--tolerance", 0.01)
     assert result.exit_code == 1
-    assert result.stderr == "microlab: method label-free has no setting tolerance; leave it out\n"
+    assert result.stderr == "microlab: method auto has no setting tolerance; leave it out\n"
 
 
 def test_wrong_weights_are_one_line(tmp_path, foil, weights):

@@ -74,7 +74,7 @@ def test_files_are_tiled_the_notes_say_so_and_temporary_files_are_removed(
     monkeypatch.setattr(image_results, "OVERLAY_SIDE", 100)
     out = tmp_path / "out"
     (result,) = segment_folder([write_field(tmp_path / "field.tif")], out, weights=weights).images
-    assert {f.name for f in out.iterdir()} == {"field", "report.html"}
+    assert {f.name for f in out.iterdir()} == {"field", "report.html", "summary.csv"}
     assert {f.name for f in result.folder.iterdir()} == {
         "mask.tif",
         "labels.tif",
@@ -100,7 +100,7 @@ def test_a_failing_large_image_leaves_nothing(weights, tmp_path, small_blocks):
 
 @pytest.mark.parametrize(
     ("method", "views", "advice"),
-    [("ridge", 0, "take method label-free"), ("label-free", 2, "leave it out")],
+    [("ridge", 0, "take method auto"), ("label-free", 2, "leave it out")],
 )
 def test_methods_that_need_the_whole_image_refuse_the_largest_in_one_line(
     tmp_path, monkeypatch, method, views, advice

@@ -10,6 +10,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from command_line import run
@@ -151,7 +152,7 @@ def test_nothing_is_written_if_every_image_would_fail(folder, tmp_path, weights)
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no such weights"):
         segment_folder([folder], out, weights="nobody")
-    with pytest.raises(ValueError, match=r"method must be one of label-free, .*, got 'magic'"):
+    with pytest.raises(ValueError, match=r"method must be one of auto, .*, got 'magic'"):
         segment_folder([folder], out, method="magic")
     with pytest.raises(ValueError, match="device 'abacus'"):
         segment_folder([folder], out, weights=weights, options=Options(device="abacus"))
@@ -187,3 +188,46 @@ def test_python_m_microlab_is_the_command(folder, weights, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "12 grains" in done.stdout
     assert json.loads((tmp_path / "a" / "run.json").read_text())["grains"] == 12
+
+
+# --- warnings --------------------------------------------------------------------------------------------
+
+
+def test_a_doubtful_result_is_warned_of_wherever_its_numbers_stand(tmp_path):
+    """Noise has no grains: whatever is drawn into it must not pass as a measurement."""
+    rng = np.random.default_rng(0)
+    images.write_image(tmp_path / "noise.png", np.clip(0.5 + 0.2 * rng.standard_normal((200, 260)), 0, 1))
+    images.write_image(tmp_path / "grains.png", grid(8, 10)[0])
+    weights = save_network(tmp_path / "dark.safetensors")
+    result = segment_folder(
+        [tmp_path / "noise.png", tmp_path / "grains.png"], tmp_path / "out", weights=weights
+    )
+    noise, grains = result.images
+    (warning,) = noise.warnings
+    assert "may be wrong" in warning
+    assert "--scale" in warning
+    assert not grains.warnings
+    for folder, warnings in (("noise", [warning]), ("grains", [])):
+        record = json.loads((tmp_path / "out" / folder / "run.json").read_text())
+        assert record["warnings"] == warnings
+        assert record["tried"][0]["method"] == record["method"] == "label-free"
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("image")
+    assert summary.loc["noise", "warnings"] == warning
+    assert pd.isna(summary.loc["grains", "warnings"])
+    assert summary.loc["grains", "grains"] == 80
+    page = result.report.read_text()
+    top = page[page.index("<main>") : page.index("<section")]
+    assert 'class="warning"' in top
+    assert "noise" in top
+    assert page.count('class="warning"') == 2  # above everything, and with the image
+
+
+def test_a_file_that_failed_has_its_error_in_the_summary(tmp_path):
+    images.write_image(tmp_path / "grains.png", grid(8, 10)[0])
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    weights = save_network(tmp_path / "dark.safetensors")
+    files = [tmp_path / "broken.png", tmp_path / "grains.png"]
+    segment_folder(files, tmp_path / "out", weights=weights)
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("image")
+    assert "broken.png" in summary.loc["broken", "error"]
+    assert summary.loc["grains", "mean_diameter_px"] == pytest.approx(27, abs=3)

@@ -127,7 +127,7 @@ def test_the_old_name_of_the_label_free_method_still_works():
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
-        ("magic", {}, "method must be one of label-free, tem, .*got 'magic'"),
+        ("magic", {}, "method must be one of auto, .*got 'magic'"),
         ("label-free", {"tolerance": 0.1}, "method label-free has no setting tolerance"),
         ("ridge", {"weights": "tem"}, "method ridge takes no weights, got tem"),
         ("label-free", {"weights": "nobody"}, "nobody: no such weights"),

@@ -115,7 +115,7 @@ def test_one_view_cannot_disagree(pixelwise_network, views):
 
 
 def test_the_score_rises_with_the_true_error_under_rising_noise():
-    segmenter = load_segmenter()
+    segmenter = load_segmenter("label-free")
     shape = (144, 144)
     grown = phasefield.grow(voronoi.tessellate(voronoi.random_seeds(14, shape, 1), shape), 60).grain_map()
     errors, disagreements, deviations = [], [], []

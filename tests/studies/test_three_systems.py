@@ -134,7 +134,7 @@ def test_untrained_methods_are_scored_beside_the_trivial_baseline(target, tmp_pa
 
 
 def test_megabytes_are_those_of_the_shipped_file() -> None:
-    network = load_segmenter()
+    network = load_segmenter("label-free")
     assert compare.megabytes(network.model) == pytest.approx(network.card["bytes"] / 1e6, rel=0.01)
     assert network.card["bytes"] == (weights.FOLDER / "labour-free.safetensors").stat().st_size
 

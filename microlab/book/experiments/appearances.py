@@ -11,17 +11,26 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from skimage.feature import multiscale_basic_features
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import adjusted_rand_score
 
 from microlab.data.micrograph import Micrograph
 from microlab.data.transforms import grey_of, grey_weights
 from microlab.measure import grain_size
 from microlab.measure.grains import close_boundaries, grain_table, summarise
-from microlab.measure.scores import mask_grains, score
+from microlab.measure.scores import mask_grains, score, trivial_prediction
 from microlab.render.appearances import SURFACES, Ranges, draw_field
+from microlab.segment.classical import BASELINES
+from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.segmenter import Segmenter
 from microlab.simulate import library
 
+CLASSICAL, FOREST, TRIVIAL = (
+    "best of six classical, with hindsight",
+    "random forest, 3 000 labels",
+    "one grain",
+)
 HELD_OUT = 20_000  # seed of the structures and fields; trainings use small ones
 FIELDS = 8
 SIDE = 384  # px
@@ -93,3 +102,60 @@ def zoo_table(segmenter: Segmenter, names: list[str] | None = None, fields: int 
         for k in range(fields)
     ]
     return pd.DataFrame(rows)
+
+
+def classical_answers(image: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Boundary and labels of six classical baselines: three filters, for dark and for bright lines."""
+    answers = {}
+    for name, baseline in BASELINES.items():
+        for polarity in ("dark", "bright"):
+            probability = baseline(image, polarity=polarity)
+            labels = watershed_grains(probability)
+            answers[f"{name}, {polarity}"] = closed_boundary(probability, labels), labels
+    return answers
+
+
+def forest_answer(field: Micrograph, *, labelled: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Boundary and labels of a random forest on filter responses, as ilastik and Weka train one by hand.
+
+    Parameters
+    ----------
+    field : Micrograph
+        With its boundary: half of the labelled pixels are taken on it, half elsewhere, all over the field.
+    labelled : int
+        Pixels that a person would paint.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    features = multiscale_basic_features(field.image, sigma_min=0.7, sigma_max=12)
+    valid = np.ones(field.shape, bool) if field.valid is None else field.valid
+    chosen = [
+        rng.choice(np.flatnonzero(part & valid), labelled // 2, replace=False)
+        for part in (field.boundary, ~field.boundary)
+    ]
+    pixels = np.concatenate(chosen)
+    flat = features.reshape(-1, features.shape[-1])
+    forest = RandomForestClassifier(100, max_samples=0.5, max_depth=12, random_state=seed, n_jobs=1)
+    forest.fit(flat[pixels], field.boundary.ravel()[pixels])
+    probability = forest.predict_proba(flat)[:, 1].reshape(field.shape).astype(np.float32)
+    labels = watershed_grains(probability)
+    return closed_boundary(probability, labels), labels
+
+
+def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, dict[str, float | str]]:
+    """Scores of segmenters on a field, and of the best classical baseline and the forest, with hindsight."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, segmenter in segmenters.items():
+        result = segmenter.segment(field)
+        rows[name] = all_scores(field, result.boundary, result.labels)
+        rows[name] |= {
+            "zoom": result.zoom,
+            "warned": float(bool(result.warnings)),
+            "method": result.record.get("method", segmenter.name),
+        }
+    classical = {name: all_scores(field, *answer) for name, answer in classical_answers(field.image).items()}
+    best = min(classical, key=lambda name: classical[name]["adapted Rand error"])
+    rows[CLASSICAL] = {**classical[best], "method": best}
+    rows[FOREST] = {**all_scores(field, *forest_answer(field)), "method": "random forest"}
+    rows[TRIVIAL] = {**all_scores(field, *trivial_prediction(field.shape)), "method": "one grain"}
+    return rows

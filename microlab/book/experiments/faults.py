@@ -226,7 +226,7 @@ def sweep(
     pandas.DataFrame
         One row per picture: fault, strength, seed, automatic, and what :func:`evaluate` measures.
     """
-    network = network or load_segmenter()
+    network = network or load_segmenter("label-free")
     plan: list[tuple[str, Fault, bool]] = [("intact", Fault(), False)]
     for kind, values in (strengths or STRENGTHS).items():
         plan += [(kind, Fault(kind, strength), False) for strength in values]

@@ -207,7 +207,7 @@ def observe(
 
     def make(grown: Grown) -> dict[str, object]:
         nonlocal network
-        network = network or load_segmenter()
+        network = network or load_segmenter("label-free")
         micrograph = np.asarray(image(grown.grain_map, grown.boundary, seed), np.float32)
         if micrograph.shape != grown.grain_map.shape:
             raise ValueError(f"image gave {micrograph.shape} for a frame of {grown.grain_map.shape}")

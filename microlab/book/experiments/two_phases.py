@@ -205,7 +205,7 @@ def study(
     pandas.DataFrame
         One row per method, picture and groove, with the trivial baseline's.
     """
-    network = network or load_segmenter()
+    network = network or load_segmenter("label-free")
     solids = [grow(seed + k) for k in range(structures)]
     training = [render(solids[k % structures], seed + 1000 + k) for k in range(pictures)]
     control = [

@@ -91,6 +91,7 @@ def numbers_of(result: SegmentedImage) -> dict:
         "deviation": uncertainty.deviation,
         "other network": uncertainty.models,
         "notes": result.notes,
+        "warnings": list(result.segmentation.warnings),
     }
 
 
@@ -102,7 +103,15 @@ def read_result(micrograph: Micrograph, folder: Path, numbers: dict) -> Segmente
     uncertainty = Uncertainty(
         deviation, numbers["deviation"], numbers["disagreement"], numbers["other network"]
     )
-    segmentation = Segmentation(boundary.astype(np.float32), boundary, labels, numbers["zoom"], uncertainty)
+    segmentation = Segmentation(
+        boundary.astype(np.float32),
+        boundary,
+        labels,
+        numbers["zoom"],
+        uncertainty,
+        valid=None if labels.all() else labels > 0,
+        warnings=tuple(numbers["warnings"]),
+    )
     table = pd.read_csv(folder / "grains.csv")
     return SegmentedImage(
         labels, boundary, micrograph.pixel_size, table, micrograph, segmentation, numbers["notes"], folder

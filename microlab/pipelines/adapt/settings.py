@@ -8,7 +8,7 @@ from microlab.data.errors import InputError
 from microlab.generate.registry import STYLES as LEARNT
 from microlab.generate.style import PAPER, StyleConfig
 from microlab.pipelines.train_segmenter import STRUCTURES
-from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
+from microlab.segment.registry import REGISTRY
 from microlab.segment.uncertainty import VIEWS
 from microlab.simulate.library import Ranges
 from microlab.training.profiles import PROFILES
@@ -36,7 +36,7 @@ class AdaptSettings:
     images: int = 200  # training images made of the others
     candidates: int = 4  # virtual microscopes rendered for each one kept; 1 keeps all
     learnt: StyleConfig = field(default_factory=StyleConfig)  # of 'cyclegan', 'cut' and 'mixed'
-    start: str | None = REGISTRY[DEFAULT_METHOD].weights  # weights to go on from; None trains from scratch
+    start: str | None = REGISTRY["label-free"].weights  # weights to go on from; None trains from scratch
     width: int = 16  # channels of the U-Net's first level, from scratch
     depth: int = 5  # levels, from scratch
     crop: int = 224  # side of a training crop, pixels

@@ -125,7 +125,7 @@ def adapt(
     """
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
     check_jobs(jobs)  # a small run would never start them, and never notice
-    shipped = load_segmenter(device=options.device)
+    shipped = load_segmenter("label-free", device=options.device)
     micrographs, notes = read(image_results.find_images(paths), options, shipped)
     request = {
         "settings": asdict(settings),

@@ -1,0 +1,105 @@
+"""Which segmenter is taken, and when the user is warned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dark_lines import grid
+
+from microlab.segment import choice
+from microlab.segment.choice import LIMITS, Inverted, alarms, choose, quality
+from microlab.segment.classical import Ridge
+from microlab.segment.evidence import Evidence
+from microlab.segment.segmenter import Segmenter
+
+GOOD = Evidence(
+    disagreement=0.02, confidence=0.9, largest=0.05, coverage=0.9, support=0.95, explained=0.3, grains=90
+)
+WORSE = {"disagreement": 1.0, "confidence": 0.0, "largest": 1.0, "coverage": 0.0}
+
+
+class Named(Segmenter):
+    card = {}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def probability(self, image, zoom=1.0, *, progress=False):
+        return np.zeros(image.shape, np.float32)
+
+
+def chosen(monkeypatch, **evidence: Evidence) -> choice.Choice:
+    """The choice among segmenters of these names, each with the evidence given."""
+    asked = []
+
+    def told(image, segmenter, zoom):
+        asked.append(segmenter.name)
+        return evidence[segmenter.name]
+
+    monkeypatch.setattr(choice, "gather", told)
+    result = choose(np.random.default_rng(0).random((64, 64)), [Named(name) for name in evidence], zoom=1.0)
+    assert [trial.segmenter.name for trial in result.tried] == asked
+    return result
+
+
+def test_a_good_segmentation_rings_no_alarm():
+    assert alarms(GOOD) == {}
+
+
+@pytest.mark.parametrize("sign", LIMITS)
+def test_each_sign_rings_beyond_its_limit_and_says_its_value(sign):
+    limit, text = LIMITS[sign]
+    for step, rings in ((-1e-6, WORSE[sign] < limit), (1e-6, WORSE[sign] > limit)):
+        evidence = replace(GOOD, **{sign: limit + step})
+        assert (sign in alarms(evidence)) == rings
+    (sentence,) = alarms(replace(GOOD, **{sign: WORSE[sign]})).values()
+    assert text in sentence
+    assert f"{WORSE[sign]:.2f}" in sentence
+
+
+def test_without_an_alarm_the_others_are_not_tried(monkeypatch):
+    result = chosen(monkeypatch, first=GOOD, second=replace(GOOD, confidence=1.0))
+    assert result.trial.segmenter.name == "first"
+    assert len(result.tried) == 1
+    assert result.warnings == result.notes == ()
+
+
+def test_an_alarm_gives_way_to_a_method_without_one(monkeypatch):
+    bad = replace(GOOD, disagreement=0.6)
+    result = chosen(monkeypatch, first=bad, second=replace(bad, coverage=0.1), third=GOOD)
+    assert result.trial.segmenter.name == "third"
+    assert result.warnings == ()
+    (note,) = result.notes
+    assert "third was taken instead of first" in note
+    assert "disagreement" in note
+
+
+def test_where_all_ring_the_best_is_taken_and_the_user_is_told_what_to_do(monkeypatch):
+    bad = replace(GOOD, disagreement=0.6, coverage=0.2)
+    result = chosen(monkeypatch, first=bad, second=replace(bad, coverage=0.4))
+    assert result.trial.segmenter.name == "second"
+    (warning,) = result.warnings
+    for word in ("disagreement 0.60", "coverage 0.40", "--scale", "microlab adapt", "overlay.png"):
+        assert word in warning
+
+
+@pytest.mark.parametrize("sign", LIMITS)
+def test_every_sign_lowers_the_quality(sign):
+    assert quality(replace(GOOD, **{sign: WORSE[sign]})) < quality(GOOD)
+
+
+def test_the_negative_of_an_image_is_segmented_as_the_image_is_by_the_inverted_method():
+    class Dark(Ridge):
+        def probability(self, image, zoom=1.0, *, progress=False):
+            from microlab.segment.classical import ridge
+
+            return ridge(image, 1.5, "dark")
+
+    image, _ = grid(6, 6)
+    plain, inverted = Dark().segment(image, zoom=1.0), Inverted(Dark()).segment(1 - image, zoom=1.0)
+    np.testing.assert_allclose(plain.probability, inverted.probability, atol=1e-5)
+    assert np.array_equal(plain.labels, inverted.labels)
+    assert plain.labels.max() == 36
+    assert Dark().segment(1 - image, zoom=1.0).labels.max() != 36
