@@ -1,9 +1,10 @@
-"""Segmenters on every appearance. The records `appearances_zoo`, `appearances_real`, `appearances_left_out`.
+"""Segmenters on every appearance. The records `appearances_zoo`, `_real`, `_alarms` and `_left_out`.
 
     python -m studies.appearances FOLDER --part zoo        13 kinds of virtual fields, 8 each; half an hour
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
+    python -m studies.appearances FOLDER --part alarms     what rings on good and bad segmentations; half an hour
     python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 4 hours
-    python -m studies.appearances FOLDER --size smoke      a trial run of all three
+    python -m studies.appearances FOLDER --size smoke      a trial run of all four
     python -m studies.appearances FOLDER --record          also stores them
 
 Beside ours stand the best of six classical baselines, chosen for each field with the truth in hand, and a
@@ -31,11 +32,13 @@ from microlab.measure.scores import trivial_prediction
 from microlab.pipelines import train_appearances
 from microlab.pipelines.train_appearances import TrainingConfig
 from microlab.render.appearances import SURFACES
+from microlab.segment.choice import LIMITS
 from microlab.segment.registry import load_segmenter
 from microlab.segment.segmenter import Segmenter
 from studies import common
 
 OURS = "ours"
+CALIBRATION = 100  # first field of each kind that sets the limits of the alarms
 ABOVE = 664  # rows of titanium-bse above its legend
 MEASURES = [
     "boundary F1, 3 px",
@@ -156,6 +159,37 @@ def compare_record(folder: Path, part: str, size_name: str) -> dict:
     return record("Every appearance: real fields", data, False, table, about)
 
 
+def alarm_record(folder: Path, size_name: str) -> dict:
+    """How often the alarms of `microlab.segment.choice` ring, by the true error."""
+    size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
+    del methods[OURS]
+    run = RunFolder(folder / "alarms", {"size": size, "weights": settings(methods)})
+    rows = []
+    for name in tqdm(ZOO, unit="kind"):
+        for k in range(CALIBRATION, CALIBRATION + max(size["fields"] // 4, 1)):
+            field = appearances.zoo_field(name, k, side=size["side"])
+            rows += run.once(f"{field.name}.json", appearances.evidence_rows, field, methods)
+    table = pd.DataFrame(rows)
+    bad = int((table["adapted Rand error"] > appearances.BAD).sum())
+    return {
+        "title": "Every appearance: when an alarm rings",
+        "data": f"{table['field'].nunique()} virtual fields, none of them in the zoo's table, each segmented "
+        f"by {len(methods)} methods at three zooms, two of them wrong: {len(table)} segmentations, {bad} of "
+        f"them bad (adapted Rand error above {appearances.BAD:g}; good: at most {appearances.GOOD:g}).",
+        "virtual": True,
+        "sets": {
+            name: f"alarm {'above' if name in ('disagreement', 'largest') else 'below'} {limit:g}"
+            for name, (limit, _) in LIMITS.items()
+        },
+        "scores": appearances.alarm_scores(table),
+        "trivial": "always",
+        "rows": common.every_row(table),
+        "settings": settings(methods) | {"side": str(size["side"])},
+        "seed": appearances.HELD_OUT,
+        "note": "The limits were chosen with these fields in view.",
+    } | common.origin(command("alarms", size_name), time.perf_counter() - start)
+
+
 def left_out_record(folder: Path, size_name: str) -> dict:
     """Train without one appearance, from random weights, and test on it."""
     size, start = SIZES[size_name], time.perf_counter()
@@ -206,12 +240,14 @@ def main() -> None:
     """Print the tables, and store them with --record."""
     parser = common.parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="laptop")
-    parser.add_argument("--part", choices=("zoo", "real", "left-out", "all"), default="all")
+    parser.add_argument("--part", choices=("zoo", "real", "alarms", "left-out", "all"), default="all")
     options = parser.parse_args()
     for part in ("zoo", "real"):
         if options.part in (part, "all"):
             result = compare_record(options.folder, part, options.size)
             common.publish(f"appearances_{part}", result, options.record)
+    if options.part in ("alarms", "all"):
+        common.publish("appearances_alarms", alarm_record(options.folder, options.size), options.record)
     if options.part in ("left-out", "all"):
         result = left_out_record(options.folder, options.size)
         common.publish("appearances_left_out", result, options.record)

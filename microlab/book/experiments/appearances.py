@@ -7,7 +7,7 @@ Chapter 04 shows them, `studies/appearances` scores segmenters on them.
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,9 @@ from microlab.measure import grain_size
 from microlab.measure.grains import close_boundaries, grain_table, summarise
 from microlab.measure.scores import mask_grains, score, trivial_prediction
 from microlab.render.appearances import SURFACES, Ranges, draw_field
+from microlab.segment.choice import LIMITS, alarms
 from microlab.segment.classical import BASELINES
+from microlab.segment.evidence import Evidence, gather
 from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.segmenter import Segmenter
 from microlab.simulate import library
@@ -31,6 +33,7 @@ CLASSICAL, FOREST, TRIVIAL = (
     "random forest, 3 000 labels",
     "one grain",
 )
+GOOD, BAD = 0.15, 0.3  # adapted Rand error
 HELD_OUT = 20_000  # seed of the structures and fields; trainings use small ones
 FIELDS = 8
 SIDE = 384  # px
@@ -94,16 +97,6 @@ def all_scores(field: Micrograph, boundary: np.ndarray, labels: np.ndarray) -> d
     return row
 
 
-def zoo_table(segmenter: Segmenter, names: list[str] | None = None, fields: int = FIELDS) -> pd.DataFrame:
-    """Scores of a segmenter, a row for each field, with the entry's name in ``appearance``."""
-    rows = [
-        {"appearance": name, "field": k, **scores(zoo_field(name, k), segmenter)}
-        for name in names or ZOO
-        for k in range(fields)
-    ]
-    return pd.DataFrame(rows)
-
-
 def classical_answers(image: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Boundary and labels of six classical baselines: three filters, for dark and for bright lines."""
     answers = {}
@@ -159,3 +152,46 @@ def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, di
     rows[FOREST] = {**all_scores(field, *forest_answer(field)), "method": "random forest"}
     rows[TRIVIAL] = {**all_scores(field, *trivial_prediction(field.shape)), "method": "one grain"}
     return rows
+
+
+ZOOM_FACTORS = (1.0, 0.35, 2.8)  # a zoom that is right, and two that are wrong
+
+
+def evidence_rows(field: Micrograph, segmenters: dict[str, Segmenter]) -> list[dict[str, float | str]]:
+    """What the alarms look at, beside the true error: each segmenter at its own zoom and at wrong ones."""
+    rows = []
+    for name, segmenter in segmenters.items():
+        own = segmenter.estimate_zoom(field)
+        for factor in ZOOM_FACTORS:
+            zoom = float(np.clip(own * factor, 0.125, 4))
+            evidence = gather(segmenter.check(field), segmenter, zoom)
+            result = segmenter.segment(field, zoom=zoom)
+            row = score(field.boundary, result.boundary, result.labels, field.valid)
+            about = {"field": field.name, "method": name, "zoom": zoom, "factor": factor}
+            rows.append({**about, **vars(evidence), "adapted Rand error": row["adapted Rand error"]})
+    return rows
+
+
+def alarm_scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How often every alarm, and any of them, rings: on good, on middling and on bad segmentations.
+
+    `BAD` is the adapted Rand error beyond which a segmentation is of no use, `GOOD` that below which it is.
+    """
+    errors = table["adapted Rand error"]
+    parts = {"good": errors <= GOOD, "middling": (errors > GOOD) & (errors <= BAD), "bad": errors > BAD}
+    signs = [Evidence(**{f.name: row[f.name] for f in fields(Evidence)}) for _, row in table.iterrows()]
+    rings = pd.DataFrame([{name: name in alarms(one) for name in LIMITS} for one in signs], index=table.index)
+    rules = {name: rings[name] for name in LIMITS} | {"any": rings.any(axis=1), "always": errors >= 0}
+    return {
+        rule: {
+            **{
+                f"rings on {name}": round(float(rang[part].mean()), 4)
+                for name, part in parts.items()
+                if part.any()
+            },
+            "balanced accuracy": round(
+                float((rang[parts["bad"]].mean() + 1 - rang[parts["good"]].mean()) / 2), 4
+            ),
+        }
+        for rule, rang in rules.items()
+    }
