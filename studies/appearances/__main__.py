@@ -2,7 +2,7 @@
 
     python -m studies.appearances FOLDER --part zoo        13 kinds of virtual fields, 8 each; half an hour
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
-    python -m studies.appearances FOLDER --part alarms     what rings on good and bad segmentations; half an hour
+    python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
     python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 4 hours
     python -m studies.appearances FOLDER --size smoke      a trial run of all four
     python -m studies.appearances FOLDER --record          also stores them

@@ -182,16 +182,10 @@ def alarm_scores(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     signs = [Evidence(**{f.name: row[f.name] for f in fields(Evidence)}) for _, row in table.iterrows()]
     rings = pd.DataFrame([{name: name in alarms(one) for name in LIMITS} for one in signs], index=table.index)
     rules = {name: rings[name] for name in LIMITS} | {"any": rings.any(axis=1), "always": errors >= 0}
-    return {
-        rule: {
-            **{
-                f"rings on {name}": round(float(rang[part].mean()), 4)
-                for name, part in parts.items()
-                if part.any()
-            },
-            "balanced accuracy": round(
-                float((rang[parts["bad"]].mean() + 1 - rang[parts["good"]].mean()) / 2), 4
-            ),
-        }
-        for rule, rang in rules.items()
-    }
+    scores = {}
+    for rule, rang in rules.items():
+        shares = {name: float(rang[part].mean()) for name, part in parts.items() if part.any()}
+        scores[rule] = {f"rings on {name}": round(share, 4) for name, share in shares.items()}
+        if {"good", "bad"} <= set(shares):
+            scores[rule]["balanced accuracy"] = round((shares["bad"] + 1 - shares["good"]) / 2, 4)
+    return scores
