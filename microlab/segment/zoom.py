@@ -29,6 +29,7 @@ LADDER = tuple(2.0 ** np.arange(-3, 1.6, 0.5))  # 1/8 to 2.8, in steps of sqrt 2
 
 
 CONFIDENCE_LADDER = tuple(2.0 ** np.arange(-2, 1.1, 0.5))  # 1/4 to 2, in steps of sqrt 2
+AS_GOOD = 0.03  # of the highest confidence; less of a difference means nothing
 LARGEST_SHARE = 0.3  # of a window; a larger grain dominates it
 
 
@@ -88,9 +89,14 @@ def zoom_trials(
 
 
 def most_confident(trials: Sequence[ZoomTrial]) -> ZoomTrial:
-    """The trial of highest confidence among those that no grain dominates, if there are any."""
-    sound = [trial for trial in trials if trial.largest <= LARGEST_SHARE]
-    return max(sound or trials, key=lambda trial: trial.confidence)
+    """The trial of highest confidence among those that no grain dominates, if there are any.
+
+    Of several as good as that, within `AS_GOOD`, the one nearest to the image as it is.
+    """
+    sound = [trial for trial in trials if trial.largest <= LARGEST_SHARE] or trials
+    best = max(trial.confidence for trial in sound)
+    as_good = [trial for trial in sound if trial.confidence >= (1 - AS_GOOD) * best]
+    return min(as_good, key=lambda trial: abs(np.log(trial.zoom)))
 
 
 def matching_zoom(

@@ -187,6 +187,13 @@ def test_a_dominating_grain_is_not_believed_however_sure_the_lines_are():
     assert most_confident([sure_of_one]) is sure_of_one
 
 
+def test_of_zooms_that_are_as_good_the_one_nearest_to_the_image_is_taken():
+    trials = [ZoomTrial(z, c, 0.1, 50) for z, c in ((0.5, 0.95), (1.0, 0.93), (2.0, 0.94))]
+    assert most_confident(trials).zoom == 1.0
+    trials[1] = ZoomTrial(1.0, 0.9, 0.1, 50)
+    assert most_confident(trials).zoom in (0.5, 2.0)
+
+
 def test_only_the_middle_is_looked_at_and_lines_beside_a_legend_do_not_count():
     shapes = []
 
