@@ -99,7 +99,7 @@ def segment(
     boundary.tif (probability), iterations.tif (the first map and every map after it, a stack for Fiji),
     changes.csv (mean change of each step) and uncertainty.tif (how far eight views of the image differ). An
     image that fails is reported and the others are still done; the exit code is then 1. Images above 16
-    megapixels are segmented in blocks, so that their size needs disk in OUT (21 bytes a pixel or more, only
+    megapixels are segmented in blocks, so that their size needs disk in OUT (26 bytes a pixel or more, only
     meanwhile) and little memory; mask.tif and labels.tif are then tiled for Fiji and QuPath, and overlay.png
     is reduced. Nothing is uploaded. With --scheduler the workers of a Dask cluster segment the images; they
     must see images, weights and OUT under the same paths.

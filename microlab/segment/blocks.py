@@ -51,8 +51,8 @@ def segment_by_blocks(
     segmenter : Segmenter
         One that has ``by_blocks``.
     folder : path
-        Where the files lie; they need about 13 bytes a pixel, 18 for a network that knows what is not the
-        specimen, and 8 or 12 bytes more for each pixel of the magnified image.
+        Where the files lie; they need about 13 bytes a pixel, 26 for a network that knows what is not the
+        specimen, and 8 or 15 bytes more for each pixel of the magnified image.
     zoom : float, optional
         As `Segmenter.segment`.
     block, halo : int, optional

@@ -44,6 +44,7 @@ from microlab.segment.segmenter import Segmenter
 from microlab.segment.zoom import most_confident, zoom_trials
 from microlab.training.devices import autocast, pick_device, resolve_precision
 
+LEAST_HALVED = 64  # px, shorter side of an image at half of the zoom
 FIELD_SIDE = 1024  # px, of the reduced image on which the field of view is cleaned
 LEAST_COVER = 400  # px of the magnified image; less is no legend, mount or corner
 OUTPUTS = ("boundary", "twin boundary", "outside")  # of a network that knows more than boundaries
@@ -204,11 +205,29 @@ class UNetSegmenter(Segmenter):
         progress: bool = False,
         folder: str | PathLike[str] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        how = {"device": self.device, "progress": progress, "folder": folder}
+        """As `Segmenter.maps`; a network of several outputs sees the image at the zoom and at half of it.
+
+        The mean of both is sharp where a boundary is clear and closed where it is faint: on virtual fields of
+        every appearance it halves the error of the grain count (`studies/appearances`).
+        """
         if "outputs" not in self.card:
+            how = {"device": self.device, "progress": progress, "folder": folder}
             return boundary_probability(image, self.model, zoom, **how), None
-        maps = boundary_probability(image, self.model, zoom, activation=self._activation, **how)
+        maps = self._outputs_at(image, zoom, progress, folder)
+        if min(image.shape) * zoom / 2 >= LEAST_HALVED:
+            half = self._outputs_at(image, zoom / 2, progress, folder)
+            for one, other in zip(maps, half):
+                for rows in bands(image.shape):
+                    one[rows] = (one[rows] + other[rows]) / 2
+                    release(one, other)
         return maps[0], field_of_view(maps[1], zoom, folder)
+
+    def _outputs_at(
+        self, image: np.ndarray, zoom: float, progress: bool = False, folder: str | PathLike[str] | None = None
+    ) -> np.ndarray:
+        """Probability of a boundary and of what is not the specimen, (2, H, W), at one zoom."""
+        how = {"device": self.device, "progress": progress, "folder": folder}
+        return boundary_probability(image, self.model, zoom, activation=self._activation, **how)
 
     def estimate_zoom(self, image: Micrograph | np.ndarray) -> float:
         """As `Segmenter.estimate_zoom`; the most confident zoom of a network that knows grains of many sizes.
@@ -221,7 +240,8 @@ class UNetSegmenter(Segmenter):
             return super().estimate_zoom(image)
 
         def grains(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-            probability, valid = self.maps(part)
+            probability, outside = self._outputs_at(part, 1.0)
+            valid = field_of_view(outside)
             return probability, self.grains(probability, valid=valid)[1], valid
 
         return most_confident(zoom_trials(self.check(image), grains)).zoom
