@@ -46,7 +46,7 @@ from microlab.training.devices import autocast, pick_device, resolve_precision
 
 LEAST_HALVED = 64  # px, shorter side of an image at half of the zoom
 FIELD_SIDE = 1024  # px, of the reduced image on which the field of view is cleaned
-LEAST_COVER = 400  # px of the magnified image; less is no legend, mount or corner
+LEAST_COVER = 0.005  # share of the image; less is no legend, mount or corner
 OUTPUTS = ("boundary", "twin boundary", "outside")  # of a network that knows more than boundaries
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -223,7 +223,11 @@ class UNetSegmenter(Segmenter):
         return maps[0], field_of_view(maps[1], zoom, folder)
 
     def _outputs_at(
-        self, image: np.ndarray, zoom: float, progress: bool = False, folder: str | PathLike[str] | None = None
+        self,
+        image: np.ndarray,
+        zoom: float,
+        progress: bool = False,
+        folder: str | PathLike[str] | None = None,
     ) -> np.ndarray:
         """Probability of a boundary and of what is not the specimen, (2, H, W), at one zoom."""
         how = {"device": self.device, "progress": progress, "folder": folder}
@@ -332,7 +336,7 @@ def field_of_view(
     reach = max(1, round(2 / (zoom * factor)))
     small = ndimage.binary_opening(small, morphology.disk(reach))
     parts, _ = ndimage.label(small)
-    large = np.bincount(parts.ravel()) >= LEAST_COVER / (zoom * factor) ** 2
+    large = np.bincount(parts.ravel()) >= LEAST_COVER * small.size
     large[0] = False
     small = ndimage.binary_fill_holes(large[parts])
     release(outside)
