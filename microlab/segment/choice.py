@@ -19,10 +19,10 @@ from microlab.segment.evidence import Evidence, gather
 from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom
 
 LIMITS: dict[str, tuple[float, str]] = {  # of `Evidence`: where an alarm rings, and what the user reads
-    "disagreement": (0.12, "turned and mirrored, the image is segmented differently"),
-    "confidence": (0.45, "the network is unsure on its own lines"),
+    "disagreement": (0.18, "turned and mirrored, the image is segmented differently"),
+    "confidence": (0.78, "the network is unsure on its own lines"),
     "largest": (0.3, "one grain takes much of the field, so boundaries may be missing"),
-    "coverage": (0.5, "the image has many edges where no boundary was found"),
+    "coverage": (0.4, "the image has many edges where no boundary was found"),
 }
 ADVICE = (
     "compare overlay.png with the image; then give the magnification (--scale), crop to one material, adapt "
@@ -41,14 +41,12 @@ def alarms(evidence: Evidence) -> dict[str, str]:
 
 
 def quality(evidence: Evidence) -> float:
-    """How good a segmentation looks, for comparing several of one image; larger is better."""
-    return (
-        evidence.coverage
-        + evidence.support
-        + evidence.confidence
-        - 2 * evidence.disagreement
-        - evidence.largest
-    )
+    """How good a segmentation looks, for comparing several of one image; larger is better.
+
+    On virtual fields of every appearance it ranks segmentations as the adapted Rand error does, but for a
+    Spearman correlation of 0.9 (`studies/appearances`).
+    """
+    return evidence.confidence - evidence.disagreement - evidence.largest
 
 
 @dataclass(frozen=True)
