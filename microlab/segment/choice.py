@@ -32,11 +32,11 @@ ADVICE = (
 
 def alarms(evidence: Evidence) -> dict[str, str]:
     """The signs that something is wrong: name of the sign, and a sentence with its value."""
-    rings = {
-        name: f"{text} ({name} {getattr(evidence, name):.2f}, limit {limit:g})"
-        for name, (limit, text) in LIMITS.items()
-        if (getattr(evidence, name) > limit) == (name in ("disagreement", "largest"))
-    }
+    rings = {}
+    for name, (limit, text) in LIMITS.items():
+        value = getattr(evidence, name)  # NaN where a method cannot tell, and then nothing rings
+        if value > limit if name in ("disagreement", "largest") else value < limit:
+            rings[name] = f"{text} ({name} {value:.2f}, limit {limit:g})"
     return rings
 
 
@@ -60,7 +60,8 @@ class Trial:
     @property
     def record(self) -> dict[str, Any]:
         """Plain values for a file."""
-        return {"method": self.segmenter.name, "zoom": self.zoom, **vars(self.evidence)}
+        signs = {name: None if np.isnan(value) else value for name, value in vars(self.evidence).items()}
+        return {"method": self.segmenter.name, "zoom": self.zoom, **signs}
 
 
 @dataclass(frozen=True)

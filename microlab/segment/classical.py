@@ -126,6 +126,7 @@ class ClassicalSegmenter(Segmenter):
     """A baseline as a segmenter: its boundary probability, and grains by the common watershed."""
 
     baseline: ClassVar[str]  # name in `BASELINES`
+    calibrated: ClassVar[bool] = False  # a filter's response over its threshold
 
     @property
     def name(self) -> str:

@@ -41,7 +41,8 @@ class Evidence:
         Mean adapted Rand error of the grains in single views against those of the mean of the views; 1 if the
         mean shows a single grain.
     confidence : float in [0, 1]
-        Mean probability on the lines between grains.
+        Mean probability on the lines between grains; NaN for a method whose probability does not say how
+        sure it is.
     largest : float in [0, 1]
         Share of the largest grain.
     coverage : float in [0, 1]
@@ -101,13 +102,17 @@ def gather(
     strong = shown & (gradient >= np.quantile(gradient[shown], STRONG)) if shown.any() else shown
     return Evidence(
         disagreement=disagreement,
-        confidence=float(mean[lines].mean()) if lines.any() else 0.0,
+        confidence=_confidence(mean, lines) if segmenter.calibrated else np.nan,
         largest=float(areas.max() / areas.sum()) if areas.size else 1.0,
         coverage=_near(strong, lines),
         support=_near(lines, strong),
         explained=_between(smooth, labels),
         grains=int(areas.size),
     )
+
+
+def _confidence(probability: np.ndarray, lines: np.ndarray) -> float:
+    return float(probability[lines].mean()) if lines.any() else 0.0
 
 
 def _near(pixels: np.ndarray, others: np.ndarray) -> float:

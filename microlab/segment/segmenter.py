@@ -87,11 +87,14 @@ class Segmenter(Protocol):
     by_blocks : bool
         Whether `maps` takes a ``folder`` for what it computes, and holds only parts of a large image in
         memory, and `grains` is the one below: then `microlab.segment.blocks` segments images of any size.
+    calibrated : bool
+        Whether its probability says how sure it is, as a trained network's does.
     """
 
     name: str
     card: dict
     by_blocks: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = True
 
     @abstractmethod
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:

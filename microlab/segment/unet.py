@@ -46,7 +46,8 @@ from microlab.training.devices import autocast, pick_device, resolve_precision
 
 LEAST_HALVED = 64  # px, shorter side of an image at half of the zoom
 FIELD_SIDE = 1024  # px, of the reduced image on which the field of view is cleaned
-LEAST_COVER = 0.005  # share of the image; less is no legend, mount or corner
+LEAST_COVER, LARGEST_COVER = 0.005, 0.7  # share of the image; less is no legend, mount or corner
+MOST_COVERS = 6  # pieces: four corners, a legend and a mount
 OUTPUTS = ("boundary", "twin boundary", "outside")  # of a network that knows more than boundaries
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -315,8 +316,8 @@ def field_of_view(
 ) -> np.ndarray | None:
     """The field of view of an image of which a network says what is not the specimen.
 
-    Specks are not believed, and holes in a legend are its letters. It is computed on at most `FIELD_SIDE`
-    pixels a side.
+    Specks are not believed, nor are many pieces, which are grains; holes in a legend are its letters. It is
+    computed on at most `FIELD_SIDE` pixels a side.
 
     Parameters
     ----------
@@ -340,7 +341,7 @@ def field_of_view(
     large[0] = False
     small = ndimage.binary_fill_holes(large[parts])
     release(outside)
-    if not small.any():
+    if not small.any() or large.sum() > MOST_COVERS or small.mean() > LARGEST_COVER:
         return None
     valid = np.ones(outside.shape, bool) if folder is None else mapped_array(outside.shape, bool, folder)
     place = np.minimum(np.arange(outside.shape[1]) // factor, small.shape[1] - 1)

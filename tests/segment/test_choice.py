@@ -59,6 +59,12 @@ def test_each_sign_rings_beyond_its_limit_and_says_its_value(sign):
     assert f"{WORSE[sign]:.2f}" in sentence
 
 
+def test_what_a_method_cannot_tell_rings_nothing_and_is_null_in_the_record():
+    signs = replace(GOOD, confidence=np.nan)
+    assert alarms(signs) == {}
+    assert choice.Trial(Named("one"), 1.0, signs).record["confidence"] is None
+
+
 def test_without_an_alarm_the_others_are_not_tried(monkeypatch):
     result = chosen(monkeypatch, first=GOOD, second=replace(GOOD, confidence=1.0))
     assert result.trial.segmenter.name == "first"

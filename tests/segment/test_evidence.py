@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from dark_lines import grid
 
+from microlab.segment.classical import Ridge
 from microlab.segment.evidence import gather
 from microlab.segment.segmenter import Segmenter
 
@@ -78,6 +79,10 @@ def test_views_that_differ_disagree():
     signs = gather(image, Painted(lines, turned=False))
     assert signs.disagreement > 0.2
     assert gather(image, Painted(lines, turned=False), views=1).disagreement == 0
+
+
+def test_a_filter_has_no_confidence():
+    assert np.isnan(gather(IMAGE, Ridge(), views=1).confidence)
 
 
 def test_grey_that_differs_between_grains_is_explained_by_them():
