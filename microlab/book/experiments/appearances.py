@@ -69,16 +69,17 @@ def zoo_field(name: str, index: int, *, side: int = SIDE) -> Micrograph:
     return replace(field, name=f"{name} {index}")
 
 
-def scores(field: Micrograph, segmenter: Segmenter, zoom: float | None = None) -> dict[str, float]:
+def scores(field: Micrograph, segmenter: Segmenter, zoom: float | None = None) -> dict[str, float | None]:
     """Scores of a segmenter on one field of known truth: `all_scores`, and the zoom."""
     result = segmenter.segment(field, zoom=zoom)
     return {**all_scores(field, result.boundary, result.labels), "zoom": result.zoom}
 
 
-def all_scores(field: Micrograph, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def all_scores(field: Micrograph, boundary: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     """`microlab.measure.scores.score`, and what a user reads off: adjusted Rand index, diameter, ASTM number.
 
     The mean diameter's error is relative; that of the grain size number is a difference, predicted less true.
+    None stands for what is not defined, as the mean diameter of a field without a whole grain.
     """
     valid = field.valid
     truth = mask_grains(field.boundary if valid is None else field.boundary | ~valid)
@@ -94,7 +95,7 @@ def all_scores(field: Micrograph, boundary: np.ndarray, labels: np.ndarray) -> d
         numbers.append(grain_size.astm_grain_size(one, 1.0, valid=valid).number)
     row["diameter error"] = diameters[1] / diameters[0] - 1
     row["grain size number error"] = numbers[1] - numbers[0]
-    return row
+    return {name: float(value) if np.isfinite(value) else None for name, value in row.items()}
 
 
 def classical_answers(image: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -116,17 +117,16 @@ def forest_answer(field: Micrograph, *, labelled: int = 3000, seed: int = 0) -> 
     field : Micrograph
         With its boundary: half of the labelled pixels are taken on it, half elsewhere, all over the field.
     labelled : int
-        Pixels that a person would paint.
+        Pixels that a person would paint; fewer where a field has not so many.
     seed : int
     """
     rng = np.random.default_rng(seed)
     features = multiscale_basic_features(field.image, sigma_min=0.7, sigma_max=12)
     valid = np.ones(field.shape, bool) if field.valid is None else field.valid
-    chosen = [
-        rng.choice(np.flatnonzero(part & valid), labelled // 2, replace=False)
-        for part in (field.boundary, ~field.boundary)
-    ]
-    pixels = np.concatenate(chosen)
+    parts = [np.flatnonzero(part & valid) for part in (field.boundary, ~field.boundary)]
+    pixels = np.concatenate(
+        [rng.choice(part, min(labelled // 2, len(part)), replace=False) for part in parts]
+    )
     flat = features.reshape(-1, features.shape[-1])
     forest = RandomForestClassifier(100, max_samples=0.5, max_depth=12, random_state=seed, n_jobs=1)
     forest.fit(flat[pixels], field.boundary.ravel()[pixels])
@@ -135,9 +135,9 @@ def forest_answer(field: Micrograph, *, labelled: int = 3000, seed: int = 0) -> 
     return closed_boundary(probability, labels), labels
 
 
-def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, dict[str, float | str]]:
+def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, dict[str, float | str | None]]:
     """Scores of segmenters on a field, and of the best classical baseline and the forest, with hindsight."""
-    rows: dict[str, dict[str, float | str]] = {}
+    rows: dict[str, dict[str, float | str | None]] = {}
     for name, segmenter in segmenters.items():
         result = segmenter.segment(field)
         rows[name] = all_scores(field, result.boundary, result.labels)
