@@ -81,7 +81,7 @@ class Choice:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is uncertain about the chosen segmentation and what to do next: at most one sentence."""
+        """At most one sentence about what may be wrong with the chosen segmentation and what to do next."""
         rings = alarms(self.trial.evidence)
         return (
             (f"This segmentation may be wrong: {'; '.join(rings.values())}. Next: {ADVICE}.",)
