@@ -22,6 +22,7 @@ from microlab.cli.options import (
     PixelSize,
     Scheduler,
     Tolerance,
+    Twins,
     Views,
     Weights,
     Zoom,
@@ -83,6 +84,7 @@ def segment(
     ] = None,
     zoom: Zoom = "auto",
     views: Views = None,
+    twins: Twins = False,
     max_iterations: MaxIterations = None,
     tolerance: Tolerance = None,
     device: Device = None,
@@ -118,7 +120,7 @@ def segment(
     from microlab.pipelines.image_results import Options
     from microlab.pipelines.segment_folder import ImageResult, segment_folder
 
-    overrides = {"tolerance": tolerance, "max_iterations": max_iterations}
+    overrides = {"tolerance": tolerance, "max_iterations": max_iterations, "twins": twins or None}
     settings = {name: value for name, value in overrides.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
     options = Options(pixel_size, data_bar, zoom, device, views, settings, page)

@@ -86,7 +86,7 @@ Zoom = Annotated[  # None or a number
         "--scale",
         parser=_zoom,
         metavar="auto|X",
-        help="Magnification before the segmenter. auto: from the grain size.",
+        help="Magnification before the segmenter. auto: estimated from the image.",
     ),
 ]
 Method = Annotated[
@@ -106,6 +106,10 @@ Views = Annotated[
         help="Views of each image, turned and mirrored, that are compared for uncertainty.tif. "
         "[default: 8 with tem, else 0]",
     ),
+]
+Twins = Annotated[
+    bool,
+    typer.Option("--twins", help="auto, appearances: the sides of annealing twins are boundaries, too."),
 ]
 MaxIterations = Annotated[
     int | None, typer.Option(min=1, help="tem: cap of the refinement. [default: from the weights' card]")

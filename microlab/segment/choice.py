@@ -3,7 +3,7 @@
     default  ->  an alarm?  ->  the other segmenters, and the image inverted  ->  the best, or a warning
 
 Alarms look at `microlab.segment.evidence`, so they need no truth. What they miss and how often they ring in
-vain is measured on virtual fields of known truth (`studies/appearances`).
+vain is measured by `studies/appearances --part alarms`, on virtual fields of known truth.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
 from microlab.segment.evidence import Evidence, gather
 from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom
@@ -43,8 +44,8 @@ def alarms(evidence: Evidence) -> dict[str, str]:
 def quality(evidence: Evidence) -> float:
     """How good a segmentation looks, for comparing several of one image; larger is better.
 
-    On virtual fields of every appearance it ranks segmentations as the adapted Rand error does, but for a
-    Spearman correlation of 0.9 (`studies/appearances`).
+    Of several sums of the signs it followed the adapted Rand error best: Spearman correlation -0.90 over 78
+    segmentations of virtual fields.
     """
     return evidence.confidence - evidence.disagreement - evidence.largest
 
@@ -117,10 +118,21 @@ def choose(
         The default first.
     zoom : float, optional
         Magnification before the segmenter; by default that which each estimates.
+
+    Raises
+    ------
+    InputError
+        If the first candidate cannot segment the image, or the zoom is not positive. Others that cannot are
+        left out.
     """
     trials: list[Trial] = []
     for segmenter in candidates:
-        grey = segmenter.check(image)
+        try:
+            grey = segmenter.check(image)
+        except InputError:  # too small for it, for example
+            if not trials:
+                raise
+            continue
         chosen = segmenter.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
         trials.append(Trial(segmenter, chosen, gather(grey, segmenter, chosen)))
         if not alarms(trials[0].evidence):

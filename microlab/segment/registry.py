@@ -36,7 +36,8 @@ class Method:
 REGISTRY: dict[str, Method] = {
     "auto": Method(
         "microlab.segment.choice:AutoSegmenter",
-        "the next one, and where alarms ring the best of it, label-free (also on the negative) and tem",
+        "a U-Net that knows every appearance; where an alarm rings, the best of it, label-free (also on the "
+        "negative of the image) and tem",
         settings=("twins",),
     ),
     "appearances": Method(

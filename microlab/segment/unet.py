@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from microlab.data import weights
-from microlab.data.errors import ImageError
+from microlab.data.errors import ImageError, InputError
 from microlab.data.mapped import bands, mapped_array, reduced, reduction, release
 from microlab.data.micrograph import Micrograph
 from microlab.data.transforms import (
@@ -190,9 +190,13 @@ class UNetSegmenter(Segmenter):
         ------
         WeightsError
             If there are no such weights or they do not fit their card.
+        InputError
+            If `twins` are asked for and the network does not know them.
         """
         pick_device(device)  # a wrong one fails here, not with the first image
         model, card = weights.load(weights_name, UNet)
+        if twins and "outputs" not in card:
+            raise InputError(f"weights {os.fspath(weights_name)} do not tell twins apart; leave twins out")
         return cls(model, {"name": os.fspath(weights_name), **card}, device, twins)
 
     def probability(self, image: np.ndarray, zoom: float = 1.0, *, progress: bool = False) -> np.ndarray:
@@ -208,8 +212,9 @@ class UNetSegmenter(Segmenter):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """As `Segmenter.maps`; a network of several outputs sees the image at the zoom and at half of it.
 
-        The mean of both is sharp where a boundary is clear and closed where it is faint: on virtual fields of
-        every appearance it halves the error of the grain count (`studies/appearances`).
+        The mean of both is sharp where a boundary is clear and closed where it is faint: on 13 virtual fields
+        (one of each kind in `studies/appearances`) it lowered the mean error of the grain count from 13 to
+        9 %.
         """
         if "outputs" not in self.card:
             how = {"device": self.device, "progress": progress, "folder": folder}

@@ -428,3 +428,14 @@ def test_datasets_are_listed_with_licences_and_unknown_ones_refused():
     refused = run("datasets", "fetch", "nobody")
     assert refused.exit_code == 1
     assert re.fullmatch(r"microlab: .*nobody.*choose from.*\n", refused.stderr)
+
+
+def test_twins_are_an_option_of_the_methods_that_know_them(tmp_path):
+    images.write_image(tmp_path / "a.png", grid(6, 6)[0])
+    call = ["segment", tmp_path / "a.png", "-o", tmp_path / "out", "--scale", 2, "--twins"]
+    assert run(*call, "--method", "appearances").exit_code == 0
+    record = json.loads((tmp_path / "out" / "a" / "run.json").read_text())
+    assert record["options"]["settings"] == {"twins": True}
+    refused = run(*call, "--method", "label-free")
+    assert refused.exit_code == 1
+    assert "method label-free has no setting twins; leave it out" in refused.stderr

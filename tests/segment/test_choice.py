@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dark_lines import grid
 
+from microlab.data.errors import ImageError
 from microlab.segment import choice
 from microlab.segment.choice import LIMITS, Inverted, alarms, choose, quality
 from microlab.segment.classical import Ridge
@@ -89,6 +90,20 @@ def test_where_all_ring_the_best_is_taken_and_the_user_is_told_what_to_do(monkey
     (warning,) = result.warnings
     for word in ("disagreement 0.40", "coverage 0.20", "--scale", "microlab adapt", "overlay.png"):
         assert word in warning
+
+
+def test_a_method_that_cannot_take_the_image_is_left_out(monkeypatch):
+    class Large(Named):
+        def check(self, image):
+            raise ImageError("too small for it")
+
+    bad = replace(GOOD, disagreement=0.6)
+    monkeypatch.setattr(choice, "gather", lambda image, segmenter, zoom: bad)
+    image = np.random.default_rng(0).random((64, 64))
+    result = choose(image, [Named("first"), Large("second"), Named("third")], zoom=1.0)
+    assert [trial.segmenter.name for trial in result.tried] == ["first", "third"]
+    with pytest.raises(ImageError, match="too small"):
+        choose(image, [Large("first"), Named("second")], zoom=1.0)
 
 
 @pytest.mark.parametrize("sign", ["disagreement", "confidence", "largest"])

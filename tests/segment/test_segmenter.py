@@ -133,6 +133,8 @@ def test_the_old_name_of_the_label_free_method_still_works():
         ("ridge", {"weights": "tem"}, "method ridge takes no weights, got tem"),
         ("label-free", {"weights": "nobody"}, "nobody: no such weights"),
         ("tem", {"device": "abacus"}, "device 'abacus'"),
+        ("label-free", {"twins": True}, "method label-free has no setting twins"),
+        ("auto", {"weights": "labour-free", "twins": True}, "weights labour-free do not tell twins apart"),
     ],
 )
 def test_unsupported_settings_of_a_method_are_named(method, settings, words):
