@@ -491,3 +491,15 @@ def test_a_field_of_view_of_another_size_is_refused():
         astm_grain_size(labels, 1.0, valid=np.ones((30, 20), bool))
     with pytest.raises(ValueError, match="needs a whole field"):
         astm_grain_size(labels, 1.0, "circles", valid=np.ones((20, 30), bool))
+
+
+def test_a_hole_in_the_field_of_view_does_not_change_the_number_of_grains_per_area():
+    """The correction of the frame, one grain, and that of the hole cancel: Euler's number is 0."""
+    valid = np.ones((120, 120), bool)
+    valid[45:75, 40:80] = False
+    densities = []
+    for seed in range(80):
+        points = np.random.default_rng(seed).uniform(-60, 180, (96, 2))  # one in 600 px^2
+        inside = np.where(valid, cells(points, valid.shape), 0)
+        densities.append(astm_grain_size(inside, 1000, fields=(1, 1), valid=valid).density)
+    assert np.mean(densities) * 600 == pytest.approx(1, rel=0.025)

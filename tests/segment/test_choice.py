@@ -124,3 +124,10 @@ def test_the_negative_of_an_image_is_segmented_as_the_image_is_by_the_inverted_m
     assert np.array_equal(plain.labels, inverted.labels)
     assert plain.labels.max() == 36
     assert Dark().segment(1 - image, zoom=1.0).labels.max() != 36
+
+
+def test_a_method_without_an_alarm_goes_before_one_that_looks_better_but_rings(monkeypatch):
+    ringing = replace(GOOD, coverage=0.1, confidence=0.99, disagreement=0.0, largest=0.01)
+    quiet = replace(GOOD, confidence=0.8, disagreement=0.15, largest=0.25)
+    assert quality(quiet) < quality(ringing)
+    assert chosen(monkeypatch, first=ringing, second=quiet).trial.segmenter.name == "second"

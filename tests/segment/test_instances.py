@@ -265,3 +265,12 @@ def test_small_pieces_at_the_edge_of_the_field_do_not_flow_out_of_it():
     labels = watershed_grains(probability, valid=valid, min_area=120)
     assert (labels[~valid] == 0).all()
     assert (labels[valid] > 0).all()
+
+
+def test_a_gap_in_the_field_of_view_smaller_than_a_grain_stays_empty():
+    valid = np.ones((50, 50), bool)
+    valid[20:24, 20:25] = False  # 20 px, less than min_area
+    probability = np.zeros((50, 50))
+    probability[:5, :4] = 0.1
+    labels = watershed_grains(probability, valid=valid, min_area=30)
+    assert (labels[~valid] == 0).all()

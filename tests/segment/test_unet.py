@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from microlab.data import weights
-from microlab.segment.unet import OUTPUTS, UNet, UNetSegmenter, boundary_loss, pad_reflect, predict
+from microlab.segment.unet import (
+    OUTPUTS,
+    UNet,
+    UNetSegmenter,
+    boundary_loss,
+    field_of_view,
+    pad_reflect,
+    predict,
+)
 from microlab.training.fit import FitConfig, fit
 
 
@@ -352,3 +360,26 @@ def test_sides_of_twins_count_only_if_asked():
 def test_the_zoom_on_a_card_is_used():
     segmenter = UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS), "zoom": 0.7}, device="cpu")
     assert segmenter.estimate_zoom(bright_legend()) == 0.7
+
+
+def test_the_image_is_seen_at_the_zoom_and_at_half_of_it_unless_it_is_small():
+    segmenter = UNetSegmenter(ThreeOutputs(), {"outputs": list(OUTPUTS)}, device="cpu")
+    image = np.random.default_rng(0).random((160, 200)).astype(np.float32)
+    one, half = (segmenter._outputs_at(image, zoom)[0] for zoom in (1.0, 0.5))
+    assert np.abs(one - half).mean() > 0.05
+    np.testing.assert_allclose(segmenter.maps(image)[0], (one + half) / 2, atol=1e-6)
+    small = image[:100, :120]
+    np.testing.assert_allclose(segmenter.maps(small)[0], segmenter._outputs_at(small, 1.0)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("pieces", "believed"), [(3, True), (16, False)])
+def test_a_few_pieces_are_no_specimen_and_many_are_grains(pieces, believed):
+    outside = np.zeros((200, 200), np.float32)
+    for k in range(pieces):
+        y, x = 50 * (k // 4), 50 * (k % 4)
+        outside[y + 5 : y + 35, x + 5 : x + 35] = 1
+    valid = field_of_view(outside)
+    assert (valid is not None) == believed
+    if believed:
+        assert (valid == (outside < 0.5)).mean() > 0.99
+    assert field_of_view(np.ones((64, 64), np.float32)) is None  # then the network is wrong
