@@ -61,6 +61,13 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps. [default: 8000, lines: 2400]")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE|none",
+            help="Weights to start from; none are random ones. Not for lines. [default: labour-free]",
+        ),
+    ] = None,
     width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
     structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
     images: Annotated[
@@ -88,6 +95,7 @@ def train(
       microlab train run
       torchrun --nproc-per-node 2 -m microlab train run
       microlab train etched --appearance etched --appearance over-etched --steps 2000
+      microlab train longer --start run/appearances.safetensors --steps 2000
       microlab train quick --recipe lines --structures 10 --images 40 --steps 300
       microlab segment field.tif -o results --weights run/appearances.safetensors
     """
@@ -97,7 +105,7 @@ def train(
         raise typer.BadParameter(f"--recipe must be appearances or lines, got {recipe!r}")
     lines = recipe == "lines"
     refused = {"--appearance": lines and appearance, "--images": not lines and images}
-    refused["--library"] = not lines and library
+    refused |= {"--library": not lines and library, "--start": lines and start}
     if wrong := [name for name, given in refused.items() if given]:
         raise typer.BadParameter(f"{', '.join(wrong)} does not belong to --recipe {recipe}; leave it out")
     shared = {"structures": structures, "held_out": max(structures // 10, 1), "width": width, "seed": seed}
@@ -107,7 +115,8 @@ def train(
         weights = train_segmenter.train(folder, config, library_folder=library, device=device, resume=resume)
     else:
         shared |= {"appearances": tuple(appearance)} if appearance else {}
-        shared |= {} if width == train_appearances.TrainingConfig.width else {"start": None}
+        if start is not None or width != train_appearances.TrainingConfig.width:
+            shared["start"] = None if start in (None, "none") else start
         config = train_appearances.TrainingConfig(**shared)
         weights = train_appearances.train(folder, config, device=device, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote them

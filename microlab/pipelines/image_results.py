@@ -247,7 +247,8 @@ def segment_micrograph(
                 )
             else:
                 segmentation = segmenter.segment(micrograph, zoom=zoom)
-            segmentation = with_choice(segmentation, choice)
+            whole = None if by_blocks else segmenter.check(micrograph)
+            segmentation = with_choice(segmentation, choice, whole)
             if options.views:
                 how = {"views": options.views, "other": other, "valid": segmentation.valid}
                 uncertainty = estimate_uncertainty(micrograph, segmenter, segmentation.zoom, **how)

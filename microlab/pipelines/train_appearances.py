@@ -50,7 +50,7 @@ class TrainingConfig:
     batch: int = 4
     steps: int = 8000
     lr: float = 1e-3
-    start: str | None = "labour-free"  # shipped weights to start from; None: random ones
+    start: str | None = "labour-free"  # weights to start from, shipped or a file; None: random ones
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -138,6 +138,7 @@ def train(
     path = folder / f"{NAME}.safetensors"
     if rank > 0:
         return path
+    earlier = weights.load(config.start, UNet)[1] if config.start is not None else {}
     card = model_card(
         model,
         history,
@@ -150,19 +151,39 @@ def train(
         outputs=list(OUTPUTS),
         grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
         training=asdict(config),
+        started_from={key: earlier[key] for key in ("data", "training", "sha256") if key in earlier},
     )
     return weights.save(path, model, card, half=True)
 
 
 def initial_network(config: TrainingConfig) -> UNet:
-    """A U-Net of three outputs, whose first is the boundary that the weights in `config.start` know."""
+    """A U-Net of three outputs that goes on from the weights in `config.start`, if there are any.
+
+    Of weights with a single output only the first knows something, the boundary.
+
+    Raises
+    ------
+    WeightsError
+        If there are no such weights.
+    InputError
+        If they are of another width or depth.
+    """
     model = UNet(width=config.width, depth=config.depth, out_channels=len(OUTPUTS), seed=config.seed)
-    if config.start is not None:
-        known = UNet.from_weights(config.start).state_dict()
-        own = model.state_dict()
+    if config.start is None:
+        return model
+    start, card = weights.load(config.start, UNet)
+    sizes = card["parameters"]["width"], card["parameters"]["depth"]
+    if sizes != (config.width, config.depth):
+        raise InputError(
+            "start: weights {} are of width {} and depth {}, not {} and {}; give others, or none".format(
+                config.start, *sizes, config.width, config.depth
+            )
+        )
+    known, own = start.state_dict(), model.state_dict()
+    if known["head.weight"].shape != own["head.weight"].shape:
         for name in ("head.weight", "head.bias"):
-            own[name][:1], known[name] = known[name], own[name]
-        model.load_state_dict(known)
+            own[name][:1], known[name] = known[name][:1], own[name]
+    model.load_state_dict(known)
     return model
 
 

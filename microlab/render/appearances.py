@@ -1,6 +1,6 @@
 """Every common appearance of a single-phase grain structure, drawn at random with its truth.
 
-    structure -> surface of one of `SURFACES` -> instrument -> what is no specimen
+    structure -> surface of one of `SURFACES` -> instrument -> what is no specimen -> file
 
 A network that has seen one appearance fails on the others without a word. Here the structure (size,
 elongation, raggedness, twins), the way its grains or boundaries show, the instrument and what lies over the
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from microlab.data.micrograph import Micrograph
-from microlab.render import field_of_view, sem, specimen, structures
+from microlab.render import field_of_view, recording, sem, specimen, structures
 from microlab.render.sem import Microscope
 from microlab.render.specimen import BoundaryGeometry, Seed
 
@@ -155,6 +155,10 @@ class Ranges:
     legend: float = 0.1
     rotated: float = 0.05
     mounted: float = 0.05
+    clean: float = 0.15  # smooth grains and no noise, as good optical micrographs and drawings
+    overexposed: float = 0.2
+    sharpened: float = 0.15
+    compressed: float = 0.25
 
 
 def draw_field(
@@ -195,7 +199,10 @@ def draw_field(
     if appearance not in SURFACES:
         raise ValueError(f"appearance must be one of {', '.join(SURFACES)}, got {appearance!r}")
     rng, r = np.random.default_rng(seed), ranges
+    recorder = rng.spawn(1)[0]  # its draws leave those of the field as they are
     microscope = sem.draw_microscope(rng)
+    if recorder.random() < r.clean:
+        microscope = _clean(microscope, recorder)
     if appearance in LIGHT_OPTICAL:
         microscope = replace(microscope, charging=0.0, line_jitter=0.0, drift=0.0)
     grains = structures.window(
@@ -219,6 +226,7 @@ def draw_field(
     if rng.random() < r.inverted:
         image = 1 - image
     image, valid = _covered(image, r, rng)
+    image = _recorded(image, r, recorder)
     classes = np.full(shape, GRAIN, np.uint8)
     for lines, kind in ((of_all, TWIN_BOUNDARY), (of_grains, BOUNDARY)):
         classes[sem.follow_path(lines.distance, path) <= HALF_WIDTH] = kind
@@ -257,6 +265,25 @@ def _exposed(
         return sem.expose(surface, microscope, seed=rng)
     channels, paths = zip(*(sem.expose(surface[..., k], microscope, seed=rng) for k in range(3)), strict=True)
     return np.stack(channels, -1), paths[0]  # a light microscope does not scan: all paths are zero
+
+
+def _clean(m: Microscope, rng: np.random.Generator) -> Microscope:
+    """A microscope without noise, that sees a specimen without blemishes."""
+    specimen_off = ("tilt", "texture_amplitude", "pits", "particles", "scratches", "contamination")
+    off = dict.fromkeys((*specimen_off, "detector_noise", "charging", "line_jitter", "drift"), 0.0)
+    blur = max(0.0, rng.uniform(-0.5, 1.2))  # from drawings without any to the usual
+    return replace(m, **off, electrons=1e6, blur=blur)
+
+
+def _recorded(image: np.ndarray, r: Ranges, rng: np.random.Generator) -> np.ndarray:
+    """The image as its file has it."""
+    if rng.random() < r.sharpened:
+        image = recording.sharpened(image, sigma=rng.uniform(0.7, 2.0), amount=rng.uniform(0.3, 1.5))
+    if rng.random() < r.overexposed:
+        image = recording.clipped(image, dark=rng.uniform(0, 0.05), bright=rng.uniform(0, 0.35))
+    if rng.random() < r.compressed:
+        image = recording.compressed(image, quality=int(rng.integers(25, 91)))
+    return image
 
 
 def _covered(image: np.ndarray, r: Ranges, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from microlab.data.mapped import Block, block_slices, mapped_array, release, wid
 from microlab.data.micrograph import Micrograph
 from microlab.measure.labels import boundaries
 from microlab.segment.instances import watershed_grains
-from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom
+from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom, joint_field
 
 BLOCK = 3072  # px, side of a block without its halo
 HALO = 256  # px, where the size of the grains is unknown
@@ -69,10 +69,12 @@ def segment_by_blocks(
     OSError
         If the disk has not enough room.
     """
+    known = image.valid if isinstance(image, Micrograph) else None
     image = segmenter.check(image)
     zoom = segmenter.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
     release(image)
-    probability, valid = segmenter.maps(image, zoom, progress=progress, folder=folder)
+    probability, found = segmenter.maps(image, zoom, progress=progress, folder=folder)
+    valid = joint_field(known, found)
     halo = default_halo(segmenter.card.get("grain_size_px"), zoom) if halo is None else halo
     block = max(BLOCK, 4 * halo) if block is None else block
     labels = mapped_array(image.shape, np.int32, folder)

@@ -16,7 +16,7 @@ import numpy as np
 
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
-from microlab.segment.evidence import Evidence, gather
+from microlab.segment.evidence import Evidence, gather, look_at_all
 from microlab.segment.segmenter import Segmentation, Segmenter, checked_zoom
 
 LIMITS: dict[str, tuple[float, str]] = {  # of `Evidence`: where an alarm rings, and what the user reads
@@ -41,6 +41,11 @@ def alarms(evidence: Evidence) -> dict[str, str]:
     return rings
 
 
+def signs(evidence: Evidence) -> dict[str, float | None]:
+    """Plain values for a file, None where a method cannot tell."""
+    return {name: None if np.isnan(value) else value for name, value in vars(evidence).items()}
+
+
 def quality(evidence: Evidence) -> float:
     """How good a segmentation looks, for comparing several of one image; larger is better.
 
@@ -48,6 +53,12 @@ def quality(evidence: Evidence) -> float:
     segmentations of virtual fields.
     """
     return evidence.confidence - evidence.disagreement - evidence.largest
+
+
+def warn(evidence: Evidence) -> tuple[str, ...]:
+    """At most one sentence for the user: which alarms ring and what to do next."""
+    rings = alarms(evidence)
+    return (f"This segmentation may be wrong: {'; '.join(rings.values())}. Next: {ADVICE}.",) if rings else ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,7 @@ class Trial:
     @property
     def record(self) -> dict[str, Any]:
         """Plain values for a file."""
-        signs = {name: None if np.isnan(value) else value for name, value in vars(self.evidence).items()}
-        return {"method": self.segmenter.name, "zoom": self.zoom, **signs}
+        return {"method": self.segmenter.name, "zoom": self.zoom, **signs(self.evidence)}
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,7 @@ class Choice:
     @property
     def warnings(self) -> tuple[str, ...]:
         """At most one sentence about what may be wrong with the chosen segmentation and what to do next."""
-        rings = alarms(self.trial.evidence)
-        return (
-            (f"This segmentation may be wrong: {'; '.join(rings.values())}. Next: {ADVICE}.",)
-            if rings
-            else ()
-        )
+        return warn(self.trial.evidence)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,6 +130,7 @@ def choose(
         If the first candidate cannot segment the image, or the zoom is not positive. Others that cannot are
         left out.
     """
+    known = image.valid if isinstance(image, Micrograph) else None
     trials: list[Trial] = []
     for segmenter in candidates:
         try:
@@ -134,7 +140,7 @@ def choose(
                 raise
             continue
         chosen = segmenter.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
-        trials.append(Trial(segmenter, chosen, gather(grey, segmenter, chosen)))
+        trials.append(Trial(segmenter, chosen, gather(grey, segmenter, chosen, valid=known)))
         if not alarms(trials[0].evidence):
             break
     quiet = [trial for trial in trials if not alarms(trial.evidence)]
@@ -230,15 +236,27 @@ class AutoSegmenter(Segmenter):
         choice = choose(image, self.candidates, zoom=zoom)
         best = choice.trial
         result = best.segmenter.segment(image, zoom=best.zoom, uncertainty=uncertainty, progress=progress)
-        return with_choice(result, choice)
+        return with_choice(result, choice, self.check(image))
 
 
-def with_choice(result: Segmentation, choice: Choice) -> Segmentation:
-    """A segmentation that says how it was chosen."""
-    record = {"method": choice.trial.segmenter.name, "tried": [trial.record for trial in choice.tried]}
+def with_choice(result: Segmentation, choice: Choice, image: np.ndarray | None = None) -> Segmentation:
+    """A segmentation that says how it was chosen and what may be wrong with it.
+
+    Parameters
+    ----------
+    result : Segmentation
+    choice : Choice
+    image : (H, W) float32, optional
+        As `Segmenter.check` returns it: then all of it is looked at for alarms. Otherwise the middle counts,
+        which `choose` looked at.
+    """
+    segmenter, evidence = choice.trial.segmenter, choice.trial.evidence
+    if image is not None:
+        evidence = look_at_all(image, result, evidence, segmenter.calibrated)
+    record = {"method": segmenter.name, "tried": [trial.record for trial in choice.tried]}
     return replace(
         result,
         notes=(*choice.notes, *result.notes),
-        warnings=choice.warnings,
-        record=result.record | record,
+        warnings=warn(evidence),
+        record=result.record | record | {"evidence": signs(evidence)},
     )

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from microlab.data.transforms import resize_by
+from microlab.data.transforms import resize_by, resize_to
 from microlab.measure import instance
 from microlab.measure.labels import boundaries
+from microlab.segment.segmenter import joint_field
 from microlab.segment.uncertainty import view, view_back
 from microlab.segment.zoom import middle
 
 if TYPE_CHECKING:
-    from microlab.segment.segmenter import Segmenter
+    from microlab.segment.segmenter import Segmentation, Segmenter
 
-WINDOW = 512  # px after magnification; the middle of the image is looked at
+WINDOW = 384  # px after magnification; views of the middle of the image are compared
 NEAR = 4.0  # px, from an edge of the image to a line that explains it
 EDGE_SCALE = 1.5  # px, of the Gaussian at which edges are sought
 STRONG = 0.9  # quantile of the gradient above which an edge is strong
@@ -64,7 +65,13 @@ class Evidence:
 
 
 def gather(
-    image: np.ndarray, segmenter: Segmenter, zoom: float = 1.0, *, views: int = 4, window: int = WINDOW
+    image: np.ndarray,
+    segmenter: Segmenter,
+    zoom: float = 1.0,
+    *,
+    views: int = 4,
+    window: int = WINDOW,
+    valid: np.ndarray | None = None,
 ) -> Evidence:
     """Evidence about a segmenter on the middle of an image.
 
@@ -79,35 +86,94 @@ def gather(
         How many of the eight symmetries of the square are compared; with one there is no disagreement.
     window : int
         Side of the part that is looked at, in magnified pixels.
+    valid : (H, W) bool, optional
+        Field of view, as far as it is known already.
     """
     part = resize_by(middle(image, window / zoom), zoom)
+    known = None if valid is None else resize_to(middle(valid, window / zoom), part.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a method says of a view is not for the user
         maps = [segmenter.maps(view(part, k)) for k in range(views)]
     probabilities = [view_back(probability, k) for k, (probability, _) in enumerate(maps)]
-    valid = maps[0][1]
+    shown = joint_field(known, maps[0][1])
     mean = np.mean(probabilities, axis=0)
-    labels = segmenter.grains(mean, valid=valid)[1]
-    areas = np.bincount(labels.ravel())[1:]
+    labels = segmenter.grains(mean, valid=shown)[1]
     disagreement = 0.0
-    if len(areas) < 2:
+    if labels.max() < 2:
         disagreement = 1.0
     elif views > 1:
-        several = (segmenter.grains(p, valid=valid)[1] for p in probabilities)
+        several = (segmenter.grains(p, valid=shown)[1] for p in probabilities)
         disagreement = float(np.mean([instance.adapted_rand_error(labels, one) for one in several]))
+    return look(part, mean, labels, shown, calibrated=segmenter.calibrated, disagreement=disagreement)
+
+
+def look(
+    image: np.ndarray,
+    probability: np.ndarray,
+    labels: np.ndarray,
+    valid: np.ndarray | None = None,
+    *,
+    calibrated: bool = True,
+    disagreement: float = 0.0,
+) -> Evidence:
+    """Evidence about one segmentation, without further views.
+
+    Parameters
+    ----------
+    image : (H, W) float
+        At the magnification that the segmenter saw.
+    probability : (H, W) float in [0, 1]
+        Of a boundary.
+    labels : (H, W) int
+        Grains 1..n.
+    valid : (H, W) bool, optional
+        Field of view.
+    calibrated : bool
+        Whether the probability says how sure the segmenter is.
+    disagreement : float in [0, 1]
+        That of views, measured elsewhere.
+    """
+    areas = np.bincount(labels.ravel())[1:]
     lines = boundaries(labels, valid)
-    shown = np.ones(part.shape, bool) if valid is None else valid
-    smooth = ndimage.gaussian_filter(part, EDGE_SCALE)
-    gradient = ndimage.gaussian_gradient_magnitude(part, EDGE_SCALE)
+    shown = np.ones(image.shape, bool) if valid is None else valid
+    smooth = ndimage.gaussian_filter(image, EDGE_SCALE)
+    gradient = ndimage.gaussian_gradient_magnitude(image, EDGE_SCALE)
     strong = shown & (gradient >= np.quantile(gradient[shown], STRONG)) if shown.any() else shown
     return Evidence(
         disagreement=disagreement,
-        confidence=_confidence(mean, lines) if segmenter.calibrated else np.nan,
+        confidence=_confidence(probability, lines) if calibrated else np.nan,
         largest=float(areas.max() / areas.sum()) if areas.size else 1.0,
         coverage=_near(strong, lines),
         support=_near(lines, strong),
         explained=_between(smooth, labels),
         grains=int(areas.size),
+    )
+
+
+def look_at_all(image: np.ndarray, result: Segmentation, seen: Evidence, calibrated: bool = True) -> Evidence:
+    """Evidence about the segmentation of a whole image, of which `gather` saw the middle.
+
+    The disagreement remains that of the middle.
+
+    Parameters
+    ----------
+    image : (H, W) float32
+    result : Segmentation
+    seen : Evidence
+        About the middle of the image; returned as it is where that was the whole image.
+    calibrated : bool
+        As in `look`.
+    """
+    if max(image.shape) * result.zoom <= WINDOW:
+        return seen
+    zoomed = resize_by(image, result.zoom)
+    return look(
+        zoomed,
+        resize_to(result.probability, zoomed.shape),
+        resize_to(result.labels, zoomed.shape),
+        None if result.valid is None else resize_to(result.valid, zoomed.shape),
+        calibrated=calibrated,
+        disagreement=seen.disagreement,
     )
 
 

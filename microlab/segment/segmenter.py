@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from microlab.data.errors import ImageError, InputError
+from microlab.data.mapped import bands, release
 from microlab.data.micrograph import Micrograph
 from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
@@ -154,6 +155,7 @@ class Segmenter(Protocol):
         Parameters
         ----------
         image : Micrograph or (H, W) array
+            What lies outside of a micrograph's field of view belongs to no grain.
         zoom : float, optional
             Magnification before the segmenter; by default that of `estimate_zoom`.
         uncertainty : bool
@@ -166,9 +168,11 @@ class Segmenter(Protocol):
         InputError
             If the image is too small, not finite or blank, or `zoom` is not positive.
         """
+        known = image.valid if isinstance(image, Micrograph) else None
         image = self.check(image)
         zoom = self.estimate_zoom(image) if zoom is None else checked_zoom(zoom)
-        probability, valid = self.maps(image, zoom, progress=progress)
+        probability, found = self.maps(image, zoom, progress=progress)
+        valid = joint_field(known, found)
         boundary, labels = self.grains(probability, zoom, valid)
         views = estimate_uncertainty(image, self, zoom, valid=valid) if uncertainty else None
         return Segmentation(probability, boundary, labels, zoom, views, valid)
@@ -190,6 +194,19 @@ def checked_image(image: Micrograph | np.ndarray) -> np.ndarray:
     if low == high:
         raise ImageError("image has the same grey everywhere, there is nothing to segment; check the export")
     return image
+
+
+def joint_field(known: np.ndarray | None, found: np.ndarray | None) -> np.ndarray | None:
+    """Where two fields of view, (H, W) bool or None for everywhere, both show the specimen.
+
+    Where both are given it is written into `found`.
+    """
+    if known is None or found is None:
+        return found if known is None else known
+    for rows in bands(found.shape):
+        found[rows] &= known[rows]
+    release(found)
+    return found
 
 
 def checked_zoom(zoom: float) -> float:

@@ -57,7 +57,7 @@ def zoom_trials(
     image: np.ndarray,
     segment: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     *,
-    window: int = 512,
+    window: int = 384,
     ladder: tuple[float, ...] = CONFIDENCE_LADDER,
 ) -> list[ZoomTrial]:
     """Segment the middle of an image at every magnification of a ladder.

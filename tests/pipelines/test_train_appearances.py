@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.pipelines import train_appearances
 from microlab.pipelines.train_appearances import TrainingConfig, fields_loss, fresh_fields, initial_network
@@ -80,6 +81,23 @@ def test_the_warm_start_knows_the_boundaries_of_the_weights_it_starts_from():
     with torch.no_grad():
         torch.testing.assert_close(model(image)[:, :1], known(image))
         assert model(image).shape[1] == len(OUTPUTS)
+
+
+def test_training_goes_on_from_a_file_and_its_card_says_from_which(tmp_path, monkeypatch):
+    small = library.Ranges(shape=(96, 96), grains=(8, 12), steps=(5, 10))
+    monkeypatch.setattr(train_appearances, "STRUCTURES", small)
+    quiet = {"device": "cpu", "jobs": 1, "progress": False}
+    first = train_appearances.train(tmp_path / "first", TINY, **quiet)
+    further = replace(TINY, start=str(first), seed=5)
+    image = torch.randn(1, 1, 64, 64)
+    model, card = weights.load(first, UNet)
+    with torch.no_grad():
+        torch.testing.assert_close(initial_network(further).eval()(image), model(image))  # all three outputs
+    second = weights.card(train_appearances.train(tmp_path / "second", further, **quiet))
+    assert second["started_from"]["sha256"] == card["sha256"]
+    assert second["started_from"]["training"]["start"] is None
+    with pytest.raises(InputError, match="width 2 and depth 3, not 4 and 3"):
+        initial_network(replace(further, width=4))
 
 
 def test_training_resumes_and_gives_weights_that_segment(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ from microlab.render.appearances import SURFACES, Ranges, draw_field
 from microlab.simulate import voronoi
 
 CELLS = voronoi.tessellate(voronoi.regular_seeds(60, (256, 256), 0.5), (256, 256))
-PLAIN = Ranges(
-    zoom=(1.0, 1.0), elongated=0, ragged=0, twinned=0, marks=0, inverted=0, legend=0, rotated=0, mounted=0
-)
+OPTIONAL = ("elongated", "ragged", "twinned", "marks", "inverted", "legend", "rotated", "mounted")
+RECORDED = ("clean", "overexposed", "sharpened", "compressed")
+PLAIN = Ranges(zoom=(1.0, 1.0), **dict.fromkeys((*OPTIONAL, *RECORDED), 0))
 DARK, BRIGHT = ("grooves", "etched", "over-etched"), ("bright lines",)
 
 
@@ -112,3 +112,42 @@ def test_an_unknown_appearance_is_named():
 
 def test_every_appearance_says_what_it_is():
     assert all(surface.__doc__ for surface in appearances.SURFACES.values())
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_happens_to_the_recording_leaves_the_field_as_it_was(name):
+    plain, recorded = (
+        draw_field("etched", CELLS, (128, 128), seed=5, ranges=Ranges(**{**vars(PLAIN), name: share}))
+        for share in (0, 1)
+    )
+    assert np.mean(plain.boundary == recorded.boundary) > (0.8 if name == "clean" else 0.999)  # without drift
+    assert not np.array_equal(plain.image, recorded.image)
+    assert np.corrcoef(plain.image.ravel(), recorded.image.ravel())[0, 1] > 0.3
+
+
+def test_a_clean_field_has_no_noise():
+    levels = {}
+    for clean in (0, 1):
+        ranges = Ranges(**{**vars(PLAIN), "clean": clean})
+        fields = [draw_field("polarised", CELLS, (128, 128), seed=k, ranges=ranges) for k in range(4)]
+        difference = [
+            np.abs(np.diff(f.image, axis=1))[~f.boundary[:, 1:] & ~f.boundary[:, :-1]] for f in fields
+        ]
+        levels[clean] = np.median(np.concatenate(difference))
+    assert levels[1] <= 1 / 255  # shading moves a pixel by one level at most
+    assert levels[0] > 4 * max(levels[1], 1 / 255)
+
+
+def test_an_overexposed_field_has_white_pixels_and_a_compressed_one_blocks():
+    ranges = {name: Ranges(**{**vars(PLAIN), name: 1}) for name in ("overexposed", "compressed")}
+    white = [
+        (draw_field("etched", CELLS, (128, 128), seed=k, ranges=ranges["overexposed"]).image == 1).mean()
+        for k in range(8)
+    ]
+    assert 0.1 < np.mean(white) < 0.4
+    steps = np.zeros(8)
+    for k in range(8):
+        image = draw_field("grooves", CELLS, (128, 128), seed=k, ranges=ranges["compressed"]).image
+        step = np.abs(np.diff(image, axis=1)).mean(0)
+        steps += [step[(np.arange(127) + 1) % 8 == j].mean() for j in range(8)]
+    assert steps[0] > 1.03 * steps[1:].mean()  # between blocks

@@ -9,8 +9,9 @@ import pytest
 from dark_lines import grid
 
 from microlab.data.errors import ImageError
+from microlab.data.micrograph import Micrograph
 from microlab.segment import choice
-from microlab.segment.choice import LIMITS, Inverted, alarms, choose, quality
+from microlab.segment.choice import LIMITS, AutoSegmenter, Inverted, alarms, choose, quality
 from microlab.segment.classical import Ridge
 from microlab.segment.evidence import Evidence
 from microlab.segment.segmenter import Segmenter
@@ -35,7 +36,7 @@ def chosen(monkeypatch, **evidence: Evidence) -> choice.Choice:
     """The choice among segmenters of these names, each with the evidence given."""
     asked = []
 
-    def told(image, segmenter, zoom):
+    def told(image, segmenter, zoom, valid):
         asked.append(segmenter.name)
         return evidence[segmenter.name]
 
@@ -98,7 +99,7 @@ def test_a_method_that_cannot_take_the_image_is_left_out(monkeypatch):
             raise ImageError("too small for it")
 
     bad = replace(GOOD, disagreement=0.6)
-    monkeypatch.setattr(choice, "gather", lambda image, segmenter, zoom: bad)
+    monkeypatch.setattr(choice, "gather", lambda image, segmenter, zoom, valid: bad)
     image = np.random.default_rng(0).random((64, 64))
     result = choose(image, [Named("first"), Large("second"), Named("third")], zoom=1.0)
     assert [trial.segmenter.name for trial in result.tried] == ["first", "third"]
@@ -131,3 +132,35 @@ def test_a_method_without_an_alarm_goes_before_one_that_looks_better_but_rings(m
     quiet = replace(GOOD, confidence=0.8, disagreement=0.15, largest=0.25)
     assert quality(quiet) < quality(ringing)
     assert chosen(monkeypatch, first=ringing, second=quiet).trial.segmenter.name == "second"
+
+
+def test_a_fault_outside_of_the_middle_is_warned_of():
+    """The choice compares views of the middle; the boundaries are right there and missing elsewhere."""
+
+    class Middle(Segmenter):
+        name, card = "middle", {}
+
+        def probability(self, image, zoom=1.0, *, progress=False):
+            found = np.where(image < 0.3, 0.95, 0.02).astype(np.float32)
+            if max(image.shape) > 512:
+                found[:, 980:] = 0.02
+            return found
+
+    image, _ = grid(20, 60)
+    assert image.shape == (480, 1440)
+    segmenter = AutoSegmenter((Middle(),))
+    assert segmenter.segment(image[:, 464:976].copy(), zoom=1.0).warnings == ()
+    whole = segmenter.segment(image, zoom=1.0)
+    assert whole.record["tried"][0]["largest"] < 0.1  # all is well in the middle
+    assert whole.record["evidence"]["largest"] > 0.3
+    (warning,) = whole.warnings
+    assert "largest" in warning
+
+
+def test_the_evidence_heeds_the_field_of_view_of_the_micrograph():
+    image, _ = grid(12, 12)
+    valid = np.ones(image.shape, bool)
+    valid[:, image.shape[1] // 2 :] = False
+    result = AutoSegmenter((Ridge(),)).segment(Micrograph(image, valid=valid), zoom=1.0)
+    assert not result.labels[~valid].any()
+    assert result.record["tried"][0]["grains"] == result.labels.max() < 12 * 12 * 0.6

@@ -81,4 +81,7 @@ def test_a_trial_run_stores_records_and_resumes(tmp_path, monkeypatch, capsys):
     table = pd.DataFrame(zoo["rows"]["data"], columns=zoo["rows"]["columns"])
     assert set(table["appearance"]) == set(few)
     left = records.load("appearances_left_out")
-    assert {"etched", "contrast", "median over the appearances"} <= set(left["scores"])
+    for training in (study.LEFT_OUT, study.CONTROL):
+        names = {f"etched, {training}", f"contrast, {training}", f"median over the appearances, {training}"}
+        assert names <= set(left["scores"])
+    assert left["scores"]["etched, left out"] != left["scores"]["etched, trained on all"]

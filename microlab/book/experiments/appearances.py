@@ -38,7 +38,11 @@ HELD_OUT = 20_000  # seed of the structures and fields; trainings use small ones
 FIELDS = 8
 SIDE = 384  # px
 USUAL = Ranges(
-    zoom=(0.6, 1.8), elongated=0, twinned=0, inverted=0, legend=0, rotated=0, mounted=0, ragged=0.5, marks=0.3
+    zoom=(0.6, 1.8),
+    ragged=0.5,
+    marks=0.3,
+    **dict.fromkeys(("elongated", "twinned", "inverted", "legend", "rotated", "mounted"), 0),
+    **dict.fromkeys(("clean", "overexposed", "sharpened", "compressed"), 0),
 )
 ZOO: dict[str, tuple[str, Ranges]] = {
     **{name: (name, USUAL) for name in SURFACES},
@@ -46,6 +50,8 @@ ZOO: dict[str, tuple[str, Ranges]] = {
     "etched, twinned": ("etched", replace(USUAL, twinned=1, twins_etched=0.5)),
     "bright lines, elongated": ("bright lines", replace(USUAL, elongated=1)),
     "contrast, legend": ("contrast", replace(USUAL, legend=1)),
+    "etched, clean": ("etched", replace(USUAL, clean=1, marks=0)),
+    "grooves, sharpened and compressed": ("grooves", replace(USUAL, sharpened=1, compressed=1)),
 }
 
 
