@@ -42,8 +42,11 @@ def alarms(evidence: Evidence) -> dict[str, str]:
 
 
 def signs(evidence: Evidence) -> dict[str, float | None]:
-    """Plain values for a file, None where a method cannot tell."""
-    return {name: None if np.isnan(value) else value for name, value in vars(evidence).items()}
+    """Plain values for a file, None where a method cannot tell.
+
+    Three digits: beyond them the number of threads decides.
+    """
+    return {name: None if np.isnan(value) else round(value, 3) for name, value in vars(evidence).items()}
 
 
 def quality(evidence: Evidence) -> float:

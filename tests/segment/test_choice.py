@@ -67,6 +67,11 @@ def test_what_a_method_cannot_tell_rings_nothing_and_is_null_in_the_record():
     assert choice.Trial(Named("one"), 1.0, signs).record["confidence"] is None
 
 
+def test_the_last_digits_that_depend_on_the_number_of_threads_are_not_recorded():
+    other = replace(GOOD, confidence=GOOD.confidence + 1e-7)
+    assert choice.signs(other) == choice.signs(GOOD) == vars(GOOD)
+
+
 def test_without_an_alarm_the_others_are_not_tried(monkeypatch):
     result = chosen(monkeypatch, first=GOOD, second=replace(GOOD, confidence=1.0))
     assert result.trial.segmenter.name == "first"
