@@ -27,7 +27,8 @@ PERIOD = 720  # px; does not divide the block size, so that every seam crosses d
 STAGES = {  # name: modules that call a function, and its name there
     "read": (("microlab.data.images",), "read_image"),
     "zoom": (("microlab.segment.unet:UNetSegmenter",), "estimate_zoom"),
-    "network": (("microlab.segment.unet:UNetSegmenter",), "probability"),
+    "alarms": (("microlab.segment.choice",), "gather"),
+    "network": (("microlab.segment.unet:UNetSegmenter",), "maps"),
     "watershed": (("microlab.segment.blocks", "microlab.segment.segmenter"), "{}"),
     "boundary": (("microlab.segment.blocks", "microlab.segment.segmenter"), "{}"),
     "grains": (("microlab.pipelines.image_results",), "grain_table"),
