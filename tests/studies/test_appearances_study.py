@@ -64,6 +64,23 @@ def test_the_best_classical_baseline_is_the_best_and_the_forest_learns(etched):
     assert rows[FOREST]["boundary F1, 3 px"] > 0.5 > rows[TRIVIAL]["boundary F1, 3 px"]
 
 
+def test_nobody_tells_a_segmenter_what_is_the_specimen():
+    field = zoo_field("contrast, legend", 1, side=128)
+    seen = []
+
+    class Watcher(Ridge):
+        def segment(self, image, **how):
+            seen.append(image.valid)
+            return super().segment(image, **how)
+
+    appearances.compare(field, {"ridge": Watcher()})
+    appearances.scores(field, Watcher())
+    appearances.evidence_rows(field, {"ridge": Watcher()})
+    assert (~field.valid).any()
+    assert seen
+    assert all(valid is None for valid in seen)
+
+
 @pytest.mark.slow
 def test_a_trial_run_stores_records_and_resumes(tmp_path, monkeypatch, capsys):
     few = ["etched", "contrast, legend"]

@@ -23,7 +23,7 @@ from microlab.measure.scores import mask_grains, score, trivial_prediction
 from microlab.render.appearances import SURFACES, Ranges, draw_field
 from microlab.segment.choice import LIMITS, alarms
 from microlab.segment.classical import BASELINES
-from microlab.segment.evidence import Evidence, gather
+from microlab.segment.evidence import Evidence, gather, look_at_all
 from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.segmenter import Segmenter
 from microlab.simulate import library
@@ -75,9 +75,14 @@ def zoo_field(name: str, index: int, *, side: int = SIDE) -> Micrograph:
     return replace(field, name=f"{name} {index}")
 
 
+def as_a_file(field: Micrograph) -> Micrograph:
+    """The field as a user has it: nobody says what of it is the specimen."""
+    return replace(field, valid=None)
+
+
 def scores(field: Micrograph, segmenter: Segmenter, zoom: float | None = None) -> dict[str, float | None]:
     """Scores of a segmenter on one field of known truth: `all_scores`, and the zoom."""
-    result = segmenter.segment(field, zoom=zoom)
+    result = segmenter.segment(as_a_file(field), zoom=zoom)
     return {**all_scores(field, result.boundary, result.labels), "zoom": result.zoom}
 
 
@@ -145,7 +150,7 @@ def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, di
     """Scores of segmenters on a field, and of the best classical baseline and the forest, with hindsight."""
     rows: dict[str, dict[str, float | str | None]] = {}
     for name, segmenter in segmenters.items():
-        result = segmenter.segment(field)
+        result = segmenter.segment(as_a_file(field))
         rows[name] = all_scores(field, result.boundary, result.labels)
         rows[name] |= {
             "zoom": result.zoom,
@@ -170,8 +175,9 @@ def evidence_rows(field: Micrograph, segmenters: dict[str, Segmenter]) -> list[d
         own = segmenter.estimate_zoom(field)
         for factor in ZOOM_FACTORS:
             zoom = float(np.clip(own * factor, 0.125, 4))
-            evidence = gather(segmenter.check(field), segmenter, zoom)
-            result = segmenter.segment(field, zoom=zoom)
+            image, result = segmenter.check(field), segmenter.segment(as_a_file(field), zoom=zoom)
+            evidence = gather(image, segmenter, zoom)
+            evidence = look_at_all(image, result, evidence, segmenter.calibrated)
             row = score(field.boundary, result.boundary, result.labels, field.valid)
             about = {"field": field.name, "method": name, "zoom": zoom, "factor": factor}
             rows.append({**about, **vars(evidence), "adapted Rand error": row["adapted Rand error"]})
