@@ -254,7 +254,7 @@ CASES = {
     ),
     "diffusion": Case("two 128 x 128 images by 10 steps of diffusion", diffusion),
     "unet": Case(
-        "boundary probability of 512 x 512 pixels, default weights",
+        "boundary probability of 512 x 512 pixels, label-free weights",
         boundary_probability,
         {"float32, channels first": naive_inference},
         "2 times as fast",

@@ -1,10 +1,11 @@
-"""Segmenters on every appearance. The records `appearances_zoo`, `_real`, `_alarms` and `_left_out`.
+"""Segmenters on every appearance. Records `appearances_zoo`, `_real`, `_contrast`, `_alarms`, `_left_out`.
 
-    python -m studies.appearances FOLDER --part zoo        13 kinds of virtual fields, 8 each; half an hour
+    python -m studies.appearances FOLDER --part zoo        15 kinds of virtual fields, 8 each; half an hour
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
+    python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; two minutes
     python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
     python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 3 hours
-    python -m studies.appearances FOLDER --size smoke      a trial run of all four
+    python -m studies.appearances FOLDER --size smoke      a trial run of all
     python -m studies.appearances FOLDER --record          also stores them
 
 Beside ours stand the best of six classical baselines, chosen for each field with the truth in hand, and a
@@ -17,8 +18,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -40,6 +43,7 @@ from studies import common
 OURS = "ours"
 CALIBRATION = 100  # first field of each kind that sets the limits of the alarms
 LEFT_OUT, CONTROL = "left out", "trained on all"
+CONTRASTS = (0, 0.5, 1, 2, np.inf)
 ABOVE = 664  # rows of titanium-bse above its legend
 MEASURES = [
     "boundary F1, 3 px",
@@ -243,6 +247,39 @@ def left_out_record(folder: Path, size_name: str) -> dict:
     } | common.origin(command("left-out", size_name), time.perf_counter() - start)
 
 
+def contrast_record(folder: Path, size_name: str) -> dict:
+    """Which boundaries of the real fields are faint, and how much of them was found."""
+    start, ours = time.perf_counter(), load_segmenter("auto")
+    rows = []
+    for name, field in real_fields(SIZES[size_name])[:3]:  # those whose truth is closed
+        found = ours.segment(appearances.as_a_file(field)).boundary
+        rows.append(appearances.recall_by_contrast(field, found).assign(field=name))
+    table, scores = pd.concat(rows, ignore_index=True), {}
+    for name, one in [*table.groupby("field", sort=False), ("all", table)]:
+        for low, high in pairwise(CONTRASTS):
+            part = one[one["contrast to noise"].between(low, high, inclusive="left")]
+            if len(part):
+                scores[f"{name}: {low} to {high}" if np.isfinite(high) else f"{name}: above {low}"] = {
+                    "recall, 3 px": round(float(np.average(part["recall"], weights=part["pixels"])), 4),
+                    "share of the boundary": round(float(part["pixels"].sum() / one["pixels"].sum()), 4),
+                }
+    scores[TRIVIAL] = {"recall, 3 px": 0.0, "share of the boundary": 1.0}
+    return {
+        "title": "Every appearance: how faint boundaries limit the real fields",
+        "data": "Every boundary between two grains of the experts' masks, by its contrast-to-noise ratio: "
+        "the step of grey across it or the depth of its line, whichever is larger, over the standard "
+        "deviation beside it.",
+        "virtual": False,
+        "sets": {name: f"{len(part)} boundaries" for name, part in table.groupby("field", sort=False)},
+        "scores": scores,
+        "trivial": TRIVIAL,
+        "rows": common.every_row(table),
+        "settings": {"method": "auto"},
+        "seed": 0,
+        "note": "A boundary that is not found joins two grains, so a few faint ones cost many counts.",
+    } | common.origin(command("contrast", size_name), time.perf_counter() - start)
+
+
 def command(part: str, size: str) -> str:
     """Command that reproduces the numbers."""
     return f"python -m studies.appearances FOLDER --part {part} --size {size} --record"
@@ -252,12 +289,16 @@ def main() -> None:
     """Print the tables, and store them with --record."""
     parser = common.parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="laptop")
-    parser.add_argument("--part", choices=("zoo", "real", "alarms", "left-out", "all"), default="all")
+    parser.add_argument(
+        "--part", choices=("zoo", "real", "contrast", "alarms", "left-out", "all"), default="all"
+    )
     options = parser.parse_args()
     for part in ("zoo", "real"):
         if options.part in (part, "all"):
             result = compare_record(options.folder, part, options.size)
             common.publish(f"appearances_{part}", result, options.record)
+    if options.part in ("contrast", "all"):
+        common.publish("appearances_contrast", contrast_record(options.folder, options.size), options.record)
     if options.part in ("alarms", "all"):
         common.publish("appearances_alarms", alarm_record(options.folder, options.size), options.record)
     if options.part in ("left-out", "all"):

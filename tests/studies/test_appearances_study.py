@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from microlab.book import records
 from microlab.book.experiments import appearances
 from microlab.book.experiments.appearances import CLASSICAL, FOREST, TRIVIAL, ZOO, zoo_field
+from microlab.data.micrograph import Micrograph
 from microlab.measure.grains import close_boundaries
 from microlab.measure.scores import mask_grains
 from microlab.render.appearances import SURFACES, TWIN_BOUNDARY
@@ -79,6 +80,23 @@ def test_nobody_tells_a_segmenter_what_is_the_specimen():
     assert (~field.valid).any()
     assert seen
     assert all(valid is None for valid in seen)
+
+
+def test_contrast_to_noise_is_that_of_drawn_grains_and_recall_what_was_found():
+    rng = np.random.default_rng(0)
+    columns = np.arange(180) // 60  # three grains side by side, two boundaries
+    grey = np.array([0.2, 0.5, 0.55])[columns] + 0.05 * rng.standard_normal((120, 180))
+    truth = np.zeros((120, 180), bool)
+    truth[:, [59, 60, 119, 120]] = True
+    found = truth.copy()
+    found[:, 100:] = False
+    found[:30, 119] = True
+    table = appearances.recall_by_contrast(Micrograph(grey, boundary=truth), found)
+    assert table["contrast to noise"].tolist() == pytest.approx([6, 1], rel=0.1)
+    assert table["recall"].tolist() == pytest.approx([1, 33 / 120], abs=0.02)  # 30 rows and 3 px beyond
+    grey[:, [119, 120]] = 0.1  # now the second one has a line
+    table = appearances.recall_by_contrast(Micrograph(grey, boundary=truth), found)
+    assert table["contrast to noise"].tolist() == pytest.approx([6, 8.5], rel=0.1)
 
 
 @pytest.mark.slow

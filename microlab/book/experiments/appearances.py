@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import adjusted_rand_score
@@ -21,6 +22,7 @@ from microlab.measure import grain_size
 from microlab.measure.grains import close_boundaries, grain_table, summarise
 from microlab.measure.scores import mask_grains, score, trivial_prediction
 from microlab.render.appearances import SURFACES, Ranges, draw_field
+from microlab.render.tem_grains import facets
 from microlab.segment.choice import LIMITS, alarms
 from microlab.segment.classical import BASELINES
 from microlab.segment.evidence import Evidence, gather, look_at_all
@@ -163,6 +165,55 @@ def compare(field: Micrograph, segmenters: dict[str, Segmenter]) -> dict[str, di
     rows[FOREST] = {**all_scores(field, *forest_answer(field)), "method": "random forest"}
     rows[TRIVIAL] = {**all_scores(field, *trivial_prediction(field.shape)), "method": "one grain"}
     return rows
+
+
+def recall_by_contrast(
+    field: Micrograph, boundary: np.ndarray, *, reach: float = 8.0, line: float = 2.0, least: int = 8
+) -> pd.DataFrame:
+    """Contrast-to-noise ratio of every boundary between two grains, and how much of it was found.
+
+        contrast to noise = max(|A - B|, |L - (A + B) / 2|) / sqrt((var A + var B) / 2)
+
+    A and B are the mean greys beside the boundary, between `line` and `reach` pixels away, and L that of its
+    line. The line may be blurred or displaced, so a small ratio is an upper bound of what is to be seen.
+
+    Parameters
+    ----------
+    field : Micrograph
+        With closed true boundaries.
+    boundary : (H, W) bool
+        As it was found.
+    reach, line : float
+        Pixels.
+    least : int
+        Boundaries with fewer pixels on a side are left out.
+
+    Returns
+    -------
+    DataFrame
+        A row for each boundary: ``pixels``, ``contrast to noise`` and ``recall``, the share of its pixels
+        with a found line within 3 px.
+    """
+    labels = close_boundaries(mask_grains(field.boundary))
+    near, found = facets(labels), ndimage.distance_transform_edt(~boundary) <= 3
+    low, high = np.minimum(labels, near.neighbour), np.maximum(labels, near.neighbour)
+    shown = np.ones(field.shape, bool) if field.valid is None else field.valid
+    index = np.flatnonzero((near.distance <= reach) & (low != high) & shown)
+    _, facet = np.unique(low.ravel()[index].astype(np.int64) << 32 | high.ravel()[index], return_inverse=True)
+    rows = []
+    for pixels in np.split(index[np.argsort(facet, kind="stable")], np.cumsum(np.bincount(facet))[:-1]):
+        away, greys, first = (
+            near.distance.ravel()[pixels],
+            field.image.ravel()[pixels],
+            labels.ravel()[pixels] == low.ravel()[pixels[0]],
+        )
+        a, b, middle = greys[(away > line) & first], greys[(away > line) & ~first], away <= 1
+        if min(len(a), len(b)) < least or not middle.any():
+            continue
+        contrast = max(abs(a.mean() - b.mean()), abs(greys[middle].mean() - (a.mean() + b.mean()) / 2))
+        noise = max(float(np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)), 1e-6)
+        rows.append((int(middle.sum()), contrast / noise, float(found.ravel()[pixels[middle]].mean())))
+    return pd.DataFrame(rows, columns=["pixels", "contrast to noise", "recall"])
 
 
 ZOOM_FACTORS = (1.0, 0.35, 2.8)  # a zoom that is right, and two that are wrong
