@@ -21,8 +21,9 @@ from microlab.pipelines.training_pairs import render_pair, simulated_pairs
 from microlab.segment.evidence import WINDOW
 from microlab.segment.segmenter import Segmenter
 from microlab.simulate import library
+from microlab.training.fit import History
 
-STEPS = 2  # of each training, that are timed
+STEPS = 3  # of each training, of which all but the first are timed
 # Windows of each image that two networks see before they are compared: seven zooms and four views for the
 # default, four views for the adapted network.
 LOOKS = 15
@@ -74,22 +75,16 @@ def estimate(
     one_choice = _seconds(nearest_microscopes, [grain_map], [pair.image], 1, *several)
     pairs = rendered * (one_rendering + one_choice) / processes(jobs, rendered)
 
-    def train(steps: int) -> object:
-        return fit_network([pair], [grain_map], replace(settings, steps=steps), device=device)
-
     style = 0.0
     if settings.learns:
+        how = replace(settings.learnt, steps=STEPS, log_every=1)
         flat = flat_images([structure])
-
-        def learn(steps: int) -> object:
-            how = replace(settings.learnt, steps=steps)
-            return learn_style(flat, [pair.image], how, device=device, progress=False)[0]
-
-        generator = learn(1).F.eval()
-        style = settings.learnt.steps * _per_step(learn)
-        pairs += settings.translated * _seconds(simulated_pairs, [structure], 1, generator)
-
-    train(1)
+        translator, history = learn_style(flat, [pair.image], how, device=device, progress=False)
+        style = settings.learnt.steps * _per_step(history)
+        pairs += settings.translated * _seconds(simulated_pairs, [structure], 1, translator.F.eval())
+    few = replace(settings, steps=STEPS)
+    _, history = fit_network([pair], [grain_map], few, device=device, log_every=1)
+    training = settings.steps * _per_step(history)
     window = pair.image[:WINDOW, :WINDOW]
     network = default.methods()[0]
     per_pixel = _seconds(network.segment, window, zoom=1.0) / window.size
@@ -100,8 +95,8 @@ def estimate(
         "library": settings.structures * one_structure / processes(jobs, settings.structures),
         "style": style,
         "pairs": pairs,
-        "training": settings.steps * _per_step(train),
-        "images": per_pixel * looked_at,
+        "training": training,
+        "images": float(per_pixel * looked_at),
     }
 
 
@@ -131,6 +126,7 @@ def _seconds(work: Callable, *arguments: object, **keywords: object) -> float:
     return _timed(work, *arguments, **keywords)[0]
 
 
-def _per_step(train: Callable[[int], object]) -> float:
-    """Seconds of one more step of a training that is called with their number; a warm one."""
-    return max(_seconds(train, 1 + STEPS) - _seconds(train, 1), 0.0) / STEPS
+def _per_step(history: History) -> float:
+    """Seconds of a step that is not the first, which is slow."""
+    seconds = [row["seconds"] for row in history.rows]
+    return (seconds[-1] - seconds[0]) / (len(seconds) - 1)

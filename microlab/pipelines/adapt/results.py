@@ -159,9 +159,9 @@ def write(
         {
             "title": "Was the adapted network taken?",
             "text": f"{acceptance.line} It is taken only if it is better where the truth is known, on "
-            "virtual micrographs that look like your images, and on your images looks at least as good (confidence "
-            "less disagreement less share of the largest grain), without an alarm where the default rings "
-            "none. The adapted weights are kept in adapted.safetensors.",
+            "virtual micrographs that look like your images, and on your images looks at least as good "
+            "(confidence less disagreement less share of the largest grain), without an alarm where the "
+            "default rings none. The adapted weights are kept in adapted.safetensors.",
             "table": {
                 "caption": "Both networks, each at its own zoom",
                 "columns": ["measure", "adapted", "default"],

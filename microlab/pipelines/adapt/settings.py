@@ -43,8 +43,8 @@ class AdaptSettings:
     width: int = 16  # channels of the U-Net's first level
     depth: int = 5  # levels
     crop: int = 160  # side of a training crop, pixels
-    batch: int = 8  # half of it are fields of every appearance, drawn anew (`rehearsal`)
-    steps: int = 500
+    batch: int = 6  # half of it are fields of every appearance, drawn anew (`rehearsal`)
+    steps: int = 400
     lr: float = 5e-4
     batch_norm: bool = False  # re-estimate batch-norm statistics on the images, after training
     patches: int = 400  # of each set, for the realism report

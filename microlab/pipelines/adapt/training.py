@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -23,6 +24,8 @@ from microlab.render.appearances import BOUNDARY, GRAIN
 from microlab.segment.unet import OUTPUTS, UNet
 from microlab.training.cards import model_card
 from microlab.training.fit import History, fit
+
+EVERY = {"ema": 0.99, "workers": 1, "checkpoint_every": 100}  # training, unless it says otherwise
 
 
 def mixed_batches(
@@ -63,14 +66,25 @@ def fit_network(
     folder: Path | None = None,
     device: str | None = None,
     progress: bool = False,
+    **others: Any,
 ) -> tuple[UNet, History]:
-    """A U-Net of three outputs, from ``settings.start`` on, trained on `mixed_batches`."""
+    """A U-Net of three outputs, from ``settings.start`` on, trained on `mixed_batches`.
+
+    Parameters
+    ----------
+    pairs, grain_maps, settings
+        As in `mixed_batches`.
+    folder, device, progress
+        As in `microlab.training.fit.fit`.
+    **others
+        Of `microlab.training.fit.FitConfig`.
+    """
     model = initial_network(settings.rehearsal)
     history = fit(
         model,
         mixed_batches(pairs, grain_maps, settings),
         fields_loss,
-        fitting(settings.steps, settings.lr, settings.seed, ema=0.99, workers=1, checkpoint_every=100),
+        fitting(settings.steps, settings.lr, settings.seed, **EVERY | others),
         folder=folder,
         device=device,
         progress=progress,
