@@ -233,6 +233,7 @@ def test_without_a_boundary_the_grain_size_is_not_guessed():
         stages.measure_sizes({"few": image}, segmenter, 1.0)
 
 
+@pytest.mark.slow
 def test_the_time_is_estimated_before_the_long_stages(done):
     out, result, lines = done
     told = next(k for k, line in enumerate(lines) if re.match(r"about \d.*: library .*, images", line))
@@ -313,6 +314,7 @@ def test_a_finished_adaptation_is_not_repeated(folder, done, monkeypatch):
     assert all(again.seconds[stage] >= spent for stage, spent in result.seconds.items() if stage != "report")
 
 
+@pytest.mark.slow
 def test_each_image_is_read_once(folder, tmp_path, monkeypatch):
     read, files = images.read_image, []
     monkeypatch.setattr(images, "read_image", lambda path, **o: (files.append(path.name), read(path, **o))[1])
@@ -384,6 +386,7 @@ def test_all_unusable_images_are_named_before_anything_is_written(folder, tmp_pa
         run(tmp_path / "empty", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_image_too_small_at_its_grain_scale_is_named(tmp_path):
     images.write_image(tmp_path / "in" / "few.png", micrograph(0)[:90])
     words = r"few.png: image has 96 x 90 pixels.*both sides need at least 96"
@@ -446,6 +449,7 @@ def test_disagreement_is_reported_next_to_that_of_virtual_micrographs():
     assert table.loc["a", "deviation"] == 0.1
 
 
+@pytest.mark.slow
 def test_the_command_adapts_and_reports_its_results(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("microlab.pipelines.adapt.settings.profile_settings", lambda *_: TINY)
     call = [
