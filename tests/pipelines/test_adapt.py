@@ -225,10 +225,12 @@ def test_the_grain_size_is_measured_in_pixels_of_the_image():
         assert size == pytest.approx(mean_intercept(grains), rel=0.15)  # some boundaries are missed
 
 
-def test_without_a_boundary_the_grain_size_is_not_guessed():
+def test_without_a_boundary_the_grain_size_is_not_guessed(monkeypatch):
     image, nothing = micrograph(0), np.zeros(SHAPE, np.float32)
     one = Segmentation(nothing, nothing > 0, np.ones(SHAPE, np.int32), 1.0)
-    segmenter = SimpleNamespace(check=lambda image: image, segment=lambda image, zoom: one)
+    segmenter = SimpleNamespace(check=lambda image: image, segment=lambda image, zoom: one, methods=list)
+    chosen = SimpleNamespace(trial=SimpleNamespace(segmenter=segmenter, zoom=1.0))
+    monkeypatch.setattr(stages, "choose", lambda *_, **__: chosen)
     with pytest.raises(ValueError, match=r"few: the default network finds no boundary.*--scale"):
         stages.measure_sizes({"few": image}, segmenter, 1.0)
 

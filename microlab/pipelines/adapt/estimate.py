@@ -24,9 +24,8 @@ from microlab.simulate import library
 from microlab.training.fit import History
 
 STEPS = 3  # of each training, of which all but the first are timed
-# Windows of each image that two networks see before they are compared: seven zooms and four views for the
-# default, four views for the adapted network.
-LOOKS = 15
+VIEWS_TO_JUDGE = 4  # windows of each image that are seen before the adapted network is compared
+LOOKS = 15  # the same of both networks: seven zooms and four views for the default
 PARALLEL_FROM = 20  # structures or images; for fewer, processes take longer to start than to work
 TIMED = {  # stages of the run that a part of the estimate stands for
     "library": ("library",),
@@ -45,6 +44,7 @@ def processes(jobs: int, tasks: int) -> int:
 def estimate(
     settings: AdaptSettings,
     areas: Sequence[float],
+    look: float,
     default: Segmenter,
     jobs: int,
     device: str | None = None,
@@ -56,6 +56,8 @@ def estimate(
     settings : AdaptSettings
     areas : sequence of float
         Of the images, in squared mean intercepts of their grains.
+    look : float
+        Seconds in which the default chose method and zoom for one of the images.
     default : Segmenter
     jobs : int
         Processes; -1 for one per core.
@@ -88,15 +90,16 @@ def estimate(
     window = pair.image[:WINDOW, :WINDOW]
     network = default.methods()[0]
     per_pixel = _seconds(network.segment, window, zoom=1.0) / window.size
-    seen = [area * mean_intercept(grain_map) ** 2 for area in areas]
-    seen += [grain_map.size] * (HELD_OUT_VIEWS * settings.held_out)
-    looked_at = sum((settings.views + 2) * area + LOOKS * min(area, WINDOW**2) for area in seen)
+    own = [(area * mean_intercept(grain_map) ** 2, VIEWS_TO_JUDGE) for area in areas]
+    virtual = [(grain_map.size, LOOKS)] * (HELD_OUT_VIEWS * settings.held_out)
+    looked_at = sum((settings.views + 2) * area + n * min(area, WINDOW**2) for area, n in own + virtual)
     return {
         "library": settings.structures * one_structure / processes(jobs, settings.structures),
         "style": style,
         "pairs": pairs,
         "training": training,
-        "images": float(per_pixel * looked_at),
+        # The default chooses twice: to be compared, and to segment where it is kept.
+        "images": float(per_pixel * looked_at + 2 * look * len(areas)),
     }
 
 

@@ -40,6 +40,7 @@ from microlab.pipelines.image_results import Options
 from microlab.pipelines.train_style import flat_images
 from microlab.pipelines.training_pairs import render_pairs, simulated_pairs
 from microlab.segment.adabn import adapt_batch_norm
+from microlab.segment.choice import choose
 from microlab.segment.registry import load_segmenter
 from microlab.segment.segmenter import Segmenter
 from microlab.segment.zoom import middle
@@ -163,7 +164,9 @@ def adapt(
 
         with run.stage("estimate"):
             areas = [np.prod(micrograph.shape) / size**2 for micrograph in micrographs.values()]
-            estimated = run.once("estimate.json", estimate, settings, areas, default, jobs, options.device)
+            look = run.seconds["zoom"] / len(sizes)  # of the default at an image, alarms and all
+            measured = (settings, areas, look, default, jobs, options.device)
+            estimated = run.once("estimate.json", estimate, *measured)
         log(in_words(estimated))
 
         with run.stage("library"):
@@ -282,9 +285,10 @@ def measure_sizes(
     sizes = {}
     for name in (names[k] for k in some):
         image = segmenter.check(micrographs[name])
-        side = SIZED_WINDOW / (zoom or segmenter.estimate_zoom(image))
+        trial = choose(image, segmenter.methods(), zoom=zoom).trial
         with suppress(ImageError):  # a pore may fill the middle
-            result = segmenter.segment(middle(image, max(side, LEAST_SIDE)), zoom=zoom)
+            part = middle(image, max(SIZED_WINDOW / trial.zoom, LEAST_SIDE))
+            result = trial.segmenter.segment(part, zoom=trial.zoom)
             share = 1.0 if result.valid is None else float(result.valid.mean())  # where lines cross grains
             sizes[name] = share * mean_intercept(result.labels)
     sizes = {name: size for name, size in sizes.items() if np.isfinite(size)}
