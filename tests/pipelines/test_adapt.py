@@ -185,6 +185,20 @@ def test_all_three_signs_must_speak_for_the_adapted_network(errors, adapted, def
     assert re.search(words, result.line)
 
 
+@pytest.mark.parametrize(
+    ("style", "translated", "rendered"), [("render", 0, 12), ("mixed", 6, 6), ("cut", 12, 0)]
+)
+def test_the_held_out_images_are_made_as_the_training_images_are(style, translated, rendered):
+    settings = profile_settings("laptop", style)
+    chosen = list(range(0, 2 * (settings.images - settings.translated), 2))
+    few, structures, some = stages.for_judging(settings, ["held out"], chosen)
+    assert (few.images, few.translated, len(some)) == (12, translated, rendered)
+    assert structures == ["held out"]
+    assert len(set(some)) == rendered
+    assert set(some) <= set(chosen)
+    assert stages.for_judging(settings, [], chosen[:1])[2] == chosen[:1]  # no microscope twice
+
+
 def test_half_of_every_batch_rehearses_what_the_default_knows():
     settings = replace(TINY, batch=5)
     grains = voronoi.tessellate(voronoi.random_seeds(60, (192, 192), 0), (192, 192))

@@ -190,10 +190,14 @@ def adapt(
             workers = jobs if rendered >= PARALLEL_FROM else 1
             candidates = (maps, list(zoomed.values()), rendered, settings.candidates, settings.seed)
             chosen = run.once("microscopes.json", nearest_microscopes, *candidates, workers, progress)
-            how = (generator, chosen, workers, progress)
-            pairs = read_pairs(run.arrays("pairs.npz", make_pairs, settings, training, *how))
-            tests = replace(settings, images=HELD_OUT_VIEWS * settings.held_out)
-            tests = read_pairs(run.arrays("held_out.npz", make_pairs, tests, held_out, *how))
+            made = {
+                "pairs.npz": (settings, training, chosen),
+                "held_out.npz": for_judging(settings, held_out, chosen),
+            }
+            pairs, tests = (
+                read_pairs(run.arrays(name, make_pairs, *of, generator, workers, progress))
+                for name, of in made.items()
+            )
 
         path = out / "adapted.safetensors"
         with run.stage("training"):
@@ -344,11 +348,21 @@ def simulate(run: RunFolder, settings: AdaptSettings, jobs: int, progress: bool)
     return [library.load(run / "library", index) for index in range(settings.structures)]
 
 
+def for_judging(
+    settings: AdaptSettings, held_out: list[Structure], microscopes: list[int]
+) -> tuple[AdaptSettings, list[Structure], list[int]]:
+    """What `make_pairs` takes to make held-out images as the training images are made, only fewer."""
+    few = replace(settings, images=HELD_OUT_VIEWS * settings.held_out)
+    rendered = min(few.images - few.translated, len(microscopes))
+    some = np.linspace(0, len(microscopes) - 1, rendered).round().astype(int)
+    return few, held_out, [microscopes[k] for k in some]
+
+
 def make_pairs(
     settings: AdaptSettings,
     structures: list[Structure],
-    generator: torch.nn.Module | None,
     microscopes: list[int],
+    generator: torch.nn.Module | None,
     jobs: int,
     progress: bool,
 ) -> dict[str, np.ndarray]:
