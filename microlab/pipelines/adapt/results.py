@@ -174,8 +174,8 @@ def write(
             + (", and by the network that comes with microlab" if acceptance.taken else "")
             + ". Disagreement is the mean adapted Rand error of single views against "
             "their mean, deviation the standard deviation of the boundary probability near boundaries. No "
-            f"truth is known here, so they stand beside {len(held_out)} held-out virtual micrographs. "
-            + trust(held_out),
+            f"truth is known here, so they stand beside {len(held_out)} held-out virtual micrographs under "
+            "the adapted network. " + trust(held_out),
             "table": {
                 "caption": "0 is full agreement. A dash: nothing to compare.",
                 "columns": [

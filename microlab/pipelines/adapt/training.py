@@ -25,7 +25,7 @@ from microlab.segment.unet import OUTPUTS, UNet
 from microlab.training.cards import model_card
 from microlab.training.fit import History, fit
 
-EVERY = {"ema": 0.99, "workers": 1, "checkpoint_every": 100}  # training, unless it says otherwise
+EVERY = {"ema": 0.99, "workers": 1, "checkpoint_every": 50}  # training, unless it says otherwise
 
 
 def mixed_batches(
