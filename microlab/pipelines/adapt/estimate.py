@@ -1,6 +1,8 @@
 """How long an adaptation will take, from short measurements on this machine.
 
-time of a stage = how often it does something x how long that takes, measured on a middling structure
+    time of a stage = how often it does something x how long that takes, measured on a middling structure
+
+The first step of a training is slow and does not count. Measuring takes some ten seconds.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines import image_results, report
 from microlab.pipelines.adapt import accept, results
 from microlab.pipelines.adapt.accept import Acceptance
-from microlab.pipelines.adapt.estimate import PARALLEL_FROM, estimate, in_words
+from microlab.pipelines.adapt.estimate import estimate, in_words, processes
 from microlab.pipelines.adapt.microscopes import nearest_microscopes
 from microlab.pipelines.adapt.settings import HELD_OUT_VIEWS, AdaptSettings
 from microlab.pipelines.adapt.training import card_of, fit_network
@@ -187,7 +187,7 @@ def adapt(
 
         with run.stage("pairs"):
             rendered = settings.images - settings.translated
-            workers = jobs if rendered >= PARALLEL_FROM else 1
+            workers = processes(jobs, rendered)
             candidates = (maps, list(zoomed.values()), rendered, settings.candidates, settings.seed)
             chosen = run.once("microscopes.json", nearest_microscopes, *candidates, workers, progress)
             made = {
@@ -342,7 +342,7 @@ def check_space(folder: Path, settings: AdaptSettings) -> None:
 
 def simulate(run: RunFolder, settings: AdaptSettings, jobs: int, progress: bool) -> list[Structure]:
     """The library, built or completed, and read."""
-    workers = jobs if settings.structures >= PARALLEL_FROM else 1
+    workers = processes(jobs, settings.structures)
     sizes = {"seed": LIBRARY_SEED + settings.seed, "ranges": settings.ranges}
     library.build(run / "library", settings.structures, **sizes, jobs=workers, progress=progress)
     return [library.load(run / "library", index) for index in range(settings.structures)]
