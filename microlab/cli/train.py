@@ -159,9 +159,10 @@ def adapt(
 ) -> None:
     """Adapt the network to your own images, without a label.
 
-    Simulates structures with the grain size of the images, gives them the images' style, trains a network on
-    them and segments the images with it. Its report says how like the images the training images are, and
-    how sure the result is. Stopped and called again, it goes on where it was.
+    Simulates structures with the grain size of the images, gives them the images' style and trains the
+    default network further on them. Only if it then proves better does it segment the images; otherwise the
+    default does. The report says which, how like the images the training images are, and how sure the result
+    is. Stopped and called again, it goes on where it was.
     The images should show one material at one magnification.
 
     \b

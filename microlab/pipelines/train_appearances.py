@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from microlab.data.micrograph import Micrograph
 from microlab.data.run_folder import SETTINGS, RunFolder
 from microlab.data.transforms import grey_of, grey_weights, standardise
 from microlab.measure.grain_size import mean_intercept
-from microlab.pipelines.train_segmenter import STRUCTURES, check_crop
+from microlab.pipelines.train_segmenter import STRUCTURES, check_crop, fitting
 from microlab.render import appearances
 from microlab.render.appearances import SURFACES, draw_field
 from microlab.segment.unet import OUTPUTS, UNet, boundary_loss
@@ -32,7 +33,7 @@ from microlab.simulate import library
 from microlab.training.cards import model_card
 from microlab.training.crops import orientations
 from microlab.training.devices import from_first_process, join_processes, pick_device
-from microlab.training.fit import STATE, FitConfig, fit
+from microlab.training.fit import STATE, fit
 
 NAME = "appearances"  # of the weights
 
@@ -114,22 +115,11 @@ def train(
     indices = range(config.structures)
     grain_maps = [library.load(folder / "library", index).grain_map for index in indices]
     model = initial_network(config)
-    fitting = FitConfig(
-        steps=config.steps,
-        lr=config.lr,
-        warmup=min(100, config.steps // 10),
-        weight_decay=1e-4,
-        clip=1.0,
-        ema=0.999,
-        workers=1,
-        seed=config.seed,
-        checkpoint_every=250,
-    )
     history = fit(
         model,
         fresh_fields(grain_maps[: -config.held_out], config),
         fields_loss,
-        fitting,
+        fitting(config.steps, config.lr, config.seed, ema=0.999, workers=1, checkpoint_every=250),
         folder=folder / "training",
         device=device,
         resume=resume,
@@ -138,7 +128,6 @@ def train(
     path = folder / f"{NAME}.safetensors"
     if rank > 0:
         return path
-    earlier = weights.load(config.start, UNet)[1] if config.start is not None else {}
     card = model_card(
         model,
         history,
@@ -151,7 +140,7 @@ def train(
         outputs=list(OUTPUTS),
         grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
         training=asdict(config),
-        started_from={key: earlier[key] for key in ("data", "training", "sha256") if key in earlier},
+        started_from=origin(config.start),
     )
     return weights.save(path, model, card, half=True)
 
@@ -185,6 +174,12 @@ def initial_network(config: TrainingConfig) -> UNet:
             own[name][:1], known[name] = known[name][:1], own[name]
     model.load_state_dict(known)
     return model
+
+
+def origin(start: str | None) -> dict[str, Any]:
+    """What a card says about the weights that a training started from; nothing of random ones."""
+    earlier = weights.load(start, UNet)[1] if start is not None else {}
+    return {key: earlier[key] for key in ("data", "training", "sha256") if key in earlier}
 
 
 def fresh_fields(

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,6 +115,13 @@ def pair_loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) 
     return boundary_loss(model(images), boundaries)
 
 
+def fitting(steps: int, lr: float, seed: int, **others: Any) -> FitConfig:
+    """The settings that every training of a segmenter's U-Net shares; warm-up takes at most 100 steps."""
+    return FitConfig(
+        steps=steps, lr=lr, warmup=min(100, steps // 10), weight_decay=1e-4, clip=1.0, seed=seed, **others
+    )
+
+
 def fit_unet(
     model: torch.nn.Module,
     pairs: Sequence[Micrograph],
@@ -148,21 +156,11 @@ def fit_unet(
     -------
     History
     """
-    config = FitConfig(
-        steps=steps,
-        lr=lr,
-        warmup=min(100, steps // 10),
-        weight_decay=1e-4,
-        clip=1.0,
-        ema=ema,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
     return fit(
         model,
         crops(pairs, crop, batch, seed),
         pair_loss,
-        config,
+        fitting(steps, lr, seed, ema=ema, checkpoint_every=checkpoint_every),
         folder=folder,
         device=device,
         resume=resume,

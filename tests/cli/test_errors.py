@@ -302,7 +302,7 @@ def test_a_library_of_other_settings_is_not_changed(inputs):
 
 
 def test_an_adaptation_of_other_settings_is_not_changed(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "measure_zooms", stopped)
+    monkeypatch.setattr(stages, "measure_sizes", stopped)
     call = ["adapt", inputs / "fields", "-o", tmp_path / "out", "--profile", "smoke"]
     assert "stopped" in one_line(*call, "--style", "render")
     for name in ("adapted.safetensors", "a/run.json", "work/training/state.safetensors"):
@@ -315,7 +315,7 @@ def test_an_adaptation_of_other_settings_is_not_changed(inputs, tmp_path, monkey
         "--style render --scale 2": "zoom None -> 2.0",
         "--style render --data-bar 10": "data_bar auto -> 10",
         "--style render --batch-norm": "settings.batch_norm False -> True",
-        "--style render --profile laptop": "settings.steps 8 -> 800",
+        "--style render --profile laptop": "settings.steps 8 -> 400",
         f"--style render {inputs / 'small.tif'}": "",
         f"--style render {inputs / 'labels.tif'}": "images.labels.tif absent -> ",
     }.items():

@@ -1,6 +1,6 @@
 """The stages of an adaptation, each of which resumes.
 
-    read -> zoom -> library -> style -> pairs -> train -> segment -> report
+    read -> grain size -> library -> style -> pairs -> training -> accept -> segment -> report
 
 Everything made on the way lies in ``OUT/work`` as numbers and arrays; a stage whose files are complete is not
 repeated, and the library, the style and the training go on in their middle. The same call after a kill gives
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,25 +29,29 @@ from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import resize_by, stretch
 from microlab.generate.style import learn_style
 from microlab.measure.grain_size import mean_intercept
-from microlab.pipelines import image_results, report, train_segmenter
-from microlab.pipelines.adapt import results
+from microlab.pipelines import image_results, report
+from microlab.pipelines.adapt import accept, results
+from microlab.pipelines.adapt.accept import Acceptance
+from microlab.pipelines.adapt.estimate import estimate, in_words, processes
 from microlab.pipelines.adapt.microscopes import nearest_microscopes
-from microlab.pipelines.adapt.settings import AdaptSettings
+from microlab.pipelines.adapt.settings import HELD_OUT_VIEWS, AdaptSettings
+from microlab.pipelines.adapt.training import card_of, fit_network
 from microlab.pipelines.image_results import Options
 from microlab.pipelines.train_style import flat_images
 from microlab.pipelines.training_pairs import render_pairs, simulated_pairs
 from microlab.segment.adabn import adapt_batch_norm
+from microlab.segment.choice import choose
 from microlab.segment.registry import load_segmenter
 from microlab.segment.segmenter import Segmenter
-from microlab.segment.unet import UNet
+from microlab.segment.zoom import middle
 from microlab.simulate import library
 from microlab.simulate.library import Structure
-from microlab.training.cards import model_card
 
 WORK_DIR = "work"  # folder below the results
-ZOOM_IMAGES = 5  # images on which the zoom is measured
+SIZED_IMAGES = 5  # images on which the grain size is measured
+SIZED_WINDOW = 512  # px after magnification, in which it is measured
+LIBRARY_SEED = 1000  # added to the seed: structures of its own, on which no shipped network was trained
 LEAST_SIDE = 48  # px at the network's zoom: a patch to compare, and a few grains
-PARALLEL_FROM = 20  # structures or images; for fewer, processes take longer to start than to work
 RESERVE = 1.2  # of the disk space that the files take
 
 
@@ -57,14 +62,17 @@ class AdaptResult:
     Attributes
     ----------
     weights, report : Path
+        Of the adapted network, taken or not; and the page.
     zoom : float
-        Magnification of the images before the adapted network.
+        Magnification of the images before the adapted network, as on its card.
+    acceptance : Acceptance
+        Whether the adapted network was taken to segment the images, and why not.
     seconds : dict of str to float
         Measured time of every stage, over all calls.
     realism : pandas.DataFrame
         From `microlab.measure.realism.realism_report`.
     held_out : pandas.DataFrame
-        Disagreement and true error on held-out virtual micrographs.
+        Disagreement and true errors on held-out virtual micrographs.
     uncertainty : pandas.DataFrame
         One row for each image.
     """
@@ -72,6 +80,7 @@ class AdaptResult:
     weights: Path
     report: Path
     zoom: float
+    acceptance: Acceptance
     seconds: dict[str, float]
     realism: pd.DataFrame
     held_out: pd.DataFrame
@@ -91,6 +100,9 @@ def adapt(
 ) -> AdaptResult:
     """Adapt a segmentation network to unlabelled images, and segment them.
 
+    The default network goes on learning from simulations that look like the images. It has to prove itself
+    better (`microlab.pipelines.adapt.accept`); otherwise the images are segmented by the default.
+
     Parameters
     ----------
     paths : list of path
@@ -101,7 +113,7 @@ def adapt(
     settings : AdaptSettings, optional
         By default those of the laptop profile; see `microlab.pipelines.adapt.settings.profile_settings`.
     options : microlab.pipelines.image_results.Options, optional
-        How the images are read. ``zoom`` is the magnification for the shipped network; estimated by default.
+        How the images are read. ``zoom`` is the magnification for the default; estimated if not given.
     jobs : int
         Processes; -1 for one per core.
     fresh : bool
@@ -109,7 +121,8 @@ def adapt(
     progress : bool
         Show progress bars.
     log : callable
-        Receives lines of text: the grain size, how long each stage took, the result of each image.
+        Receives lines of text: the grain size, how long it will take, how long each stage took, whether the
+        adapted network was taken, the result of each image.
 
     Returns
     -------
@@ -125,8 +138,8 @@ def adapt(
     """
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
     check_jobs(jobs)  # a small run would never start them, and never notice
-    shipped = load_segmenter("label-free", device=options.device)
-    micrographs, notes = read(image_results.find_images(paths), options, shipped)
+    default = load_segmenter(device=options.device)
+    micrographs, notes = read(image_results.find_images(paths), options, default)
     request = {
         "settings": asdict(settings),
         "data_bar": options.data_bar,
@@ -138,24 +151,31 @@ def adapt(
     folders = image_results.result_folders([m.path for m in micrographs.values()], out)
     with run.lock():
         check_space(run.path, settings)
+        if options.zoom is not None:
+            check_sizes(micrographs, options.zoom, LEAST_SIDE)
 
         with run.stage("zoom"):
-            zooms = run.once("zoom.json", measure_zooms, micrographs, shipped, options.zoom)
-            zoom = float(np.median(list(zooms.values())))
-        log(f"zoom: {len(micrographs)} images, {grain_size(shipped.card, zoom)}, zoom {zoom:.2f}")
-        if max(zooms.values()) > 2 * min(zooms.values()):
-            far = max(zooms, key=lambda name: abs(np.log(zooms[name] / zoom)))
-            log(f"zoom: {far} differs most, zoom {zooms[far]:.2f}; adapt to one magnification at a time")
-        check_sizes(micrographs, zoom, settings)
+            sizes = run.once("grain_sizes.json", measure_sizes, micrographs, default, options.zoom)
+            size = float(np.median(list(sizes.values())))
+        log(f"zoom: {len(micrographs)} images, boundaries {size:.0f} px apart (mean intercept)")
+        if max(sizes.values()) > 2 * min(sizes.values()):
+            far = max(sizes, key=lambda name: abs(np.log(sizes[name] / size)))
+            log(f"zoom: {far} differs most, {sizes[far]:.0f} px; adapt to one magnification at a time")
+
+        with run.stage("estimate"):
+            areas = [np.prod(micrograph.shape) / size**2 for micrograph in micrographs.values()]
+            look = run.seconds["zoom"] / len(sizes)  # of the default at an image, alarms and all
+            measured = (settings, areas, look, default, jobs, options.device)
+            estimated = run.once("estimate.json", estimate, *measured)
+        log(in_words(estimated))
 
         with run.stage("library"):
             structures = simulate(run, settings, jobs, progress)
         training, held_out = structures[: -settings.held_out], structures[-settings.held_out :]
         maps = [structure.grain_map for structure in training]
         intercept = float(np.mean([mean_intercept(structure.grain_map) for structure in structures]))
-        # The adapted network is to see the grain size of its own library.
-        zoom *= intercept / shipped.card.get("grain_size_px", intercept)
-        check_sizes(micrographs, zoom, settings)
+        zoom = intercept / size  # the adapted network is to see grains as large as those of the library
+        check_sizes(micrographs, zoom, max(LEAST_SIDE, settings.learnt.crop if settings.learns else 0))
         zoomed = {name: stretch(resize_by(m.image, zoom)) for name, m in micrographs.items()}
 
         generator = None
@@ -167,19 +187,26 @@ def adapt(
 
         with run.stage("pairs"):
             rendered = settings.images - settings.translated
-            workers = jobs if rendered >= PARALLEL_FROM else 1
+            workers = processes(jobs, rendered)
             candidates = (maps, list(zoomed.values()), rendered, settings.candidates, settings.seed)
             chosen = run.once("microscopes.json", nearest_microscopes, *candidates, workers, progress)
-            pairs = read_pairs(
-                run.arrays("pairs.npz", make_pairs, settings, training, generator, chosen, workers, progress)
+            made = {
+                "pairs.npz": (settings, training, chosen),
+                "held_out.npz": for_judging(settings, held_out, chosen),
+            }
+            pairs, tests = (
+                read_pairs(run.arrays(name, make_pairs, *of, generator, workers, progress))
+                for name, of in made.items()
             )
 
         path = out / "adapted.safetensors"
         with run.stage("training"):
             if not path.is_file() or run.read("trained.json") != sha256(path):
-                model, card = train(run, settings, pairs, intercept, options.device, progress)
+                place = {"folder": run / "training", "device": options.device, "progress": progress}
+                model, history = fit_network(pairs, maps, settings, **place)
                 if settings.batch_norm:
                     model = adapt_batch_norm(model, list(zoomed.values()), seed=settings.seed)
+                card = card_of(model, history, settings, len(micrographs), intercept, zoom)
                 weights.save(path, model, card, half=True)
                 run.write("trained.json", sha256(path))
             network = load_segmenter(weights=path, device=options.device)
@@ -189,19 +216,33 @@ def adapt(
             patches = run.arrays("patches.npz", results.sample_patches, zoomed, pairs, settings)
 
         with run.stage("held out"):
-            trust = run.once("held_out.json", results.held_out, network, held_out, settings)
+            trust = run.once("held_out.json", results.held_out, network, default, tests, settings)
+
+        with run.stage("accept"):
+            looks = {"adapted": (network, None), "default": (default, options.zoom)}
+            seen = {
+                name: run.once(f"accept-{name}.json", accept.look, micrographs, *how)
+                for name, how in looks.items()
+            }
+            acceptance = accept.judge(**seen, errors=trust)
+        log(f"accept: {acceptance.line}")
 
         with run.stage("segment"):
-            options = replace(options, zoom=zoom, views=settings.views)
-            numbers = segment(run, micrographs, notes, folders, network, shipped, options, progress)
+            options = replace(options, views=settings.views)
+            if acceptance.taken:
+                by, other, options = network, default, replace(options, zoom=zoom)
+            else:  # the adapted network is no measure for it
+                by, other = default, None
+            numbers = segment(run, micrographs, notes, folders, by, other, options, progress)
 
         with run.stage("report"):
             segmented = [
                 (m, folder, numbers[folder.name]) for m, folder in zip(micrographs.values(), folders)
             ]
             tables = pd.DataFrame(**realism), pd.DataFrame(trust), results.uncertainty_table(numbers)
-            page = results.write(out, segmented, network, patches, *tables, run.seconds, zoom)
-    return AdaptResult(path, page, zoom, run.seconds, *tables)
+            times = run.seconds, estimated
+            page = results.write(out, segmented, by, patches, *tables, acceptance, *times, zoom)
+    return AdaptResult(path, page, zoom, acceptance, run.seconds, *tables)
 
 
 def read(
@@ -233,35 +274,49 @@ def read(
     return micrographs, notes
 
 
-def measure_zooms(
+def measure_sizes(
     micrographs: dict[str, Micrograph], segmenter: Segmenter, zoom: float | None
 ) -> dict[str, float]:
-    """Magnification for the shipped network, measured on a few of the images unless it is given."""
+    """Mean intercept in pixels of a few of the images, by a segmenter, in the middle of each.
+
+    Raises
+    ------
+    ImageError
+        If there are no grains in any.
+    """
     names = list(micrographs)
-    some = np.unique(np.linspace(0, len(names) - 1, ZOOM_IMAGES).round().astype(int))
-    return {names[k]: zoom or segmenter.estimate_zoom(micrographs[names[k]]) for k in some}
+    some = np.unique(np.linspace(0, len(names) - 1, SIZED_IMAGES).round().astype(int))
+    sizes = {}
+    for name in (names[k] for k in some):
+        image = segmenter.check(micrographs[name])
+        trial = choose(image, segmenter.methods(), zoom=zoom).trial
+        with suppress(ImageError):  # a pore may fill the middle
+            part = middle(image, max(SIZED_WINDOW / trial.zoom, LEAST_SIDE))
+            result = trial.segmenter.segment(part, zoom=trial.zoom)
+            share = 1.0 if result.valid is None else float(result.valid.mean())  # where lines cross grains
+            sizes[name] = share * mean_intercept(result.labels)
+    sizes = {name: size for name, size in sizes.items() if np.isfinite(size)}
+    if not sizes:
+        raise ImageError(
+            f"{', '.join(names[k] for k in some)}: the default network finds no boundary, so the grain size "
+            "is unknown; give the magnification at which it does (zoom=, --scale)"
+        )
+    return sizes
 
 
-def grain_size(card: dict, zoom: float) -> str:
-    """The grain size in the images, in words."""
-    size = card.get("grain_size_px")
-    return f"boundaries {size / zoom:.0f} px apart (mean intercept)" if size else "grain size unknown"
-
-
-def check_sizes(micrographs: dict[str, Micrograph], zoom: float, settings: AdaptSettings) -> None:
-    """Refuse an image that is too small to learn from when its grains are as large as the simulated ones.
+def check_sizes(micrographs: dict[str, Micrograph], zoom: float, least: int) -> None:
+    """Refuse an image that has fewer than `least` pixels a side at a zoom: too few to learn from.
 
     Raises
     ------
     ImageError
         Names the file.
     """
-    least = max(LEAST_SIDE, settings.learnt.crop if settings.learns else 0)
     for micrograph in micrographs.values():
         height, width = micrograph.shape
         if min(max(1, round(side * zoom)) for side in (height, width)) < least:
             raise ImageError(
-                f"{micrograph.path}: image has {width} x {height} pixels; at the zoom of its grains, "
+                f"{micrograph.path}: image has {width} x {height} pixels; at its zoom, "
                 f"{zoom:.2f}, both sides need at least {int(np.ceil(least / zoom))}; "
                 "leave it out or give a larger field"
             )
@@ -287,17 +342,27 @@ def check_space(folder: Path, settings: AdaptSettings) -> None:
 
 def simulate(run: RunFolder, settings: AdaptSettings, jobs: int, progress: bool) -> list[Structure]:
     """The library, built or completed, and read."""
-    workers = jobs if settings.structures >= PARALLEL_FROM else 1
-    sizes = {"seed": settings.seed, "ranges": settings.ranges}
+    workers = processes(jobs, settings.structures)
+    sizes = {"seed": LIBRARY_SEED + settings.seed, "ranges": settings.ranges}
     library.build(run / "library", settings.structures, **sizes, jobs=workers, progress=progress)
     return [library.load(run / "library", index) for index in range(settings.structures)]
+
+
+def for_judging(
+    settings: AdaptSettings, held_out: list[Structure], microscopes: list[int]
+) -> tuple[AdaptSettings, list[Structure], list[int]]:
+    """What `make_pairs` takes to make held-out images as the training images are made, only fewer."""
+    few = replace(settings, images=HELD_OUT_VIEWS * settings.held_out)
+    rendered = min(few.images - few.translated, len(microscopes))
+    some = np.linspace(0, len(microscopes) - 1, rendered).round().astype(int)
+    return few, held_out, [microscopes[k] for k in some]
 
 
 def make_pairs(
     settings: AdaptSettings,
     structures: list[Structure],
-    generator: torch.nn.Module | None,
     microscopes: list[int],
+    generator: torch.nn.Module | None,
     jobs: int,
     progress: bool,
 ) -> dict[str, np.ndarray]:
@@ -317,57 +382,13 @@ def read_pairs(arrays: dict[str, np.ndarray]) -> list[Micrograph]:
     return [Micrograph(image, boundary=b, virtual=True) for image, b in zip(images, arrays["boundaries"])]
 
 
-def train(
-    run: RunFolder,
-    settings: AdaptSettings,
-    pairs: list[Micrograph],
-    intercept: float,
-    device: str | None,
-    progress: bool,
-) -> tuple[torch.nn.Module, dict]:
-    """The trained U-Net and its card."""
-    if settings.start is None:
-        model = UNet(width=settings.width, depth=settings.depth, seed=settings.seed)
-    else:
-        model = load_segmenter(weights=settings.start, device=device).model
-    history = train_segmenter.fit_unet(
-        model,
-        pairs,
-        steps=settings.steps,
-        lr=settings.lr,
-        crop=settings.crop,
-        batch=settings.batch,
-        seed=settings.seed,
-        checkpoint_every=100,
-        folder=run / "training",
-        device=device,
-        progress=progress,
-    )
-    styles = {"render": "under a virtual SEM", "mixed": "half translated, half under a virtual SEM"}
-    style = styles.get(settings.style, f"translated by {settings.style}")
-    card = model_card(
-        model,
-        history,
-        trained_by=f"microlab adapt, style {settings.style}, from {settings.start or 'random weights'}",
-        data=f"{settings.images} images of simulated polycrystals, {style}; no label. "
-        f"The style was matched to {len(run.settings['images'])} unlabelled images"
-        + (", batch-norm statistics re-estimated on them" if settings.batch_norm else ""),
-        scores={},
-        seed=settings.seed,
-        licence="yours",
-        grain_size_px=intercept,
-        training=asdict(settings),
-    )
-    return model, card
-
-
 def segment(
     run: RunFolder,
     micrographs: dict[str, Micrograph],
     notes: dict[str, list[str]],
     folders: list[Path],
-    network: Segmenter,
-    shipped: Segmenter,
+    segmenter: Segmenter,
+    other: Segmenter | None,
     options: Options,
     progress: bool,
 ) -> dict[str, dict]:
@@ -376,11 +397,11 @@ def segment(
     work = list(zip(micrographs.items(), folders))
     for (name, micrograph), folder in tqdm(work, unit="image", desc="segment", disable=not progress):
         file = f"segmented/{folder.name}.json"
-        source = {"weights": network.card["sha256"], "pixel_size": micrograph.pixel_size}
+        source = {"weights": segmenter.card["sha256"], "pixel_size": micrograph.pixel_size}
         before = run.read(file)
         if before is None or before["source"] != source or not (folder / "run.json").is_file():
             result = image_results.segment_micrograph(
-                micrograph, folder, network, options, other=shipped, notes=notes[name]
+                micrograph, folder, segmenter, options, other=other, notes=notes[name]
             )
             before = {"source": source, **results.numbers_of(result)}
             run.write(file, before)
