@@ -133,8 +133,8 @@ def adapt(
         str | None,
         typer.Option(
             metavar="|".join(("render", *STYLES, "mixed")),
-            help="Where the style comes from: virtual SEM, learnt from the images, or half of each. "
-            "[default: mixed]",
+            help="What the training images are: fields of the nearest appearances (render), translations "
+            "into a style learnt from the images, or half of each. [default: mixed]",
         ),
     ] = None,
     profile: Annotated[

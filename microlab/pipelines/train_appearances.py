@@ -10,7 +10,7 @@ images; here every image is drawn once and never seen again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
 from microlab.data.run_folder import SETTINGS, RunFolder
-from microlab.data.transforms import grey_of, grey_weights, standardise
+from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines.train_segmenter import STRUCTURES, check_crop, fitting
+from microlab.pipelines.training_pairs import in_grey
 from microlab.render import appearances
 from microlab.render.appearances import SURFACES, draw_field
 from microlab.segment.unet import OUTPUTS, UNet, boundary_loss
@@ -222,13 +223,6 @@ def draw_training_field(
         except ValueError:
             continue
     return in_grey(field), int(rng.integers(8))
-
-
-def in_grey(field: Micrograph) -> Micrograph:
-    """The field as a grey image, by the rule of `microlab.data.images.read_image`."""
-    if field.image.ndim == 2:
-        return field
-    return replace(field, image=grey_of(field.image, grey_weights(field.image)))
 
 
 def fields_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,14 +12,17 @@ from tqdm.auto import tqdm
 
 from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import imap
-from microlab.data.transforms import augment, resize_by
+from microlab.data.transforms import augment, grey_of, grey_weights, resize_by
 from microlab.generate.style import translate
 from microlab.measure import alignment
 from microlab.pipelines.samples import Target
+from microlab.render.appearances import SURFACES, Ranges, draw_field
 from microlab.render.flat import untextured
 from microlab.render.sem import MicroscopeRanges, draw_microscope, render
 from microlab.render.specimen import boundary_geometry
 from microlab.simulate.library import Structure
+
+AS_SIMULATED = Ranges(zoom=(1.0, 1.0), twinned=0, legend=0, rotated=0, mounted=0)
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
@@ -48,29 +52,57 @@ def render_pair(grain_map: np.ndarray, seed: list[int], ranges: MicroscopeRanges
     return Micrograph(eight_bits(image), boundary=distance <= microscope.boundary_half_width, virtual=True)
 
 
+def draw_pair(grain_map: np.ndarray, seed: list[int]) -> Micrograph:
+    """One virtual field of a grain map in a random appearance, in grey, with its boundary.
+
+    Its grains are as large as those of the map, it has no twins, and the specimen fills it.
+
+    Parameters
+    ----------
+    grain_map : (H, W) int, periodic
+    seed : list of int
+    """
+    rng = np.random.default_rng(seed)
+    field = draw_field(
+        str(rng.choice(list(SURFACES))), grain_map, grain_map.shape, seed=rng, ranges=AS_SIMULATED
+    )
+    field = in_grey(field)
+    return replace(field, image=eight_bits(field.image))
+
+
+def in_grey(field: Micrograph) -> Micrograph:
+    """The field as a grey image, by the rule of `microlab.data.images.read_image`."""
+    if field.image.ndim == 2:
+        return field
+    return replace(field, image=grey_of(field.image, grey_weights(field.image)))
+
+
 def render_pairs(
     grain_maps: list[np.ndarray],
     n: int | Sequence[int],
     seed: int,
     *,
+    make: Callable[[np.ndarray, list[int]], Micrograph] = render_pair,
     jobs: int = -1,
     progress: bool = True,
 ) -> list[Micrograph]:
-    """Render virtual micrographs, each through a microscope of its own.
+    """Make virtual micrographs, each through a microscope of its own.
 
     Parameters
     ----------
     grain_maps : list of (H, W) int
         Micrograph k shows map ``k % len(grain_maps)``.
     n : int or sequence of int
-        Number of micrographs, or their numbers: micrograph k is ``render_pair(grain_map, [seed, k])``.
+        Number of micrographs, or their numbers: micrograph k is ``make(grain_map, [seed, k])``.
     seed : int
+    make : callable
+        `render_pair` or `draw_pair`.
     jobs : int
         Processes; -1 for one per core.
     """
     numbers = range(n) if isinstance(n, int) else n
     tasks = [(grain_maps[k % len(grain_maps)], [seed, k]) for k in numbers]
-    pairs = imap(render_pair, tasks, jobs)
+    pairs = imap(make, tasks, jobs)
     return list(tqdm(pairs, desc="virtual micrographs", total=len(tasks), disable=not progress))
 
 

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 from microlab.cli.main import main
 from microlab.data import images
 from microlab.measure.grain_size import mean_intercept
+from microlab.measure.labels import components
 from microlab.pipelines import image_results, train_appearances
-from microlab.pipelines.adapt import accept, estimate, microscopes, results, stages, training
+from microlab.pipelines.adapt import accept, candidates, estimate, results, stages, training
 from microlab.pipelines.adapt.settings import DEFAULT_STYLE, AdaptSettings, profile_settings
 from microlab.pipelines.adapt.stages import adapt
 from microlab.pipelines.image_results import Options
-from microlab.pipelines.training_pairs import render_pair
-from microlab.render.appearances import BOUNDARY, GRAIN, OUTSIDE, TWIN_BOUNDARY
+from microlab.pipelines.training_pairs import draw_pair, render_pair
+from microlab.render.appearances import BOUNDARY, GRAIN, OUTSIDE, SURFACES, TWIN_BOUNDARY
 from microlab.render.sem import Microscope, render
 from microlab.segment.registry import load_segmenter
 from microlab.segment.segmenter import Segmentation
@@ -271,7 +272,7 @@ class Killed(BaseException):
 PLACES = {
     "library": (library, "_write_manifest", 0),
     "style": (stages, "learn_style", 0),
-    "pairs": (microscopes, "render_pair", 1),
+    "pairs": (candidates, "draw_pair", 1),
     "written pairs": (stages, "fit_network", 0),
     "training": (train_appearances, "boundary_loss", 2),
     "realism": (results, "realism_report", 0),
@@ -315,7 +316,7 @@ def test_a_finished_adaptation_is_not_repeated(folder, done, monkeypatch):
 
     for place, name in (
         (library, "simulate_structure"),
-        (microscopes, "render_pair"),
+        (candidates, "draw_pair"),
         (train_appearances, "boundary_loss"),
         (results, "realism_report"),
         (results, "held_out"),
@@ -440,19 +441,33 @@ def test_settings_out_of_range_are_refused(change, words):
         profile_settings("huge")
 
 
-def test_microscopes_like_the_one_that_took_the_image_are_kept():
+def test_fields_that_look_like_the_image_are_kept():
     grains = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 0), (160, 160))
     seed, n = 3, 24
-    # The image comes from microscope 7 itself, of other grains.
+    # The image is field 7 itself, of other grains.
     other = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 9), (160, 160))
-    real = render_pair(other, [seed, 7]).image
-    kept = microscopes.nearest_microscopes([grains], [real], 6, 4, seed, progress=False)
+    real = draw_pair(other, [seed, 7]).image
+    kept = candidates.nearest_fields([grains], [real], 6, 4, seed, progress=False)
     assert kept == sorted(set(kept))
     assert len(kept) == 6
     assert 7 in kept
     assert max(kept) < n
-    everything = microscopes.nearest_microscopes([grains], [real], 6, 1, seed, progress=False)
+    everything = candidates.nearest_fields([grains], [real], 6, 1, seed, progress=False)
     assert everything == list(range(6))
+
+
+def test_a_drawn_pair_shows_the_grains_of_its_map_in_some_appearance():
+    grains = voronoi.tessellate(voronoi.random_seeds(30, (160, 160), 0), (160, 160))
+    names = set()
+    for k in range(40):
+        pair = draw_pair(grains, [5, k])
+        names.add(pair.name)
+        assert pair.image.shape == pair.boundary.shape == grains.shape  # colours too are grey now
+        np.testing.assert_allclose(255 * pair.image, np.rint(255 * pair.image), atol=1e-4)
+        assert pair.valid.all()
+        assert not (pair.classes == TWIN_BOUNDARY).any()
+        assert 15 < components(pair.boundary).max() < 90  # whole and cut grains
+    assert names == set(SURFACES)
 
 
 def test_disagreement_is_reported_next_to_that_of_virtual_micrographs():

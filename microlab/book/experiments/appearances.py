@@ -17,10 +17,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import adjusted_rand_score
 
 from microlab.data.micrograph import Micrograph
-from microlab.data.transforms import grey_of, grey_weights
 from microlab.measure import grain_size
 from microlab.measure.grains import close_boundaries, grain_table, summarise
 from microlab.measure.scores import mask_grains, score, trivial_prediction
+from microlab.pipelines.training_pairs import in_grey
 from microlab.render.appearances import SURFACES, Ranges, draw_field
 from microlab.render.tem_grains import facets
 from microlab.segment.choice import LIMITS, alarms
@@ -72,9 +72,7 @@ def zoo_field(name: str, index: int, *, side: int = SIDE) -> Micrograph:
     field = draw_field(
         appearance, structure(index), (side, side), seed=np.random.default_rng(seed), ranges=ranges
     )
-    if field.image.ndim == 3:
-        field = replace(field, image=grey_of(field.image, grey_weights(field.image)))
-    return replace(field, name=f"{name} {index}")
+    return replace(in_grey(field), name=f"{name} {index}")
 
 
 def as_a_file(field: Micrograph) -> Micrograph:

@@ -15,11 +15,11 @@ from microlab.data.parallel import torch_threads, workers
 from microlab.data.run_folder import duration
 from microlab.generate.style import learn_style
 from microlab.measure.grain_size import mean_intercept
-from microlab.pipelines.adapt.microscopes import nearest_microscopes
+from microlab.pipelines.adapt.candidates import nearest_fields
 from microlab.pipelines.adapt.settings import HELD_OUT_VIEWS, AdaptSettings
 from microlab.pipelines.adapt.training import fit_network
 from microlab.pipelines.train_style import flat_images
-from microlab.pipelines.training_pairs import render_pair, simulated_pairs
+from microlab.pipelines.training_pairs import draw_pair, simulated_pairs
 from microlab.segment.evidence import WINDOW
 from microlab.segment.segmenter import Segmenter
 from microlab.simulate import library
@@ -73,10 +73,10 @@ def estimate(
         parameters = library.draw_parameters(0, settings.seed, middling)
         one_structure, structure = _timed(library.simulate_structure, parameters)
     grain_map = structure.grain_map
-    one_rendering, pair = _timed(render_pair, grain_map, [settings.seed, 0])
+    one_rendering, pair = _timed(draw_pair, grain_map, [settings.seed, 0])
     rendered = settings.images - settings.translated
     several = (settings.candidates, settings.seed, 1, False)
-    one_choice = _seconds(nearest_microscopes, [grain_map], [pair.image], 1, *several)
+    one_choice = _seconds(nearest_fields, [grain_map], [pair.image], 1, *several)
     pairs = rendered * (one_rendering + one_choice) / processes(jobs, rendered)
 
     style = 0.0

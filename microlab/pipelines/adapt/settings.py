@@ -32,12 +32,12 @@ class AdaptSettings:
         If a value is out of range.
     """
 
-    style: str = DEFAULT_STYLE  # 'render': virtual SEM; 'cyclegan', 'cut': learnt; 'mixed': half of each
+    style: str = DEFAULT_STYLE  # 'render': any appearance; 'cyclegan', 'cut': learnt; 'mixed': half of each
     structures: int = 40  # simulated polycrystals
     held_out: int = 4  # of them, held out: their truth judges the adapted network
     ranges: Ranges = STRUCTURES  # of the simulation
     images: int = 200  # training images made of the others
-    candidates: int = 4  # virtual microscopes rendered for each one kept; 1 keeps all
+    candidates: int = 4  # virtual fields drawn for each one kept; 1 keeps all
     learnt: StyleConfig = field(default_factory=StyleConfig)  # of 'cyclegan', 'cut' and 'mixed'
     start: str | None = REGISTRY["appearances"].weights  # to go on from; None trains from random weights
     width: int = 16  # channels of the U-Net's first level

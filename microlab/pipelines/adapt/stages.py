@@ -32,13 +32,13 @@ from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines import image_results, report
 from microlab.pipelines.adapt import accept, results
 from microlab.pipelines.adapt.accept import Acceptance
+from microlab.pipelines.adapt.candidates import nearest_fields
 from microlab.pipelines.adapt.estimate import estimate, in_words, processes
-from microlab.pipelines.adapt.microscopes import nearest_microscopes
 from microlab.pipelines.adapt.settings import HELD_OUT_VIEWS, AdaptSettings
 from microlab.pipelines.adapt.training import card_of, fit_network
 from microlab.pipelines.image_results import Options
 from microlab.pipelines.train_style import flat_images
-from microlab.pipelines.training_pairs import render_pairs, simulated_pairs
+from microlab.pipelines.training_pairs import draw_pair, render_pairs, simulated_pairs
 from microlab.segment.adabn import adapt_batch_norm
 from microlab.segment.choice import choose
 from microlab.segment.registry import load_segmenter
@@ -189,7 +189,7 @@ def adapt(
             rendered = settings.images - settings.translated
             workers = processes(jobs, rendered)
             candidates = (maps, list(zoomed.values()), rendered, settings.candidates, settings.seed)
-            chosen = run.once("microscopes.json", nearest_microscopes, *candidates, workers, progress)
+            chosen = run.once("candidates.json", nearest_fields, *candidates, workers, progress)
             made = {
                 "pairs.npz": (settings, training, chosen),
                 "held_out.npz": for_judging(settings, held_out, chosen),
@@ -349,19 +349,19 @@ def simulate(run: RunFolder, settings: AdaptSettings, jobs: int, progress: bool)
 
 
 def for_judging(
-    settings: AdaptSettings, held_out: list[Structure], microscopes: list[int]
+    settings: AdaptSettings, held_out: list[Structure], fields: list[int]
 ) -> tuple[AdaptSettings, list[Structure], list[int]]:
     """What `make_pairs` takes to make held-out images as the training images are made, only fewer."""
     few = replace(settings, images=HELD_OUT_VIEWS * settings.held_out)
-    rendered = min(few.images - few.translated, len(microscopes))
-    some = np.linspace(0, len(microscopes) - 1, rendered).round().astype(int)
-    return few, held_out, [microscopes[k] for k in some]
+    rendered = min(few.images - few.translated, len(fields))
+    some = np.linspace(0, len(fields) - 1, rendered).round().astype(int)
+    return few, held_out, [fields[k] for k in some]
 
 
 def make_pairs(
     settings: AdaptSettings,
     structures: list[Structure],
-    microscopes: list[int],
+    fields: list[int],
     generator: torch.nn.Module | None,
     jobs: int,
     progress: bool,
@@ -371,7 +371,7 @@ def make_pairs(
     if settings.translated:
         pairs += simulated_pairs(structures, settings.translated, generator, seed=settings.seed)
     maps = [structure.grain_map for structure in structures]
-    pairs += render_pairs(maps, microscopes, settings.seed, jobs=jobs, progress=progress)
+    pairs += render_pairs(maps, fields, settings.seed, make=draw_pair, jobs=jobs, progress=progress)
     greys = (255 * np.stack([pair.image for pair in pairs])).round().astype(np.uint8)
     return {"images": greys, "boundaries": np.stack([pair.boundary for pair in pairs])}
 

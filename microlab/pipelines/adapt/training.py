@@ -107,7 +107,10 @@ def card_of(
     zoom : float
         Magnification that gives the grains of the images this intercept.
     """
-    styles = {"render": "under a virtual SEM", "mixed": "half translated, half under a virtual SEM"}
+    styles = {
+        "render": "drawn in the appearances nearest to the images",
+        "mixed": "half translated, half drawn in the nearest appearances",
+    }
     style = styles.get(settings.style, f"translated by {settings.style}")
     return model_card(
         model,

@@ -1,9 +1,9 @@
-"""Virtual microscopes that resemble the one which took a user's images.
+"""Virtual fields that resemble a user's images.
 
-    of every `candidates` microscopes drawn at random, keep the one whose image is nearest to a real one
+    of every `candidates` fields of random appearance, keep the one that is nearest to a real image
 
 This is rejection sampling with summary statistics (approximate Bayesian computation; Pritchard et al., Mol.
-Biol. Evol. 16, 1791, 1999): the wide ranges of the virtual SEM are the prior, texture descriptors what is
+Biol. Evol. 16, 1791, 1999): all appearances in their wide ranges are the prior, texture descriptors what is
 compared.
 """
 
@@ -18,14 +18,13 @@ from microlab.data.parallel import imap
 from microlab.data.transforms import stretch
 from microlab.measure.features import texture
 from microlab.measure.realism import patches
-from microlab.pipelines.training_pairs import render_pair
+from microlab.pipelines.training_pairs import draw_pair
 
-SIDE = 128  # px, of the pictures by which microscopes are compared
-PATCHES = 12  # of each that are compared
+PATCHES = 12  # of each field that are compared
 PATCH = 64  # px, side of such a patch
 
 
-def nearest_microscopes(
+def nearest_fields(
     grain_maps: list[np.ndarray],
     images: Sequence[np.ndarray],
     n: int,
@@ -34,10 +33,10 @@ def nearest_microscopes(
     jobs: int = 1,
     progress: bool = True,
 ) -> list[int]:
-    """Numbers of the `n` virtual microscopes, of ``candidates * n``, that resemble the images most.
+    """Numbers of the `n` virtual fields, of ``candidates * n``, that resemble the images most.
 
-    Microscope k is the one of ``render_pair(grain_map, [seed, k])``. Each image chooses in turn the nearest
-    one that is left, so a folder of different images keeps different microscopes.
+    Field k is ``draw_pair(grain_map, [seed, k])``. Each image chooses in turn the nearest one that is left,
+    so a folder of different images keeps different appearances.
 
     Parameters
     ----------
@@ -57,11 +56,9 @@ def nearest_microscopes(
     if candidates == 1 or n == 0:
         return list(range(n))
     side = min(PATCH, *(min(image.shape) for image in images))
-    corners = [grain_map[:SIDE, :SIDE] for grain_map in grain_maps]
-    # A corner inside one grain shows no boundary; then the whole map is rendered.
-    parts = [c if (c != c[0, 0]).any() else whole for c, whole in zip(corners, grain_maps)]
-    work = imap(_describe_candidate, [(parts[k % len(parts)], seed, k, side) for k in range(total)], jobs)
-    virtual = np.stack(list(tqdm(work, desc="candidate microscopes", total=total, disable=not progress)))
+    tasks = [(grain_maps[k % len(grain_maps)], seed, k, side) for k in range(total)]
+    work = imap(_describe_candidate, tasks, jobs)
+    virtual = np.stack(list(tqdm(work, desc="candidate fields", total=total, disable=not progress)))
     real = np.stack([_describe(image, side) for image in images])
     scale = virtual.std(0)
     scale[scale == 0] = np.inf  # the same for every candidate
@@ -74,9 +71,8 @@ def nearest_microscopes(
     return sorted(kept)
 
 
-def _describe_candidate(part: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
-    # A cut-out does not wrap around, which changes a few pixels at its edge only.
-    return _describe(render_pair(part, [seed, k]).image, min(side, *part.shape))
+def _describe_candidate(grain_map: np.ndarray, seed: int, k: int, side: int) -> np.ndarray:
+    return _describe(draw_pair(grain_map, [seed, k]).image, side)
 
 
 def _describe(image: np.ndarray, side: int) -> np.ndarray:
