@@ -73,7 +73,7 @@ test: $(READY) $(COLAB)/ready  ## check style, spelling and notebooks, then run 
 	$(BIN)/python tools/export_notebooks.py --check
 	$(BIN)/python tools/update_readme.py --check
 	@mkdir -p _build
-	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) $(SLOW_FIRST) tests 2>&1 | tee _build/pytest.log
+	$(PARALLEL) $(BIN)/python -m pytest $(SPREAD) $(SLOW_FIRST) --durations 40 tests 2>&1 | tee _build/pytest.log
 	@$(MAKE) --no-print-directory colab
 	@echo "All passed. The logs: _build/pytest.log and _build/colab.log"
 
