@@ -52,8 +52,8 @@ def signs(evidence: Evidence) -> dict[str, float | None]:
 def quality(evidence: Evidence) -> float:
     """How good a segmentation looks, for comparing several of one image; larger is better.
 
-    Of several sums of the signs it followed the adapted Rand error best: Spearman correlation -0.90 over 78
-    segmentations of virtual fields.
+    Its Spearman correlation with the adapted Rand error is -0.88 over the 360 segmentations of virtual fields
+    in the record `appearances_alarms`; of several sums of the signs it was the best on an earlier set of 78.
     """
     return evidence.confidence - evidence.disagreement - evidence.largest
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from dark_lines import save_network
 from scipy import ndimage
 
+from microlab.data.micrograph import Micrograph
 from microlab.render import sem
 from microlab.segment import blocks
 from microlab.segment.blocks import boundary_by_blocks, segment_by_blocks, watershed_by_blocks
@@ -115,6 +118,36 @@ def test_the_segmentation_by_blocks_equals_that_in_memory(polycrystal, tmp_path,
     assert "3 x 3 blocks" in by_blocks.notes[0]
     assert "agree about every grain" in by_blocks.notes[0]
     assert list((tmp_path / "maps").iterdir()) == []
+
+
+@dataclass(frozen=True, eq=False)
+class LeavesOutTheTop(UNetSegmenter):
+    """Finds that the uppermost rows do not show the specimen."""
+
+    def maps(self, image, zoom=1.0, *, progress=False, folder=None):
+        probability, _ = super().maps(image, zoom, progress=progress, folder=folder)
+        found = np.ones(image.shape, bool)
+        found[:40] = False
+        return probability, found
+
+
+def test_a_field_of_view_that_is_known_counts_beside_the_one_that_is_found(polycrystal, tmp_path):
+    image = sem.render(polycrystal, sem.Microscope(), seed=3)
+    network = UNetSegmenter.load(save_network(tmp_path / "dark.safetensors"))
+    known = np.ones(SHAPE, bool)
+    known[:, 400:] = False
+    micrograph, both = Micrograph(image, valid=known), known.copy()
+    both[:40] = False
+    for segmenter, expected in (
+        (network, known),
+        (LeavesOutTheTop(network.model, network.card), both),
+    ):
+        whole = segmenter.segment(micrograph, zoom=1.0)
+        by_blocks = segment_by_blocks(micrograph, segmenter, tmp_path / "maps", zoom=1.0, block=200, halo=100)
+        for result in (whole, by_blocks):
+            np.testing.assert_array_equal(result.valid, expected)
+            np.testing.assert_array_equal(result.labels > 0, expected)
+    assert known[:40, :400].all()  # the user's array is left as it was
 
 
 def test_the_halo_depends_on_the_grain_size():
