@@ -21,7 +21,7 @@ const STYLE = `
 .ml-edit button[aria-pressed=true] { box-shadow: inset 0 0 0 2px currentColor; font-weight: 650; }
 .ml-edit button:disabled { opacity: .55; cursor: default; }
 .ml-edit .ml-row input[type=number] { font: inherit; color: inherit; background: transparent; border: 1px solid currentColor; border-radius: 4px; width: 6rem; min-height: 2rem; }
-.ml-edit .ml-view { overflow: auto; max-height: 75vh; border: 1px solid currentColor; background: #777; }
+.ml-edit .ml-view { overflow: auto; width: fit-content; max-width: 100%; max-height: 75vh; border: 1px solid currentColor; background: #777; }
 .ml-edit .ml-stage { position: relative; cursor: crosshair; user-select: none; }
 .ml-edit .ml-stage:focus { outline: none; }
 .ml-edit .ml-view:focus-within { outline: 3px solid currentColor; outline-offset: 2px; }
@@ -169,7 +169,7 @@ export function mount(el, data, onChange = () => {}) {
     drawPath();
   }
 
-  const fitting = () => Math.min((view.clientWidth || width) / width, (0.7 * innerHeight) / height);
+  const fitting = () => Math.min(((panel.clientWidth || width + 2) - 2) / width, (0.7 * innerHeight) / height); // 2: the frame
 
   function choose(label) {
     const boxes = [state.chosen, label].map((one) => image.grains.get(one)).filter(Boolean);
@@ -238,6 +238,7 @@ export function mount(el, data, onChange = () => {}) {
     choose(0);
     draw(result.box);
     drawPath();
+    here(state.cross);
     updateTable(result.changed);
     say(`${words} ${numbers()}`);
     onChange(image.edits);
@@ -279,6 +280,7 @@ export function mount(el, data, onChange = () => {}) {
   function pick(tool) {
     state.tool = tool;
     state.points = [];
+    say("");
     choose(0);
     for (const button of panel.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     find(".ml-hint").textContent = TOOLS[tool].hint;
@@ -314,7 +316,10 @@ export function mount(el, data, onChange = () => {}) {
       state.cross = [(box.top + box.bottom) >> 1, (box.left + box.right) >> 1];
       const most = Math.max(box.bottom - box.top, box.right - box.left);
       zoomTo(Math.max(state.zoom, Math.min(8, (0.4 * Math.min(view.clientWidth, innerHeight)) / most)));
-      move([0, 0]);
+      view.scrollTop = state.cross[0] * state.zoom - view.clientHeight / 2;
+      view.scrollLeft = state.cross[1] * state.zoom - view.clientWidth / 2;
+      view.scrollIntoView({ block: "nearest" });
+      here(state.cross);
       choose(label);
       return say(`Chosen: ${about(label)}.`);
     },
@@ -433,7 +438,7 @@ export function mount(el, data, onChange = () => {}) {
   write("before", `${opened.grains} grains, ${length(opened.diameter)}`);
   pick("merge");
   zoomTo(fitting());
-  if (!view.clientWidth) requestAnimationFrame(() => zoomTo(fitting())); // not yet in the page
+  if (!panel.clientWidth) requestAnimationFrame(() => zoomTo(fitting())); // not yet in the page
   return { image, act, replay, destroy: () => { removeEventListener("beforeunload", leaving); panel.remove(); } };
 }
 
