@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,40 @@ def cluster() -> Iterator:
     options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options, protocol="tcp") as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        started = p.chromium.launch(executable_path=chromium, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable]:
+    """Show HTML, or a file, in a page as wide as a phone; any error in it, or any request, fails the test."""
+    pages, problems = [], []
+
+    def show(html: str | Path, **options: Any) -> Any:
+        page = browser.new_page(**{"viewport": {"width": 390, "height": 844}, **options})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda r: problems.append(r.url) if r.url.startswith("http") else None)
+        if isinstance(html, Path):
+            page.goto(html.resolve().as_uri())
+        else:
+            page.set_content(f'<!doctype html><html lang="en"><title>t</title><main>{html}</main></html>')
+        pages.append(page)
+        return page
+
+    yield show
+    for page in pages:
+        page.close()
+    assert problems == []
 
 
 @pytest.fixture(scope="session")

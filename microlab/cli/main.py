@@ -208,21 +208,33 @@ def measure(
         Path | None,
         typer.Option(metavar="MASK", help="True boundaries (lines 255) to score one LABELS image against."),
     ] = None,
+    edits: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Corrections of one LABELS image, as report.html saved them."),
+    ] = None,
     pixel_size: PixelSize = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="CSV", help="Write the grains of all images to this table."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="CSV",
+            help="Write the grains of all images to this table. With --edits a new folder, too: it gets "
+            "the corrected labels.tif, grains.csv and edits.json.",
+        ),
     ] = None,
 ) -> None:
     """Measure the grains of label images.
 
-    The images may come from microlab or from any other program.
+    The images may come from microlab or from any other program. --edits makes the corrections that were drawn
+    on the page report.html, exactly as they were shown there, and measures what comes out.
 
     \b
     Examples:
       microlab measure results/field/labels.tif
       microlab measure labels.tif --pixel-size 0.05 -o grains.csv
       microlab measure labels.tif --truth expert_mask.png
+      microlab measure results/field/labels.tif --edits edits.json -o corrected
     """
     import pandas as pd
 
@@ -230,20 +242,29 @@ def measure(
     from microlab.data.files import atomic
     from microlab.data.images import read_mask
     from microlab.measure.scores import score
-    from microlab.pipelines import report
+    from microlab.pipelines import corrections, report
     from microlab.pipelines.image_results import SUFFIXES, find_images, measure_file
 
     files = find_images(labels)
     if truth is not None and len(files) > 1:
         raise typer.BadParameter("--truth takes one LABELS image")
-    if out is not None and (out.suffix.lower() in SUFFIXES or out.is_dir()):
+    if edits is not None and len(files) > 1:
+        raise typer.BadParameter("--edits takes one LABELS image")
+    to_folder = edits is not None and out is not None and out.suffix.lower() not in (".csv", *SUFFIXES)
+    if to_folder:
+        corrections.check_empty(out)
+    elif out is not None and (out.suffix.lower() in SUFFIXES or out.is_dir()):
         raise InputError(
             f"{out}: is {'a folder' if out.is_dir() else 'an image'}; name a table, as grains.csv"
         )
     tables, failed = [], 0
     for file in files:
         try:
-            image = measure_file(file, pixel_size)
+            image = (
+                corrections.measure_corrected(file, edits, pixel_size)
+                if edits
+                else measure_file(file, pixel_size)
+            )
             typer.echo(f"{file}\n{report.table_text(image)}")
             if truth is not None:
                 boundary = read_mask(truth)
@@ -258,7 +279,10 @@ def measure(
             failed += 1
             continue
         tables.append(image.table.assign(image=str(file)))
-    if out is not None and tables:
+        if to_folder:
+            corrections.write_corrected(image, out)
+            typer.echo(f"corrected labels and grains: {out}")
+    if out is not None and tables and not to_folder:
         with atomic(out) as partial:
             pd.concat(tables).to_csv(partial, index=False, float_format="%.6g")
         typer.echo(f"table: {out}")

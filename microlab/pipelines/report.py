@@ -1,12 +1,14 @@
 """One HTML page about segmented micrographs: pictures, numbers and the segmenter's card, all in one file.
 
-Each image becomes a `section` as soon as it is segmented: text and small pictures, no arrays.
+Each image becomes a `section` as soon as it is segmented: text and small pictures, no arrays. Its grains can
+be corrected by hand on the page (`microlab.pipelines.corrections`).
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from skimage.transform import resize
 from microlab import __version__, plotting
 from microlab.data.files import atomic
 from microlab.data.mapped import is_large, reduced, reduced_labels, reduction
+from microlab.pipelines import corrections
 from microlab.pipelines.image_results import MeasuredImage, SegmentedImage, number, overlay
 from microlab.segment.registry import REGISTRY
 from microlab.segment.segmenter import Segmenter
@@ -30,6 +33,7 @@ from microlab.segment.uncertainty import Uncertainty
 
 PICTURE_SIDE = 720  # px; larger pictures are shrunk for the page, the files keep their size
 LARGEST_DEVIATION = 0.5  # of numbers in [0, 1]
+MOST_CORRECTIONS = 24_000_000  # characters of the images that can be corrected on one page
 
 
 def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | None = None) -> dict[str, Any]:
@@ -102,6 +106,11 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
         "histogram": _histogram(result),
         "scores": _score_table(scores) if scores is not None else None,
         "uncertain": uncertainty is not None,
+        "correction": corrections.page_data(
+            result.labels, micrograph.image, result.pixel_size, name=name, valid=result.valid
+        ),
+        "too_large": f"{width} x {height} pixels are too many to correct the grains on this page: correct "
+        "labels.tif with napari, as chapter 16 of the book shows.",
         "notes": result.notes,
         "warnings": result.segmentation.warnings,
         "files": [(file, quote(f"{name}/{file}")) for file in _written(result.folder)],
@@ -176,6 +185,7 @@ def write(
             "links": [s["anchor"] for s in sections],
         }
     method = REGISTRY.get(segmenter.name)
+    sections = _with_corrections(sections)
     page = environment.get_template("report.html.j2").render(
         title=title,
         date=f"{datetime.date.today():%d %B %Y}",
@@ -193,10 +203,29 @@ def write(
             "rows": list(_flat(segmenter.card)),
             "text": True,
         },
+        script=corrections.script() if any(s["correction"] for s in sections) else None,
     )
     with atomic(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
+
+
+def _with_corrections(sections: list[dict]) -> list[dict]:
+    """The sections with the names of their files of edits, as far as the page has room for their images."""
+    complete, room = [], MOST_CORRECTIONS
+    for section in sections:
+        data, name = section["correction"], section["name"]
+        if data is not None:
+            file = "edits.json" if len(sections) == 1 else f"{name}.edits.json"
+            words = [f"./{f}" if f.startswith("-") else f for f in (f"{name}/labels.tif", file)]
+            command = shlex.join(["microlab", "measure", words[0], "--edits", words[1], "-o", "corrected"])
+            room -= len(data["labels"]) + len(data["picture"])
+            section = section | {"correction": data | {"file": file, "command": command}}
+            if room < 0:
+                more = "This page has no room for more images to correct; segment this one alone for a page."
+                section |= {"correction": None, "too_large": more}
+        complete.append(section)
+    return complete
 
 
 def _flat(card: dict, above: str = "") -> Iterator[tuple[str, str]]:

@@ -17,36 +17,6 @@ from microlab.simulate.phasefield import GrainGrowth, Parameters
 SIZE = growth.SIZE
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        started = p.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Show HTML in a page as wide as a phone; any error in it, or any request, fails the test."""
-    pages, problems = [], []
-
-    def show(html, **options):
-        page = browser.new_page(viewport={"width": 390, "height": 844}, **options)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda r: problems.append(r.url) if r.url.startswith("http") else None)
-        page.set_content(f'<!doctype html><html lang="en"><title>t</title><main>{html}</main></html>')
-        pages.append(page)
-        return page
-
-    yield show
-    for page in pages:
-        page.close()
-    assert problems == []
-
-
 @pytest.fixture
 def in_browser(open_page):
     """Call a JavaScript function of (module, argument), where module is the simulator's."""

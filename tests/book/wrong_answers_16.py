@@ -25,6 +25,16 @@ ANSWERS = {
             (lambda q: math.ceil(math.log(0.95, 1 - q)), "0.95 where 0.05"),
         ]
     ),
+    "yours-ex-corrections": Answers(
+        [
+            (lambda n, missed, invented: 1 + (invented - missed) / n, "true over found"),
+            (lambda n, missed, invented: 1 / (1 + (missed - invented) / n), "leaves fewer grains"),
+            (lambda n, missed, invented: (n / (n + invented - missed)) ** 0.5, "factor of the diameter"),
+            (lambda n, missed, invented: n / (n + 2 * (invented - missed)), "not two"),
+            (lambda n, missed, invented: 1 / (1 - (missed + invented) / n), "do not add up"),
+            (lambda n, missed, invented: (missed - invented) / (n - missed + invented), "the error"),
+        ]
+    ),
     "yours-ex-crossings": Answers(
         [
             (lambda path: int((np.diff(path) != 0).sum()), "two changes, and one crossing"),

@@ -54,6 +54,35 @@ def to_look_at(answer: Callable) -> str:
     return "five percent wants 59 boundaries without a fault, one percent 299"
 
 
+@check_for("yours-ex-corrections")
+def area_factor(answer: Callable) -> str:
+    """Mean grain area found over the true one, after missed and invented boundaries."""
+    compare(
+        answer,
+        lambda n, missed, invented: n / (n - missed + invented),
+        [(100, 5, 0), (100, 0, 8), (40, 6, 2), (300, 10, 10)],
+        {
+            "that is true over found": lambda n, missed, invented: (n - missed + invented) / n,
+            "a missed boundary leaves fewer grains, an invented one makes more": lambda n, missed, invented: (
+                n / (n + missed - invented)
+            ),
+            "that is the factor of the diameter; the area is its square": lambda n, missed, invented: np.sqrt(
+                n / (n - missed + invented)
+            ),
+            "a missed boundary makes one grain of two, so one grain is lost, not two": (
+                lambda n, missed, invented: n / (n - 2 * missed + 2 * invented)
+            ),
+            "a missed and an invented boundary cancel in the count; they do not add up": (
+                lambda n, missed, invented: n / (n - missed - invented)
+            ),
+            "that is the error; the factor is wanted, 1 for none": lambda n, missed, invented: (
+                n / (n - missed + invented) - 1
+            ),
+        },
+    )
+    return "as many missed as invented leave the mean right, and every grain concerned wrong"
+
+
 @check_for("yours-ex-crossings")
 def crossings(answer: Callable) -> str:
     """Changes of grain along a line of labels, 0 on boundaries."""
