@@ -14,6 +14,7 @@ import typer
 
 from microlab.cli import app, errors, pairs, train
 from microlab.cli.app import App
+from microlab.cli.doctor import doctor
 from microlab.cli.errors import print_error
 from microlab.cli.options import (
     DataBar,
@@ -297,6 +298,7 @@ for _command in (
     train.adapt,
     pairs.sample_pairs,
     pairs.train_pairs,
+    doctor,
 ):
     main.command()(_command)
 
