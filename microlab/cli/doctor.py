@@ -26,6 +26,9 @@ EXTRAS = {  # of pyproject.toml -> what it is for
     "test": "run the tests",
 }
 
+# Older versions have holes that a damaged image could use; pyproject.toml admits what Colab ships.
+WITHOUT_HOLES = {"pillow": "13.0"}
+
 Finding = tuple[str, str, str]  # what, what was found, the mend ("" where nothing is wrong)
 
 
@@ -67,6 +70,7 @@ def _halves(line: str) -> tuple[str, str]:
 
 def _versions() -> Iterator[Finding]:
     from packaging.requirements import Requirement
+    from packaging.version import Version
 
     import microlab
 
@@ -84,6 +88,9 @@ def _versions() -> Iterator[Finding]:
             yield requirement.name, "missing", install
         elif not requirement.specifier.contains(found, prereleases=True):
             yield requirement.name, f"{found}, needed is {requirement.specifier}", install
+        elif Version(found) < Version(safe := WITHOUT_HOLES.get(requirement.name, "0")):
+            install = f"pip install '{requirement.name}>={safe}'"
+            yield requirement.name, f"{found}, which has known security holes", install
         else:
             yield requirement.name, found, ""
 

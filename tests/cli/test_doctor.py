@@ -73,6 +73,13 @@ def test_a_missing_and_an_old_package_are_named_with_the_command_that_mends(smal
     assert not found["pandas"].startswith("!!")
 
 
+def test_a_package_with_known_holes_is_named(small, monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: "11.3.0" if name == "pillow" else "9999")
+    code, found = findings()
+    assert code == 1
+    assert found["pillow"].startswith("!!11.3.0, which has known security holes; pip install 'pillow>=13.0'")
+
+
 def test_a_missing_extra_says_what_installs_it_and_is_no_fault(small, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "nbgrader" else "9999")
     code, found = findings()
