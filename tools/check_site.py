@@ -1,4 +1,4 @@
-"""Check the built book offline: links, anchors, ids, alternative texts, external resources, page size.
+"""Check the built book offline: links, anchors, ids, alternative texts, addresses of other sites, page size.
 
 python tools/check_site.py _build/html
 """
@@ -13,6 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 MAX_KIB = 3000  # a page with a slider contains its pictures
+COMMENT = re.compile(r"/\*.*?\*/", re.S)
+# An address in a string of a script or in a url() of a style, whether it is ever loaded or not.
+ADDRESS = re.compile(r"""(?:["'`]|url\(\s*)((?:https?:)?//[\w-]+(?:\.[\w-]+)+[^\s"'`)]*)""")
+NAMESPACES = "http://www.w3.org/"  # names of XML vocabularies, never loaded
 
 
 class Page(HTMLParser):
@@ -28,11 +32,14 @@ class Page(HTMLParser):
         self.inputs: list[str] = []
         self.headings = 0
         self.language = ""
+        self.code: list[str] = []  # inline scripts and styles
+        self._inside = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         """Collect from one tag."""
         a = {key: value or "" for key, value in attributes}
+        self._inside = tag in ("script", "style")
         if a.get("id"):
             self.ids[a["id"]] += 1
         if tag == "a" and a.get("href"):
@@ -55,6 +62,21 @@ class Page(HTMLParser):
             self.headings += 1
         if tag == "html":
             self.language = a.get("lang", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """A script or style ends with its tag."""
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        """Collect what stands in scripts and styles."""
+        if self._inside:
+            self.code.append(data)
+
+
+def foreign_addresses(code: str) -> list[str]:
+    """Addresses of other sites in the strings of a script or style, comments left out."""
+    found = ADDRESS.findall(COMMENT.sub("", code))
+    return sorted({address for address in found if not address.startswith(NAMESPACES)})
 
 
 def check_reference(root: Path, page: Path, reference: str, pages: dict[Path, Page]) -> str | None:
@@ -81,6 +103,9 @@ def check_page(root: Path, path: Path, pages: dict[Path, Page]) -> list[str]:
         f"loads from the network: {reference}"
         for reference in page.resources
         if reference.startswith(("http://", "https://", "//"))
+    ]
+    problems += [
+        f"names another site: {address}" for code in page.code for address in foreign_addresses(code)
     ]
     problems += [f"id used {count} times: {name}" for name, count in page.ids.items() if count > 1]
     for source, alt in page.images:
@@ -116,6 +141,13 @@ def check_site(root: Path) -> tuple[int, list[str]]:
     problems = [
         f"{path.relative_to(root)}: {problem}" for path in paths for problem in check_page(root, path, pages)
     ]
+    for path in sorted(root.glob("_static/**/*")):
+        if path.suffix in (".js", ".css"):
+            code = path.read_text(encoding="utf-8")
+            problems += [
+                f"{path.relative_to(root)}: names another site: {address}"
+                for address in foreign_addresses(code)
+            ]
     return len(pages), problems
 
 

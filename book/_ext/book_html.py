@@ -1,4 +1,4 @@
-"""Post-process the built pages: repair markup for screen readers, and duplicate ids."""
+"""Post-process the built site: markup for screen readers, duplicate ids, addresses of other sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def repair(text: str) -> str:
     - the side bar is a landmark, and needs a name as one;
     - the theme repeats the title as a second top heading, for print only;
     - an exercise carries its id twice (its own, and its target's): the later one goes;
-    - a script that declares constants stands twice, which is an error: the later one goes.
+    - the scripts of Thebe, which would run code on another site, are not used: they go, with its address.
     """
     text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
@@ -33,9 +33,12 @@ def repair(text: str) -> str:
         '<div id="pst-primary-sidebar"',
         '<div role="complementary" aria-label="Book" id="pst-primary-sidebar"',
     )
-    constants = re.compile(r"<script>const THEBE_JS_URL.*?</script>", re.S)
-    if first := constants.search(text):
-        text = text[: first.end()] + constants.sub("", text[first.end() :])
+    for thebe in (
+        r">const THEBE_JS_URL",
+        r' type="text/x-thebe-config">',
+        r'[^>]* src="[^"]*sphinx-thebe\.js',
+    ):
+        text = re.sub(rf"<script{thebe}.*?</script>", "", text, flags=re.S)
     ids: set[str] = set()
 
     def once(match: re.Match) -> str:
@@ -50,6 +53,14 @@ def repair(text: str) -> str:
     return "".join(parts)
 
 
+def without_addresses(script: str) -> str:
+    """A script whose strings name no other site.
+
+    MathJax holds, for speech that is not switched on, addresses from which it would load more of itself.
+    """
+    return re.sub(r"""(?<=["'`])https?://(?!www\.w3\.org/)[^"'`\s]*""", "", script)
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Repair every page after the build."""
     if exception or app.builder.format != "html":
@@ -58,6 +69,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     for page in out.rglob("*.html"):
         if "_static" not in page.relative_to(out).parts:
             page.write_text(repair(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for script in (out / "_static" / "mathjax").glob("*.js"):
+        script.write_text(without_addresses(script.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict:

@@ -12,11 +12,14 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli import errors, pairs, train
-from microlab.cli.errors import handle_errors, print_error
+from microlab.cli import app, errors, pairs, train
+from microlab.cli.app import App
+from microlab.cli.doctor import doctor
+from microlab.cli.errors import print_error
 from microlab.cli.options import (
     DataBar,
     Device,
+    Jobs,
     MaxIterations,
     Method,
     PixelSize,
@@ -30,17 +33,16 @@ from microlab.cli.options import (
 from microlab.data.errors import USER_ERRORS
 from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 
-main = typer.Typer(
+main = App(
     name="microlab",
     help="Segment micrographs into grains without drawing a single label, and measure them.",
     epilog="Start with: microlab demo",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-datasets_app = typer.Typer(
+datasets_app = App(
     help="List or fetch public micrographs with masks.", no_args_is_help=True, rich_markup_mode=None
 )
 main.add_typer(datasets_app, name="datasets")
@@ -67,20 +69,25 @@ def _main(
 
 
 @main.command()
-@handle_errors
 def segment(
     images: Annotated[
         list[Path],
         typer.Argument(metavar="IMAGE...", readable=False, help="Image files, or folders of them."),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the results; made if it is missing."),
+    ],
     method: Method = DEFAULT_METHOD,
     weights: Weights = None,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
     page: Annotated[
         int | None,
-        typer.Option(min=0, help="Page of files with several, from 0. [default: refuse such files]"),
+        typer.Option(
+            min=0,
+            help="Which page of a file that has several, counted from 0. [default: such a file is refused]",
+        ),
     ] = None,
     zoom: Zoom = "auto",
     views: Views = None,
@@ -88,9 +95,7 @@ def segment(
     max_iterations: MaxIterations = None,
     tolerance: Tolerance = None,
     device: Device = None,
-    jobs: Annotated[
-        int, typer.Option(help="Processes, at most one for each image and core; -1: as many.")
-    ] = 1,
+    jobs: Jobs = 1,
     scheduler: Scheduler = None,
 ) -> None:
     """Segment micrographs and measure their grains.
@@ -105,6 +110,9 @@ def segment(
     meanwhile) and little memory; mask.tif and labels.tif are then tiled for Fiji and QuPath, and overlay.png
     is reduced. Nothing is uploaded. With --scheduler the workers of a Dask cluster segment the images; they
     must see images, weights and OUT under the same paths.
+
+    Which constituent each pixel belongs to (several phases in one image) is out of scope of this command:
+    chapter 12 of the book trains a network for that, with microlab.segment.constituents.
 
     \b
     Examples:
@@ -132,7 +140,7 @@ def segment(
         if image.error is not None:
             print_error(image.error)
             return
-        for note in image.notes:
+        for note in () if app.quiet else image.notes:
             tqdm.write(f"microlab: {image.file}: {note}", file=sys.stderr)
         for warning in image.warnings:
             tqdm.write(f"microlab: WARNING: {image.file}: {warning}", file=sys.stderr)
@@ -150,14 +158,25 @@ def segment(
 
 
 @main.command()
-@handle_errors
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("demo"),
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the results; made if it is missing."),
+    ] = Path("demo"),
     real: Annotated[
-        bool, typer.Option("--real", help="Real micrographs (perovskite, steel) instead; downloads 3 MB.")
+        bool,
+        typer.Option(
+            "--real", help="Segment real micrographs (perovskite, steel) instead; downloads 3 MB once."
+        ),
     ] = False,
     weights: Weights = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the virtual micrograph.")] = 7,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Number that the virtual micrograph is drawn from; the same number, the same micrograph.",
+        ),
+    ] = 7,
     device: Device = None,
 ) -> None:
     """Segment an example and score it.
@@ -194,7 +213,6 @@ def demo(
 
 
 @main.command()
-@handle_errors
 def measure(
     labels: Annotated[
         list[Path],
@@ -206,11 +224,16 @@ def measure(
     ],
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="MASK", help="True boundaries (lines 255) to score one LABELS image against."),
+        typer.Option(
+            metavar="MASK",
+            help="Score one LABELS image against these true boundaries (lines 255). [default: no scores]",
+        ),
     ] = None,
     edits: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Corrections of one LABELS image, as report.html saved them."),
+        typer.Option(
+            metavar="JSON", help="Corrections of one LABELS image, as report.html saved them. [default: none]"
+        ),
     ] = None,
     pixel_size: PixelSize = None,
     out: Annotated[
@@ -218,9 +241,9 @@ def measure(
         typer.Option(
             "-o",
             "--out",
-            metavar="CSV",
-            help="Write the grains of all images to this table. With --edits a new folder, too: it gets "
-            "the corrected labels.tif, grains.csv and edits.json.",
+            metavar="FILE",
+            help="Write the grains of all images to this FILE, as grains.csv. With --edits also a new folder: "
+            "it gets the corrected labels.tif, grains.csv and edits.json. [default: no file]",
         ),
     ] = None,
 ) -> None:
@@ -296,12 +319,12 @@ for _command in (
     train.adapt,
     pairs.sample_pairs,
     pairs.train_pairs,
+    doctor,
 ):
-    main.command()(handle_errors(_command))
+    main.command()(_command)
 
 
 @datasets_app.command("list")
-@handle_errors
 def list_datasets() -> None:
     """List the data sets, their licences, and whether they are here."""
     from microlab.data import datasets
@@ -313,7 +336,6 @@ def list_datasets() -> None:
 
 
 @datasets_app.command("fetch")
-@handle_errors
 def fetch_datasets(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from the list.")],
 ) -> None:

@@ -44,6 +44,12 @@ def _views(value: int | None) -> int | None:
     return value
 
 
+def _jobs(value: int) -> int:
+    if value == 0 or value < -1:
+        raise typer.BadParameter(f"expected a number of processes, or -1 for one per core, got {value}")
+    return value
+
+
 def _tolerance(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"expected a number between 0 and 1, got {value}")
@@ -59,25 +65,33 @@ def _method(value: str) -> str:
 
 PixelSize = Annotated[
     float | None,
-    typer.Option(callback=_pixel_size, metavar="UM", help="Micrometres per pixel; overrides the file's own."),
+    typer.Option(
+        callback=_pixel_size,
+        metavar="UM",
+        help="Micrometres per pixel; comes before what the file says. [default: what the file says]",
+    ),
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Shipped weights, or a .safetensors file with its .json card beside it (tem: a folder of two).",
+        help="Weights of the networks: a shipped name, or a .safetensors file with its .json card beside it "
+        "(tem: a folder of two). [default: those of the method]",
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda or mps. [default: the fastest there is]"),
+    typer.Option(
+        metavar="NAME", help="Where the networks compute: cpu, cuda or mps. [default: the fastest there is]"
+    ),
 ]
 DataBar = Annotated[  # "auto" or a number of rows
     Any,
     typer.Option(
         parser=_data_bar,
         metavar="auto|none|PX",
-        help="Data bar under the image: find it, keep it, or its rows.",
+        help="Strip with scale and text under the image: auto finds it and cuts it off, none keeps the whole "
+        "image, a number cuts off that many rows.",
     ),
 ]
 Zoom = Annotated[  # None or a number
@@ -86,7 +100,8 @@ Zoom = Annotated[  # None or a number
         "--scale",
         parser=_zoom,
         metavar="auto|X",
-        help="Magnification before the segmenter. auto: estimated from the image.",
+        help="Factor that enlarges or reduces the image before it is segmented; auto estimates it from the "
+        "image.",
     ),
 ]
 Method = Annotated[
@@ -94,7 +109,9 @@ Method = Annotated[
     typer.Option(
         callback=_method,
         metavar="NAME",
-        help="; ".join(f"{name}: {method.about}" for name, method in REGISTRY.items()),
+        help="How the boundaries are found. "
+        + "; ".join(f"{name}: {method.about}" for name, method in REGISTRY.items())
+        + ".",
     ),
 ]
 Views = Annotated[
@@ -103,27 +120,62 @@ Views = Annotated[
         min=0,
         max=8,
         callback=_views,
-        help="Views of each image, turned and mirrored, that are compared for uncertainty.tif. "
+        help="Turned and mirrored views of each image that are segmented and compared, for uncertainty.tif. "
         "[default: 8 with tem, else 0]",
     ),
 ]
 Twins = Annotated[
     bool,
-    typer.Option("--twins", help="auto, appearances: the sides of annealing twins are boundaries, too."),
+    typer.Option(
+        "--twins", help="With auto or appearances: the sides of annealing twins are boundaries, too."
+    ),
 ]
 MaxIterations = Annotated[
-    int | None, typer.Option(min=1, help="tem: cap of the refinement. [default: from the weights' card]")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With tem: stop the refinement after N steps at the latest. [default: from the weights' card]",
+    ),
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(
         callback=_tolerance,
         metavar="X",
-        help="tem: the refinement has converged when a step's mean change is smaller. "
+        help="With tem: stop the refinement when a step changes the map by less than X in the mean. "
         "[default: from the weights' card]",
     ),
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786."),
+    typer.Option(
+        metavar="ADDRESS",
+        help="Let the workers of this Dask scheduler do the work, as tcp://host:8786. "
+        "[default: this machine alone]",
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        callback=_jobs,
+        metavar="N",
+        help="Processes that work at once, never more than cores or pieces of work; -1: one for each core.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Number that all random choices follow from: the same number, the same result.",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="smoke|laptop|paper",
+        help="Size of the run: smoke only tries it, laptop takes minutes, paper wants a GPU. "
+        "[default: MICROLAB_PROFILE, else laptop]",
+    ),
 ]

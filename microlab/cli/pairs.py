@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli.options import Device
+from microlab.cli.options import Device, Profile, Seed
 from microlab.data.errors import InputError
 
 
@@ -32,31 +32,45 @@ def _fractions(value: str | None) -> str | None:
 
 
 def sample_pairs(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs; new or empty.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of pairs.")] = 16,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the pairs; new or empty.")
+    ],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, metavar="N", help="Number of pairs.")] = 16,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Shipped weights, or a folder of train-pairs. [default: uhcs]"),
+        typer.Option(
+            metavar="NAME",
+            help="Weights of the pair model: a shipped name, or a folder that train-pairs made. "
+            "[default: uhcs]",
+        ),
     ] = None,
     size: Annotated[
-        str, typer.Option(callback=_size, metavar="PX|HxW", help="Side in pixels, or height x width.")
+        str,
+        typer.Option(
+            callback=_size, metavar="PX|HxW", help="Side of a square image in pixels, or height x width."
+        ),
     ] = "256",
     fractions: Annotated[
         str | None,
         typer.Option(
             callback=_fractions,
             metavar="F,F,...",
-            help="Share of each class, in sum 1. [default: as in training images drawn at random]",
+            help="Share of each class in the image, 1 in sum. "
+            "[default: as in training images drawn at random]",
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(help="Below 1 likely structures become likelier. [default: that of the training]"),
+        typer.Option(
+            metavar="X",
+            help="How freely structures are drawn: below 1 likely ones become likelier. "
+            "[default: from the weights' card]",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pairs.")] = 0,
+    seed: Seed = 0,
     device: Device = None,
 ) -> None:
-    """Sample micrographs together with their masks from a trained pair model.
+    """Sample pairs of micrograph and mask from a trained model.
 
     OUT gets images/ and masks/ (class ids) as TIFF files that Fiji opens, masks_colour/ to look at, and
     manifest.json with settings, checksums and class fractions.
@@ -113,27 +127,35 @@ def sample_pairs(
 
 
 def train_pairs(
-    images: Annotated[Path, typer.Argument(help="Folder of micrographs.", readable=False)],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of micrographs.", readable=False)],
     masks: Annotated[
         Path,
-        typer.Argument(help="Folder of masks of the same names: one class id per pixel.", readable=False),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for weights and checkpoints.")],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="smoke|laptop|paper", help="Size of the run. [default: MICROLAB_PROFILE, else laptop]"
+        typer.Argument(
+            metavar="MASKS",
+            help="Folder of masks of the same names: one class id per pixel.",
+            readable=False,
         ),
-    ] = None,
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for weights and checkpoints.")
+    ],
+    profile: Profile = None,
     coding: Annotated[
-        str, typer.Option(metavar="one-hot|grey", help="Of the masks in the VQ-VAE; paper B: grey.")
+        str,
+        typer.Option(
+            metavar="one-hot|grey",
+            help="How the network sees a mask: one plane a class, or one grey value a class, as paper B.",
+        ),
     ] = "one-hot",
     classes: Annotated[
-        int | None, typer.Option(min=2, max=256, help="Number of classes. [default: as found]")
+        int | None,
+        typer.Option(min=2, max=256, metavar="N", help="Number of classes. [default: as found in the masks]"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
+    seed: Seed = 0,
     device: Device = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the last checkpoint in OUT, or begin again.")
+    ] = True,
 ) -> None:
     """Train a pair model on your own few labelled images.
 

@@ -11,21 +11,28 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli.options import DataBar, Device, PixelSize, Scheduler, Zoom
+from microlab.cli.options import DataBar, Device, Jobs, PixelSize, Profile, Scheduler, Seed, Zoom
 from microlab.generate.registry import STYLES
 
 
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Folder of the library; made if it is missing.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Structures to make.")] = 300,
-    size: Annotated[int, typer.Option(min=16, help="Side of a structure in pixels.")] = 512,
-    grains: Annotated[tuple[int, int], typer.Option(help="Least and largest number of seeds.")] = (80, 150),
-    steps: Annotated[tuple[int, int], typer.Option(help="Least and largest number of time steps.")] = (
-        200,
-        1500,
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same library.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the library; made if it is missing.")
+    ],
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, metavar="N", help="Number of structures.")
+    ] = 300,
+    size: Annotated[int, typer.Option(min=16, metavar="PX", help="Side of a structure in pixels.")] = 512,
+    grains: Annotated[
+        tuple[int, int],
+        typer.Option(metavar="MIN MAX", help="Least and largest number of grains to begin with."),
+    ] = (80, 150),
+    steps: Annotated[
+        tuple[int, int],
+        typer.Option(metavar="MIN MAX", help="Least and largest number of time steps of grain growth."),
+    ] = (200, 1500),
+    seed: Seed = 0,
+    jobs: Jobs = -1,
     scheduler: Scheduler = None,
 ) -> None:
     """Build a library of simulated structures.
@@ -46,44 +53,57 @@ def simulate(
 
 
 def train(
-    folder: Annotated[Path, typer.Argument(help="Folder for checkpoints, history and weights.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder for checkpoints, history and weights.")
+    ],
     recipe: Annotated[
         str,
         typer.Option(
             metavar="appearances|lines",
-            help="Fields of every appearance, drawn anew for each step, or thin dark lines, a fixed set.",
+            help="What to learn from: fields of every appearance, drawn anew for each step (appearances), or "
+            "a fixed set with thin dark boundaries (lines).",
         ),
     ] = "appearances",
     appearance: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this appearance; can be repeated. [default: all]"),
+        typer.Option(
+            metavar="NAME",
+            help="Learn this appearance only; can be given several times. [default: all appearances]",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps. [default: 8000, lines: 2400]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of training steps. [default: 8000; 2400 with lines]"),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE|none",
-            help="Weights to start from; none are random ones. Not for lines. [default: labour-free]",
+            help="Weights to start from; none: random ones. Not with lines. [default: labour-free]",
         ),
     ] = None,
-    width: Annotated[int, typer.Option(min=1, help="Channels of the first level of the U-Net.")] = 16,
-    structures: Annotated[int, typer.Option(min=2, help="Polycrystals to simulate.")] = 80,
+    width: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Channels of the first level of the U-Net: its size.")
+    ] = 16,
+    structures: Annotated[int, typer.Option(min=2, metavar="N", help="Polycrystals to simulate.")] = 80,
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Virtual micrographs to render of them; lines only. [default: 480]"),
+        typer.Option(
+            min=1, metavar="N", help="With lines: virtual micrographs to render of them. [default: 480]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     library: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Structures from `microlab simulate`; lines only. [default: made in FOLDER]",
+            help="With lines: structures that microlab simulate made. [default: made in FOLDER]",
         ),
     ] = None,
     device: Device = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in FOLDER.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the last checkpoint in FOLDER, or begin again.")
+    ] = True,
 ) -> None:
     """Train a U-Net without a hand-drawn mask.
 
@@ -128,7 +148,10 @@ def adapt(
         list[Path],
         typer.Argument(metavar="FOLDER...", readable=False, help="Folders of images, or image files."),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the results; made if it is missing."),
+    ],
     style: Annotated[
         str | None,
         typer.Option(
@@ -137,25 +160,24 @@ def adapt(
             "into a style learnt from the images, or half of each. [default: mixed]",
         ),
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="smoke|laptop|paper", help="Size of the run. [default: MICROLAB_PROFILE, else laptop]"
-        ),
-    ] = None,
+    profile: Profile = None,
     batch_norm: Annotated[
         bool,
         typer.Option(
-            "--batch-norm", help="Re-estimate the network's batch-norm statistics on the images; may harm."
+            "--batch-norm",
+            help="Also fit the means and variances inside the network (batch normalisation) to the images; "
+            "may harm.",
         ),
     ] = False,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
     zoom: Zoom = "auto",
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 takes every core.")] = -1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier adaptation in OUT.")] = False,
+    seed: Seed = 0,
+    jobs: Jobs = -1,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget an earlier adaptation in OUT and begin again.")
+    ] = False,
 ) -> None:
     """Adapt the network to your own images, without a label.
 

@@ -247,7 +247,8 @@ def _registry(name: str) -> tuple[str, dict[str, str]]:
     return base_url, dict(line.split(" sha256:") for line in lines if line)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The folder of this user into which data sets are downloaded; it need not exist."""
     import pooch
 
     return Path(pooch.os_cache("microlab"))
@@ -255,7 +256,7 @@ def _cache() -> Path:
 
 def _local(name: str, path: str, digest: str) -> Path | None:
     """The file in MICROLAB_DATA or in the cache, checked; None if it is in neither."""
-    folders = [_cache()]
+    folders = [cache_folder()]
     if given := os.environ.get("MICROLAB_DATA"):
         if not Path(given).is_dir():
             raise DatasetError(f"MICROLAB_DATA={given}: no such folder; correct or unset it")
@@ -281,7 +282,7 @@ def _checksum(file: Path, size: int, modified: int) -> str:
 def _download(name: str, base_url: str, path: str, digest: str) -> Path:
     import pooch
 
-    target = _cache() / name / path
+    target = cache_folder() / name / path
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel("ERROR")  # a line for each of sixty files; there is a progress bar

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -105,7 +106,14 @@ def test_workflows_call_targets_tools_and_actions_that_exist(path):
     for step in steps(path):
         for tool in re.findall(r"tools/\w+\.py", step.get("run", "")):
             assert (ROOT / tool).is_file()
-        assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/checkout@v1"))
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", f"actions/x@{'0' * 40}"))
+
+
+def test_one_commit_of_each_action_is_used_and_its_version_said():
+    uses = {use for path in WORKFLOWS for use in re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))}
+    pins = [re.fullmatch(r"(actions/[\w-]+)@[0-9a-f]{40}  # v\d+\.\d+\.\d+", use) for use in uses]
+    assert all(pins), uses
+    assert len({pin[1] for pin in pins}) == len(uses)
 
 
 def test_every_week_tests_notebooks_and_book_run_and_the_book_is_published():
@@ -147,6 +155,38 @@ def test_the_library_admits_what_colab_ships():
             checked += 1
     assert checked >= 12
     assert (shipped["ipython"], shipped["ipykernel"], shipped["ipywidgets"]) == ("7.34.0", "6.17.1", "7.7.1")
+
+
+HOLES = {  # package: (first version without the hole, advisory), as looked up on 30 November 2026
+    "pillow": ("11.3", "CVE-2025-48379"),  # 13.0 mends more; Colab ships 11.3
+    "torch": ("2.11", "CVE-2025-32434, CVE-2026-24747, CVE-2026-4538"),
+    "tqdm": ("4.66.3", "CVE-2024-34062"),
+    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701"),
+    "jinja2": ("3.1.6", "CVE-2025-27516"),
+    "scikit-learn": ("1.5", "CVE-2024-5206"),
+    "joblib": ("1.2", "CVE-2022-21797"),
+    "dask": ("2026.1.1", "CVE-2026-23528"),
+    "jupyterlab": ("4.6.2", "CVE-2026-73415, CVE-2026-73417"),
+    "pytest": ("9.0.3", "CVE-2025-71176"),
+    "playwright": ("1.55.1", "CVE-2025-59288"),
+}
+
+
+def test_lower_bounds_leave_out_versions_with_known_holes():
+    text = read("pyproject.toml")
+    bounds = {
+        canonicalize_name(need.name): Version(bound.version)
+        for need in map(Requirement, re.findall(r'"([a-z][\w.-]*(?:\[[\w,]+\])?>=[^"]+)"', text))
+        for bound in need.specifier
+        if bound.operator == ">="
+    }
+    for name, (version, advisory) in HOLES.items():
+        assert bounds[name] >= Version(version), advisory
+
+
+def test_the_pinned_pillow_has_none_of_the_holes_of_colabs():
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", read("constraints.txt"), re.M))
+    assert Version(pins["pillow"]) >= Version("13.0")  # GHSA-5x8w-8jj5-q52h, GHSA-462x-pgg6-55fp and others
 
 
 def test_make_test_runs_all_notebooks_with_colabs_versions():

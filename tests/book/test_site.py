@@ -14,7 +14,7 @@ import chapter_table
 import cost_card
 import pytest
 import run_records
-from check_site import MAX_KIB, check_site
+from check_site import MAX_KIB, check_site, foreign_addresses
 
 from microlab.book import records
 
@@ -52,6 +52,11 @@ def test_a_valid_site_passes(tmp_path):
         ('<img src="none.png" alt="A grain">', "leads nowhere: none.png"),
         ('<script src="https://cdn.example.org/x.js"></script>', "loads from the network: https://cdn"),
         ('<link rel="stylesheet" href="//example.org/x.css">', "loads from the network: //example.org/x.css"),
+        ("<script>const later = 'https://cdn.example.org/x.js'</script>", "names another site: https://cdn"),
+        (
+            "<style>p {background: url(//example.org/x.png)}</style>",
+            "names another site: //example.org",
+        ),
         ('<p id="a"></p><p id="a"></p>', "id used 2 times: a"),
         ('<img src="data:,">', "image without words"),
         ('<img src="data:," alt=" ">', "image without words"),
@@ -65,6 +70,18 @@ def test_each_fault_is_found(tmp_path, body, problem):
     (problem_found,) = site(tmp_path, one=page(body))
     assert problem_found.startswith("one.html: ")
     assert problem in problem_found
+
+
+def test_a_file_of_the_theme_that_names_another_site_is_found(tmp_path):
+    (tmp_path / "_static" / "scripts").mkdir(parents=True)
+    script = tmp_path / "_static" / "scripts" / "x.js"
+    script.write_text(
+        '/* from "https://example.org" */ a = "http://www.w3.org/2000/svg"; // see https://b.org'
+    )
+    assert site(tmp_path, one=page("<script>a = '<p>https'; b = 1 // https://b.org</script>")) == []
+    script.write_text('const dormant = "https://cdn.example.org/npm/";')
+    (problem,) = site(tmp_path, one=page(""))
+    assert problem == "_static/scripts/x.js: names another site: https://cdn.example.org/npm/"
 
 
 def test_a_page_needs_a_language(tmp_path):
@@ -85,6 +102,26 @@ def test_duplicate_ids_are_kept_only_once_and_scripts_are_unchanged():
     assert book_html.repair(text) == (
         '<p id="a">1</p><script>x = \'<p id="a">\'</script><p class="c">2</p><p id="b">3</p>'
     )
+
+
+def test_scripts_that_would_run_code_on_another_site_are_taken_out():
+    thebe = (
+        '<script>const THEBE_JS_URL = "https://unpkg.com/thebe@0.8.2/lib/index.js"; const a = 1</script>'
+        '<script async="async" src="../_static/sphinx-thebe.js?v=c1"></script>'
+        '<script type="text/x-thebe-config">{"requestKernel": true}</script>'
+    )
+    kept = '<script src="../_static/togglebutton.js"></script><script>b = 2</script>'
+    assert book_html.repair(kept + thebe + kept + thebe) == kept + kept
+
+
+def test_the_built_equations_name_no_other_site():
+    vendored = ROOT / "book" / "_vendor" / "mathjax" / "tex-svg-full.js"
+    script = vendored.read_text(encoding="utf-8")
+    assert foreign_addresses(script)
+    clean = book_html.without_addresses(script)
+    assert foreign_addresses(clean) == []
+    assert clean.count("http://www.w3.org/") == script.count("http://www.w3.org/")
+    assert len(script) - len(clean) < 1000
 
 
 def test_the_arrow_that_unfolds_the_side_bar_has_a_name():

@@ -38,7 +38,7 @@ def toy(tmp_path, monkeypatch):
     registry = {"TEM.png": sha256(source / "TEM.png")}
     address = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(datasets, "_registry", lambda name: (address, registry))
-    monkeypatch.setattr(datasets, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(datasets, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("MICROLAB_DATA", raising=False)
     yield source, server
     server.shutdown()
