@@ -17,12 +17,17 @@ from microlab.cli.app import App
 from microlab.cli.doctor import doctor
 from microlab.cli.errors import print_error
 from microlab.cli.options import (
+    Crop,
     DataBar,
     Device,
     Jobs,
+    Lines,
     MaxIterations,
+    MaxMegapixels,
     Method,
+    Page,
     PixelSize,
+    Recursive,
     Scheduler,
     Tolerance,
     Twins,
@@ -82,13 +87,10 @@ def segment(
     weights: Weights = None,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
-    page: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Which page of a file that has several, counted from 0. [default: such a file is refused]",
-        ),
-    ] = None,
+    page: Page = None,
+    crop: Crop = None,
+    recursive: Recursive = False,
+    max_megapixels: MaxMegapixels = 500,
     zoom: Zoom = "auto",
     views: Views = None,
     twins: Twins = False,
@@ -131,7 +133,8 @@ def segment(
     overrides = {"tolerance": tolerance, "max_iterations": max_iterations, "twins": twins or None}
     settings = {name: value for name, value in overrides.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
-    options = Options(pixel_size, data_bar, zoom, device, views, settings, page)
+    largest = int(max_megapixels * 1e6)
+    options = Options(pixel_size, data_bar, zoom, device, views, settings, page, crop=crop, largest=largest)
     bar = tqdm(unit="image", desc="segment", disable=None)
 
     def show(image: ImageResult, number: int) -> None:
@@ -146,9 +149,11 @@ def segment(
             tqdm.write(f"microlab: WARNING: {image.file}: {warning}", file=sys.stderr)
         tqdm.write(f"{image.file} -> {image.folder}: {image.line}", file=sys.stdout)
 
-    how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler}
+    how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler, "recursive": recursive}
     with bar:
         result = segment_folder(images, out, options=options, callback=show, **how)
+    for note in result.left_out:
+        typer.echo(f"microlab: {note}", err=True)
     if result.report is not None:
         typer.echo(f"report: {result.report}")
     if result.failed:
@@ -219,14 +224,15 @@ def measure(
         typer.Argument(
             metavar="LABELS...",
             readable=False,
-            help="Label images, boundary masks (lines 255), or folders of them.",
+            help="Label images, masks of two values, or folders of them.",
         ),
     ],
     truth: Annotated[
         Path | None,
         typer.Option(
             metavar="MASK",
-            help="Score one LABELS image against these true boundaries (lines 255). [default: no scores]",
+            help="True boundaries, a mask or a label image, to score one LABELS image against. "
+            "[default: no scores]",
         ),
     ] = None,
     edits: Annotated[
@@ -236,21 +242,27 @@ def measure(
         ),
     ] = None,
     pixel_size: PixelSize = None,
+    lines: Lines = "auto",
+    page: Page = None,
+    recursive: Recursive = False,
+    max_megapixels: MaxMegapixels = 500,
     out: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--out",
             metavar="FILE",
-            help="Write the grains of all images to this FILE, as grains.csv. With --edits also a new folder: "
+            help="Write the grains of all images to this FILE, as grains.csv. With --edits a new folder, too: "
             "it gets the corrected labels.tif, grains.csv and edits.json. [default: no file]",
         ),
     ] = None,
 ) -> None:
     """Measure the grains of label images.
 
-    The images may come from microlab or from any other program. --edits makes the corrections that were drawn
-    on the page report.html, exactly as they were shown there, and measures what comes out.
+    The images may come from microlab or from any other program. In a label image 0 is boundary and every
+    grain has a number. In a mask of two values, whatever they are, the thin side is the boundary; how a file
+    was understood is said. --edits makes the corrections that were drawn on the page report.html, exactly
+    as they were shown there, and measures what comes out.
 
     \b
     Examples:
@@ -263,12 +275,17 @@ def measure(
 
     from microlab.data.errors import ImageError, InputError
     from microlab.data.files import atomic
-    from microlab.data.images import read_mask
+    from microlab.data.formats import SUFFIXES, each_page, find_images
+    from microlab.data.masks import read_mask
     from microlab.measure.scores import score
     from microlab.pipelines import corrections, report
-    from microlab.pipelines.image_results import SUFFIXES, find_images, measure_file
+    from microlab.pipelines.image_results import measure_file
 
-    files = find_images(labels)
+    files, left_out = find_images(labels, recursive=recursive)
+    for note in left_out:
+        typer.echo(f"microlab: {note}", err=True)
+    how = {"lines": lines, "largest": int(max_megapixels * 1e6)}
+    files, pages = each_page(files, page)
     if truth is not None and len(files) > 1:
         raise typer.BadParameter("--truth takes one LABELS image")
     if edits is not None and len(files) > 1:
@@ -281,16 +298,20 @@ def measure(
             f"{out}: is {'a folder' if out.is_dir() else 'an image'}; name a table, as grains.csv"
         )
     tables, failed = [], 0
-    for file in files:
+    for file, number in zip(files, pages):
+        name = str(file) if number is None else f"{file}, page {number}"
         try:
-            image = (
-                corrections.measure_corrected(file, edits, pixel_size)
-                if edits
-                else measure_file(file, pixel_size)
-            )
-            typer.echo(f"{file}\n{report.table_text(image)}")
+            if edits is not None:
+                image, notes = corrections.measure_corrected(file, edits, pixel_size), []
+            else:
+                image, notes = measure_file(file, pixel_size, page=number, **how)
+            for note in notes:
+                typer.echo(f"microlab: {name}: {note}", err=True)
+            typer.echo(f"{name}\n{report.table_text(image)}")
             if truth is not None:
-                boundary = read_mask(truth)
+                boundary, notes = read_mask(truth, **how)
+                for note in notes:
+                    typer.echo(f"microlab: {truth}: {note}", err=True)
                 if boundary.shape != image.labels.shape:
                     raise ImageError(
                         f"{truth} {boundary.shape} and {file} {image.labels.shape} differ in size"
@@ -301,7 +322,7 @@ def measure(
             print_error(error)
             failed += 1
             continue
-        tables.append(image.table.assign(image=str(file)))
+        tables.append(image.table.assign(image=name))
         if to_folder:
             corrections.write_corrected(image, out)
             typer.echo(f"corrected labels and grains: {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -11,13 +12,42 @@ from microlab.segment.registry import REGISTRY, method_name
 
 
 def _data_bar(value: str) -> int | str:
-    if value == "auto":
-        return "auto"
     if value == "none":
         return 0
     if value.isdecimal():
         return int(value)
-    raise typer.BadParameter(f"expected auto, none or a number of rows, got {value!r}")
+    if re.fullmatch(r"auto|top|bottom|(top|bottom):\d+", value):
+        return value
+    raise typer.BadParameter(
+        f"expected auto, top, bottom, none, a number of rows or top and a number, as top:64, got {value!r}"
+    )
+
+
+def _page(value: str) -> int | str:
+    if value == "all":
+        return "all"
+    if value.isdecimal():
+        return int(value)
+    raise typer.BadParameter(f"expected a number from 0 or all, got {value!r}")
+
+
+def _crop(value: str) -> tuple[int, int, int, int]:
+    numbers = value.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise typer.BadParameter(f"expected left,top,width,height in pixels, as 0,0,1024,768, got {value!r}")
+    return tuple(int(number) for number in numbers)
+
+
+def _megapixels(value: float) -> float:
+    if not 0 < value < 1e6:
+        raise typer.BadParameter(f"expected a positive number of million pixels, got {value}")
+    return value
+
+
+def _lines(value: str) -> str:
+    if value not in ("auto", "bright", "dark"):
+        raise typer.BadParameter(f"expected auto, bright or dark, got {value!r}")
+    return value
 
 
 def _zoom(value: str) -> float | None:
@@ -89,9 +119,45 @@ DataBar = Annotated[  # "auto" or a number of rows
     Any,
     typer.Option(
         parser=_data_bar,
-        metavar="auto|none|PX",
-        help="Strip with scale and text under the image: auto finds it and cuts it off, none keeps the whole "
-        "image, a number cuts off that many rows.",
+        metavar="auto|top|bottom|none|ROWS|top:ROWS",
+        help="Strip with scale and text beside the image: auto finds it and cuts it off, top or bottom only "
+        "there, none keeps the whole image, a number cuts off that many rows.",
+    ),
+]
+Page = Annotated[  # None, a number or "all"
+    Any,
+    typer.Option(
+        parser=_page,
+        metavar="N|all",
+        help="Page of files with several, from 0, or each as an image of its own. [default: the first if the "
+        "others are smaller or other channels, else refuse such files]",
+    ),
+]
+Crop = Annotated[  # None or four numbers
+    Any,
+    typer.Option(
+        parser=_crop,
+        metavar="LEFT,TOP,WIDTH,HEIGHT",
+        help="Take only this part of every image, in pixels from its upper left corner.",
+    ),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", help="Take the images in the folders inside of folders, too.")
+]
+Lines = Annotated[
+    str,
+    typer.Option(
+        callback=_lines,
+        metavar="auto|bright|dark",
+        help="Which of a mask's two values marks the boundaries. auto: the thin ones.",
+    ),
+]
+MaxMegapixels = Annotated[
+    float,
+    typer.Option(
+        callback=_megapixels,
+        metavar="MP",
+        help="Refuse images of more million pixels, before memory is taken.",
     ),
 ]
 Zoom = Annotated[  # None or a number

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli.options import DataBar, Device, Jobs, PixelSize, Profile, Scheduler, Seed, Zoom
+from microlab.cli.options import (
+    Crop,
+    DataBar,
+    Device,
+    Jobs,
+    Page,
+    PixelSize,
+    Profile,
+    Recursive,
+    Scheduler,
+    Seed,
+    Zoom,
+)
 from microlab.generate.registry import STYLES
 
 
@@ -171,6 +183,9 @@ def adapt(
     ] = False,
     pixel_size: PixelSize = None,
     data_bar: DataBar = "auto",
+    page: Page = None,
+    crop: Crop = None,
+    recursive: Recursive = False,
     zoom: Zoom = "auto",
     device: Device = None,
     seed: Seed = 0,
@@ -203,8 +218,11 @@ def adapt(
 
     settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
     settings = replace(settings, batch_norm=batch_norm)
-    options = Options(pixel_size, data_bar, zoom, device)
-    result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, log=lambda line: tqdm.write(line))
+    if page == "all":
+        raise typer.BadParameter("--page takes one number here; save the pages as images to take each")
+    options = Options(pixel_size, data_bar, zoom, device, page=page, crop=crop)
+    how = {"jobs": jobs, "fresh": fresh, "recursive": recursive, "log": lambda line: tqdm.write(line)}
+    result = adapt(images, out, settings, options, **how)
     for row in result.uncertainty.itertuples():
         typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")
     typer.echo(f"weights: {result.weights}\nreport: {result.report}")

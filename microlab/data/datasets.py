@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from microlab.data.errors import DatasetError
 from microlab.data.files import sha256
-from microlab.data.images import read_image
+from microlab.data.formats import read_stored
 from microlab.data.micrograph import Micrograph
 
 STYLE_COLUMNS = 534  # perovskite: columns left of this are the style source, the others the test
@@ -220,12 +220,13 @@ _READERS: dict[str, Callable[[dict[str, Path], str | None], Rows]] = {
 
 
 def _grey(path: Path) -> np.ndarray:
-    return read_image(path, data_bar=0).image
+    values = read_stored(path).values  # 8 bits; what is transparent in a screenshot is cut off by the caller
+    return (values if values.ndim == 2 else values[..., 0]) / np.float32(255)
 
 
 def _colours(path: Path) -> np.ndarray:
     """Class ids of a grey micrograph with blue (1) and red (2) painted over it."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("TIFF",)) as image:
         painted = np.asarray(image)[..., :3]
     classes = np.zeros(painted.shape[:2], dtype=np.uint8)
     classes[(painted == (0, 0, 255)).all(axis=-1)] = 1

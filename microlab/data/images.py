@@ -8,10 +8,10 @@ What is written here, any viewer, Fiji and `read_image` open. Whatever is wrong 
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 from zlib import crc32
@@ -21,11 +21,13 @@ import tifffile
 from numpy.typing import DTypeLike
 from PIL import Image
 
+from microlab.data.contrast import LEAST_SHARE, Range, fill, find_range
 from microlab.data.errors import ImageError
 from microlab.data.files import atomic
+from microlab.data.formats import LARGEST, read_numbers, read_stored
 from microlab.data.mapped import converted, is_large, release
 from microlab.data.micrograph import Micrograph
-from microlab.data.pixel_size import Size, fei_data_bar_height, from_dots_per_inch, from_sidecar, from_tiff
+from microlab.data.pixel_size import NOT_SQUARE, Size, square
 from microlab.data.transforms import grey_of, grey_weights
 
 SAMPLED = 10**6  # px of a colour image that determine how it becomes grey
@@ -49,30 +51,41 @@ def read_image(
     page: int | None = None,
     bits: int | None = None,
     folder: str | os.PathLike | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+    largest: int = LARGEST,
 ) -> Micrograph:
     """Read one micrograph as grey levels.
 
-    Colour becomes its first principal component (`grey_weights`), transparency is dropped, palettes and
-    inverted TIFFs are resolved. Unsigned integers of 8 and 16 bits are divided by their white level. A 16-bit
-    file with no value above 4095 comes from a 12-bit camera and is divided by 4095. Floating point inside
-    [0, 1] is kept. Signed and 32-bit integers and other floating point have no white level and are stretched
-    from least to largest.
+    What a container does to the values is undone by `microlab.data.formats`. Colour becomes its first
+    principal component (`grey_weights`). Unsigned integers of 8 and 16 bits are divided by their white level;
+    a 16-bit file with no value above 4095 comes from a 12-bit camera and is divided by 4095. Floating point
+    inside [0, 1] is kept. Signed and 32-bit integers and other floating point have no white level and are
+    stretched from least to largest; so is a picture of more than 8 bits that takes less than a quarter of its
+    range. Hot pixels and numbers that stand for no value (`microlab.data.contrast`) do not count and are said
+    in a warning; the latter, like transparent pixels, lie outside of the field of view.
 
     Parameters
     ----------
     path : path
-        PNG, JPEG, TIFF or any other format of Pillow, recognised by content, not by name.
+        PNG, JPEG, TIFF, BMP, WebP or GIF, recognised by content, not by name; others by their suffix with the
+        extra ``formats``.
     pixel_size : float, optional
         Micrometres per pixel. Overrides what the file says.
-    data_bar : "auto" or int
-        Detect and cut off the data bar at the bottom, or cut off that many rows (0 keeps all).
+    data_bar : "auto", "bottom", "top", int or "top:ROWS"
+        Detect and cut off the data bar, at the bottom or the top or only there, or cut off that many rows at
+        the bottom (0 keeps all) or at the top.
     page : int, optional
-        Which page of a file with several, from 0. Such files are refused without it.
+        Which page of a file with several, from 0. By default the first, if the others are smaller or other
+        channels of it; a stack is refused.
     bits : int, optional
         Significant bits of an 8- or 16-bit file, if the rule above guesses wrong.
     folder : path, optional
         The grey levels of a large image lie in an unnamed file there (`microlab.data.mapped`), and besides
         them the memory holds no more than the stored values. By default all images are held in memory.
+    crop : (left, top, width, height), optional
+        The part to read, in pixels of the image as viewers show it.
+    largest : int
+        Most pixels that are read.
 
     Returns
     -------
@@ -81,83 +94,84 @@ def read_image(
     Raises
     ------
     ImageError
-        If the file is missing, empty, unreadable, truncated or no image; if it holds NaN, several pages
-        or fewer than 16 pixels on a side; if an argument is out of range.
+        If the file is missing, empty, unreadable, truncated, too large or no image; if no pixel has a value;
+        if it is a stack or has fewer than 16 pixels on a side; if an argument is out of range.
     """
     path = Path(path)
     _check_pixel_size(pixel_size, path)
-    stored, size, bar_height = _read(path, page)
-    channels = stored.shape[2] if stored.ndim == 3 else 1
-    if stored.ndim not in (2, 3) or channels > 4 or 0 in stored.shape:
-        raise ImageError(f"{path}: has shape {stored.shape}; save one grey or colour plane of it alone")
-    if stored.ndim == 3:  # 2 and 4 channels end in transparency; grey stored as colour keeps its exact levels
-        stored = stored[..., 0] if _is_grey(stored) else stored[..., :3]
-    to_unit, bits = _to_unit_range(stored, bits, path)
+    stored = read_stored(path, page, largest=largest)
+    notes = list(stored.notes)
+    values, opaque, bar_rows = stored.values, stored.opaque, stored.bar_rows
+    stored = replace(stored, values=np.empty(0))  # of a large image no copy is kept
+    if values.ndim == 3 and _is_grey(values):  # grey stored as colour keeps its exact levels
+        values = values[..., 0]
+    if crop is not None:
+        place, below = _crop(crop, values.shape, path)
+        values, opaque = values[place], None if opaque is None else opaque[place]
+        bar_rows = None if bar_rows is None else max(bar_rows - below, 0)
+    if min(values.shape[:2]) < LEAST_SIDE:
+        raise ImageError(
+            f"{path}: is {values.shape[0]} x {values.shape[1]} pixels; a micrograph needs at least "
+            f"{LEAST_SIDE} x {LEAST_SIDE}"
+        )
+    if values.dtype.kind not in "biuf":
+        raise ImageError(f"{path}: holds {values.dtype} values; save it as grey levels")
+    found = find_range(values, nodata=stored.nodata, opaque=opaque)
+    if found is None:
+        raise ImageError(f"{path}: no pixel has a value (all are NaN or transparent); export it again")
+    if found.note:
+        notes.append(found.note)
+    to_unit, bits = _to_unit_range(values, bits, found, path)
     weights = None
-    if stored.ndim == 3:
-        step = max(1, int(np.sqrt(stored.shape[0] * stored.shape[1] / SAMPLED)))
-        weights = grey_weights(to_unit(stored[::step, ::step]))
+    if values.ndim == 3:
+        step = max(1, int(np.sqrt(values.shape[0] * values.shape[1] / SAMPLED)))
+        weights = grey_weights(to_unit(values[::step, ::step]))
 
     def to_grey(part: np.ndarray) -> np.ndarray:
-        values = to_unit(part)
-        return values if weights is None else grey_of(values, weights)
+        unit = to_unit(part)
+        return unit if weights is None else grey_of(unit, weights)
 
-    if folder is not None and is_large(stored.shape):
-        image = converted(stored, to_grey, folder)
+    if folder is not None and is_large(values.shape):
+        image = converted(values, to_grey, folder)
     else:
-        image = to_grey(stored)
-    del stored
-    height, width = image.shape
-    if min(height, width) < LEAST_SIDE:
-        raise ImageError(
-            f"{path}: is {height} x {width} pixels; a micrograph needs at least {LEAST_SIDE} x {LEAST_SIDE}"
-        )
+        image = to_grey(values)
+    del values
+    top, bottom = _bar_heights(image, data_bar, bar_rows, found.missing, path)
+    height = image.shape[0]
+    shown = np.s_[top : height - bottom]
+    image = np.ascontiguousarray(image[shown])
+    found = replace(
+        found,
+        missing=None if found.missing is None else found.missing[shown],
+        hot=None if found.hot is None else found.hot[shown],
+    )
+    fill(image, found)
+    valid = None if found.missing is None or not found.missing.any() else ~found.missing
 
-    if data_bar == "auto":
-        if bar_height is None:
-            row = find_data_bar(image)
-            bar_height = 0 if row is None else height - row
-    elif isinstance(data_bar, (int, np.integer)) and 0 <= data_bar <= height - LEAST_SIDE:
-        bar_height = int(data_bar)
-    else:
-        raise ImageError(
-            f"{path}: data bar height must be 'auto' or 0 to {height - LEAST_SIDE} rows, got {data_bar!r}"
-        )
-    image = np.ascontiguousarray(image[: height - bar_height])
-
-    size = size or from_sidecar(path)
+    size = stored.size
     if pixel_size is not None:
-        size = (float(pixel_size), float(pixel_size), "given")
-    elif size and abs(size[0] - size[1]) > 0.01 * size[0]:
-        warnings.warn(
-            f"{path}: pixels are {size[0]:.4g} x {size[1]:.4g} um, not square; the pixel size is left "
-            f"unknown. Resample the image or give a pixel size.",
-            stacklevel=2,
-        )
+        size = Size(float(pixel_size), float(pixel_size), "given")
+    elif size and size.note:
+        notes.append(size.note)
+    if size and not square(size):
+        notes.append(NOT_SQUARE.format(*size))
         size = None
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     return Micrograph(
         image=image,
-        pixel_size=size[0] if size else None,
+        pixel_size=size.width if size else None,
+        valid=valid,
         path=path,
         bits=bits,
-        pixel_size_source=size[2] if size else None,
-        data_bar_height=bar_height,
+        pixel_size_source=size.source if size else None,
+        data_bar_height=bottom,
+        data_bar_top=top,
     )
 
 
-def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """Read a mask as (H, W) bool: True where the grey level is above one half.
-
-    Raises
-    ------
-    ImageError
-        As `read_image`.
-    """
-    return read_image(path, data_bar=0).image > 0.5
-
-
 def read_labels(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
-    """Read a label image of whole numbers, 0 for boundary and 1..n for grains.
+    """The whole numbers of an image as they stand: labels, 0 for boundary and 1..n for grains, or class ids.
 
     Returns
     -------
@@ -168,19 +182,21 @@ def read_labels(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
     Raises
     ------
     ImageError
-        If the file cannot be read, has several planes, or values that are no labels.
+        If the file cannot be read, is a JPEG or a colour picture, or has values that are no labels.
     """
-    path = Path(path)
-    stored, size, _ = _read(path, None)
-    if stored.ndim != 2 or 0 in stored.shape:
-        raise ImageError(f"{path}: has shape {stored.shape}; a label image has one plane of numbers")
+    values, size, _ = read_numbers(path)
+    return whole_numbers(values, Path(path)), size.width if size else None
+
+
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values of a file as labels, (H, W) int32, or an `ImageError` that says why they are none."""
     largest = np.iinfo(np.int32).max
-    if not np.isfinite(stored).all() or stored.min() < 0 or stored.max() > largest:
+    if values.min() < 0 or values.max() > largest:
         raise ImageError(f"{path}: labels must lie in 0..{largest}; 0 is boundary, grains count from 1")
-    labels = stored.astype(np.int32)
-    if not np.array_equal(labels, stored):
+    labels = values.astype(np.int32)
+    if not np.array_equal(labels, values):
         raise ImageError(f"{path}: labels must be whole numbers; give labels.tif, not a probability")
-    return labels, size[0] if size else None
+    return labels
 
 
 def write_image(
@@ -357,123 +373,85 @@ def _check_pixel_size(pixel_size: float | None, path: Path) -> None:
         raise ImageError(f"{path}: pixel size must be a positive number of micrometres, got {pixel_size}")
 
 
-def _read(path: Path, page: int | None) -> tuple[np.ndarray, Size | None, int | None]:
-    """Stored values (H, W) or (H, W, channels), pixel size, and data bar height if the file says it."""
-    if not path.exists():
-        raise ImageError(f"{path}: no such file; check the name and the folder")
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; give an image file inside it")
-    logger = logging.getLogger("tifffile")
-    was_disabled = logger.disabled
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-        if not head:
-            raise ImageError(f"{path}: is empty (0 bytes); copy or export it again")
-        is_tiff = head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        logger.disabled = True  # what tifffile would log about a damaged file is raised below
-        stored, size, bar_height = (_read_tiff if is_tiff else _read_pillow)(path, page)
-        return stored, size, bar_height
-    except ImageError:
-        raise
-    except PermissionError:
-        raise ImageError(f"{path}: no permission to read it; change its access rights or copy it") from None
-    except MemoryError:
-        raise ImageError(f"{path}: is too large for the memory of this machine; crop it") from None
-    except Exception as error:  # decoders raise their own kinds: struct.error, zlib.error, SyntaxError, ...
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise ImageError(f"{path}: is damaged or cut short ({reason}); copy or export it again") from None
-    finally:
-        logger.disabled = was_disabled
-
-
-def _read_tiff(path: Path, page_number: int | None) -> tuple[np.ndarray, Size | None, int | None]:
-    with tifffile.TiffFile(path) as tif:
-        pages = [page for page in tif.pages if not page.is_reduced]  # thumbnails do not count
-        if not pages:
-            raise ValueError("no image in the file")
-        planes = (tif.imagej_metadata or {}).get("images", 1)
-        if planes > len(pages):  # ImageJ writes stacks over 4 GB with one directory for all planes
-            raise ImageError(f"{path}: is a stack of {planes} images; save the one you need alone")
-        page = pages[_page_index(path, len(pages), page_number)]
-        size = from_tiff(tif, page)
-        bar_height = fei_data_bar_height(tif, page.imagelength)
-        try:
-            stored = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            # LZW and JPEG inside TIFF need a package that we do not ask for; Pillow has them built in.
-            return _read_pillow(path, page.index)[0], size, bar_height
-        if page.planarconfig == 2 and stored.ndim == 3:
-            stored = np.moveaxis(stored, 0, -1)
-        if page.photometric == 3 and stored.ndim == 2:  # palette of 16-bit colours, [3, levels]
-            palette = page.colormap >> 8 if page.colormap.max() > 255 else page.colormap
-            stored = np.moveaxis(palette.astype(np.uint8)[:, stored], 0, -1)
-        elif page.photometric == 0 and stored.dtype.kind in "bu":  # zero is white
-            stored = ~stored
-        return stored, size, bar_height
-
-
-def _read_pillow(path: Path, page_number: int | None) -> tuple[np.ndarray, Size | None, None]:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large micrographs are no attack
-    try:
-        with Image.open(path) as image:
-            image.seek(_page_index(path, getattr(image, "n_frames", 1), page_number))
-            if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-                stored = np.asarray(image.convert("RGB"))
-            else:
-                stored = np.asarray(image)
-            if image.mode == "I" and image.format == "PNG":  # how older Pillow holds 16 bits
-                stored = stored.astype(np.uint16)
-            return stored, from_dots_per_inch(image.info.get("dpi")), None
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: is not an image; give a PNG, JPEG or TIFF file") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _page_index(path: Path, count: int, page: int | None) -> int:
-    if page is None and count > 1:
+def _crop(
+    crop: tuple[int, int, int, int], shape: tuple[int, ...], path: Path
+) -> tuple[tuple[slice, slice], int]:
+    """Where the part lies that is read, and how many rows below it are not."""
+    left, top, width, height = crop
+    if min(crop) < 0 or left + width > shape[1] or top + height > shape[0]:
         raise ImageError(
-            f"{path}: has {count} pages; save the one you need alone, or choose it: "
-            f"segment --page 0 to {count - 1} (in Python, page=0..{count - 1} of read_image)"
+            f"{path}: has {shape[1]} x {shape[0]} pixels; a crop of {width} x {height} from {left},{top} "
+            "does not lie in it"
         )
-    if not 0 <= (page or 0) < count:
-        raise ImageError(f"{path}: has no page {page}; pages run from 0 to {count - 1}")
-    return page or 0
+    return np.s_[top : top + height, left : left + width], shape[0] - top - height
+
+
+def _bar_heights(
+    image: np.ndarray, data_bar: int | str, named: int | None, missing: np.ndarray | None, path: Path
+) -> tuple[int, int]:
+    """Rows of the data bars at the top and at the bottom of an image, (H, W) in [0, 1].
+
+    Rows without any value, (H, W) bool, are no data bar: one has letters.
+    """
+    height = image.shape[0]
+    text = str(data_bar)
+    side, _, rows = text.rpartition(":")
+    if (side in ("", "top", "bottom") and rows.isdecimal()) and int(rows) <= height - LEAST_SIDE:
+        return (int(rows), 0) if side == "top" else (0, int(rows))
+    if data_bar not in ("auto", "top", "bottom"):
+        raise ImageError(
+            f"{path}: data bar must be auto, bottom, top or 0 to {height - LEAST_SIDE} rows, got {data_bar!r}"
+        )
+    top = bottom = 0
+    if data_bar != "top":
+        row = find_data_bar(image) if named is None else height - named
+        bottom = 0 if row is None or (missing is not None and missing[row:].all()) else height - row
+    if data_bar != "bottom" and not bottom:
+        row = find_data_bar(image[::-1])
+        top = 0 if row is None or (missing is not None and missing[: height - row].all()) else height - row
+    if data_bar != "auto" and not top + bottom:
+        raise ImageError(f"{path}: no data bar was found at the {data_bar}; give its rows, as {data_bar}:64")
+    return top, bottom
 
 
 def _to_unit_range(
-    stored: np.ndarray, bits: int | None, path: Path
+    stored: np.ndarray, bits: int | None, found: Range, path: Path
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """What turns stored values, or a part of them, into float32 in [0, 1]; the number of significant bits."""
     if stored.dtype == bool:
         return lambda part: part.astype(np.float32), 1
-    if stored.dtype.kind not in "iuf":
-        raise ImageError(f"{path}: holds {stored.dtype} values; save it as grey levels")
     width = 8 * stored.dtype.itemsize
-    least, largest = stored.min(), stored.max()
-    if not (np.isfinite(least) and np.isfinite(largest)):
-        count = int((~np.isfinite(stored)).sum())
-        raise ImageError(f"{path}: {count} values are NaN or infinite; replace them and save it again")
+    black, white = 0.0, None
     if stored.dtype.kind == "u" and width <= 16:
+        given, largest = bits, found.high
         if bits is None:
             bits = 12 if width == 16 and largest <= 4095 else width
         if not (1 <= bits <= width and largest < 2**bits):
-            raise ImageError(f"{path}: values up to {largest} do not fit into {bits} bits; give bits={width}")
-        white = np.float32(2**bits - 1)
+            raise ImageError(
+                f"{path}: values up to {largest:g} do not fit into {bits} bits; give bits={width}"
+            )
+        if given is not None or width == 8 or found.high - found.low >= LEAST_SHARE * (2**bits - 1):
+            white = float(2**bits - 1)
+    elif stored.dtype.kind == "f" and found.low >= 0 and found.high <= 1:
+        share = found.high - found.low
+        white = 1.0 if share >= LEAST_SHARE or share == 0 else None
+    if white is None:
+        black, white = found.low, found.high if found.high > found.low else found.low + 1
+    # Sixteen bits are exact in single precision, and a picture that is kept needs no arithmetic.
+    single = (stored.dtype.kind == "u" and width <= 16) or (black, white) == (0, 1)
+    exact = np.float32 if single else np.float64
 
-        def divided(part: np.ndarray) -> np.ndarray:
-            image = part.astype(np.float32)
-            image /= white  # in place: large micrographs fill memory once
-            return image
+    def to_unit(part: np.ndarray) -> np.ndarray:
+        image = part.astype(exact)
+        if (black, white) != (0, 1):
+            image -= exact(black)
+            image /= exact(white - black)  # in place: large micrographs fill memory once
+        if found.clipped:
+            np.nan_to_num(image, copy=False, nan=0.0)
+            np.clip(image, 0, 1, out=image)
+        return image.astype(np.float32, copy=False)
 
-        return divided, bits
-    if stored.dtype.kind == "f" and least >= 0 and largest <= 1:
-        return lambda part: part.astype(np.float32), width
-    span = (float(largest) - float(least)) or 1.0
-    return lambda part: ((part - float(least)) / span).astype(np.float32), width
+    return to_unit, bits if bits is not None else width
 
 
 def _is_grey(image: np.ndarray) -> bool:

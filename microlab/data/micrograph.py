@@ -36,8 +36,8 @@ class Micrograph:
         Significant bits per pixel in the file.
     pixel_size_source : str or None
         Who said the pixel size: "given", "FEI tag", "ImageJ", ...
-    data_bar_height : int
-        Rows cut off at the bottom of the file's image.
+    data_bar_height, data_bar_top : int
+        Rows cut off at the bottom and at the top of the file's image.
     """
 
     image: np.ndarray
@@ -52,6 +52,7 @@ class Micrograph:
     bits: int | None = None
     pixel_size_source: str | None = None
     data_bar_height: int = 0
+    data_bar_top: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:

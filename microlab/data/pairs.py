@@ -18,15 +18,14 @@ import numpy as np
 import tifffile
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba_array
-from PIL import Image
 
-from microlab.data.errors import ImageError, InputError
+from microlab.data.errors import InputError
 from microlab.data.files import atomic, sha256
+from microlab.data.formats import PICTURES
 from microlab.data.images import read_image, read_labels, write_image
 from microlab.data.micrograph import Micrograph
 
 MANIFEST = "manifest.json"
-SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
 
 def write_pairs(
@@ -112,20 +111,31 @@ def read_pairs(folder: str | os.PathLike) -> list[Micrograph]:
     Raises
     ------
     InputError
-        If there is no manifest, or a file is missing or differs from its checksum.
+        If there is no manifest or a damaged one, or a file is missing, elsewhere or differs from its
+        checksum.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: has no {MANIFEST}, no set of pairs or one cut short; write it again")
+    try:
+        rows = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["pairs"]
+        named = {file: row["sha256"][file] for row in rows for file in (row["image"], row["mask"])}
+        names = [str(row["name"]) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{folder / MANIFEST}: is damaged; write the set of pairs again") from None
+    for file, checksum in named.items():
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise InputError(
+                f"{folder / MANIFEST}: names {file!r}, which is not in the folder; write the set again"
+            )
+        if not (folder / file).is_file():
+            raise InputError(f"{folder / file}: named by the manifest and missing; write the set again")
+        if sha256(folder / file) != checksum:
+            raise InputError(f"{folder / file}: differs from its checksum; write the set again")
     pairs = []
-    for row in json.loads((folder / MANIFEST).read_text())["pairs"]:
-        for file in (row["image"], row["mask"]):
-            if not (folder / file).is_file():
-                raise InputError(f"{folder / file}: named by the manifest and missing; write the set again")
-            if sha256(folder / file) != row["sha256"][file]:
-                raise InputError(f"{folder / file}: differs from its checksum; write the set again")
+    for name, row in zip(names, rows):
         image = tifffile.imread(folder / row["image"]) / np.float32(255)
-        pairs.append(Micrograph(image, name=row["name"], classes=tifffile.imread(folder / row["mask"])))
+        pairs.append(Micrograph(image, name=name, classes=tifffile.imread(folder / row["mask"])))
     return pairs
 
 
@@ -170,10 +180,10 @@ def read_labelled(
         )
     pairs = []
     for name in sorted(images_by_name):
-        micrograph, ids = read_image(images_by_name[name]), _read_ids(masks_by_name[name])
-        height = micrograph.shape[0]
-        if micrograph.data_bar_height and len(ids) == height + micrograph.data_bar_height:
-            ids = ids[:height]
+        micrograph, ids = read_image(images_by_name[name]), read_labels(masks_by_name[name])[0]
+        height, top = micrograph.shape[0], micrograph.data_bar_top
+        if len(ids) == height + top + micrograph.data_bar_height:  # its mask has the data bar as well
+            ids = ids[top : top + height]
         if ids.shape != micrograph.shape:
             raise InputError(
                 f"mask {ids.shape} and image {micrograph.shape} differ in size: {masks_by_name[name]}"
@@ -247,29 +257,11 @@ def _by_stem(folder: str | os.PathLike) -> dict[str, Path]:
         raise InputError(f"{folder}: no such folder; give the folder that holds the files")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
             if path.stem in files:
                 raise InputError(f"{path} and {files[path.stem].name} have one name; keep one of them")
             files[path.stem] = path
     return files
-
-
-def _read_ids(path: Path) -> np.ndarray:
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise ImageError(f"{path}: JPEG blurs class ids; save masks as PNG or TIFF")
-    try:
-        with Image.open(path) as picture:
-            if picture.mode == "P":  # the numbers are class ids, the palette only shows them
-                return np.asarray(picture)
-            colours = picture.mode not in ("1", "L", "I", "F") and not picture.mode.startswith("I;")
-    except OSError:
-        colours = False  # a TIFF that Pillow cannot open, or a damaged file: read_labels says which
-    if colours:
-        raise ImageError(
-            f"{path}: is a colour picture; a mask holds one class id per pixel, 0, 1, 2 and on. Give each "
-            "colour its number, ids[(picture == colour).all(-1)] = number, and save the ids as 8-bit grey"
-        )
-    return read_labels(path)[0]
 
 
 def _some(values: np.ndarray) -> str:

@@ -145,9 +145,15 @@ def load(
             f"{name}: holds a {contents['architecture']}, not a {network.__name__}; choose other weights"
         )
     try:
+        with torch.device("meta"):  # shapes without memory: a wrong number on the card must not fill it
+            expected = network(**contents["parameters"]).state_dict()
+        wrong = [key for key in {*state, *expected} if _shape(state, key) != _shape(expected, key)]
+        if wrong:
+            key = min(wrong)
+            raise ValueError(f"{key} has shape {_shape(state, key)}, not {_shape(expected, key)}")
         model = network(**contents["parameters"])
         model.load_state_dict(state)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except (TypeError, RuntimeError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{name}: does not fit the {network.__name__} on its card ({reason})") from None
     return model.to(device or "cpu").eval(), contents
@@ -214,6 +220,11 @@ def write_tensors(
     with atomic(path) as partial:
         save_file(plain, partial, metadata)
         partial.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
+
+
+def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
+    """Shape of a tensor; None if there is none."""
+    return tuple(tensors[key].shape) if key in tensors else None
 
 
 def _umask() -> int:

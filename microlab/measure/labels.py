@@ -41,7 +41,7 @@ def components(
 
 
 def boundaries(labels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Pixels on a boundary between grains: those beside another grain, and label 0.
+    """Pixels on a boundary between grains: label 0, and those beside another grain.
 
     Parameters
     ----------
@@ -51,13 +51,14 @@ def boundaries(labels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarra
 
     Returns
     -------
-    bool (H, W). Between grains that touch the line is two pixels wide, one in each grain.
+    bool (H, W). Between grains that touch the line is two pixels wide, one in each grain; a line of label 0
+    is as wide as it is drawn.
     """
     labels = np.asarray(labels)
     lines = labels == 0 if valid is None else (labels == 0) & valid
     for axis in (0, 1):
         on, by_axis = lines.swapaxes(0, axis), labels.swapaxes(0, axis)
-        differ = by_axis[1:] != by_axis[:-1]
+        differ = (by_axis[1:] != by_axis[:-1]) & (by_axis[1:] != 0) & (by_axis[:-1] != 0)
         if valid is not None:
             shown = np.asarray(valid).swapaxes(0, axis)
             differ &= shown[1:] & shown[:-1]

@@ -7,6 +7,7 @@ complete.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,12 @@ from microlab import __version__
 from microlab.data import images
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import atomic, sha256
+from microlab.data.formats import LARGEST
 from microlab.data.mapped import is_large, reduced, reduced_labels, reduction, release
+from microlab.data.masks import read_label_image
 from microlab.data.micrograph import Micrograph
 from microlab.measure import grain_size
 from microlab.measure.grains import grain_table, summarise
-from microlab.measure.labels import boundaries
-from microlab.measure.scores import mask_grains
 from microlab.plotting import COLOURS
 from microlab.segment.blocks import segment_by_blocks
 from microlab.segment.choice import choose, with_choice
@@ -38,8 +39,8 @@ from microlab.segment.registry import DEFAULT_METHOD
 from microlab.segment.segmenter import Segmentation, Segmenter
 from microlab.segment.uncertainty import estimate_uncertainty
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 OVERLAY_SIDE = 2000  # px, of a large image's overlay
+LARGEST_GRAIN, SMALLEST_GRAIN = 1000.0, 0.001  # um, beyond which a pixel size is doubted
 MEASURED_BLOCK = 2048  # px, side of the blocks in which the grains of a large image are measured
 MOST_WHOLE = 64_000_000  # px of an image that is held whole; about 100 bytes each
 
@@ -49,12 +50,14 @@ class Options:
     """How the images of one run are read and segmented."""
 
     pixel_size: float | None = None  # micrometres; overrides what the files say
-    data_bar: int | str = "auto"  # "auto", or rows to cut off at the bottom
+    data_bar: int | str = "auto"  # as `images.read_image` takes it
     zoom: float | None = None  # magnification before the segmenter; estimated when None
     device: str | None = None
     views: int = 0  # of each image, compared to say how sure its segmentation is; 0 or 2..8
     settings: dict[str, Any] = field(default_factory=dict)  # of the method, as `load_segmenter` takes them
-    page: int | None = None  # of files with several, from 0; they are refused without it
+    page: int | str | None = None  # of files with several, from 0, or "all"; stacks are refused without it
+    crop: tuple[int, int, int, int] | None = None  # left, top, width, height of the part that is read, px
+    largest: int = LARGEST  # px; larger images are refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ class MeasuredImage:
     boundary: np.ndarray  # (H, W) bool
     pixel_size: float | None  # micrometres
     table: pd.DataFrame  # one row per grain
+    pixel_size_source: str | None = field(default=None, kw_only=True)  # who said it: "given", "FEI tag", ...
 
     @property
     def valid(self) -> np.ndarray | None:
@@ -98,7 +102,18 @@ class MeasuredImage:
             for method in ("planimetric", "intercept"):
                 astm = grain_size.astm_grain_size(self.labels, size, method, valid=self.valid).number
                 rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
+            rows.append(("pixel size", f"{size:.4g} µm ({self.pixel_size_source or 'given'})"))
         return rows
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence about the pixel size, if it makes the grains larger or smaller than grains are."""
+        diameter = self.table["diameter_um"].median() if self.pixel_size and len(self.table) else np.nan
+        if not (diameter > LARGEST_GRAIN or diameter < SMALLEST_GRAIN):
+            return None
+        size = f"{self.pixel_size:.4g} µm ({self.pixel_size_source or 'given'})"
+        what = "over 1 mm" if diameter > LARGEST_GRAIN else "under 1 nm"
+        return f"With the pixel size of {size} the grains are {what}: is it right? Next: give --pixel-size."
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +125,9 @@ class SegmentedImage(MeasuredImage):
     notes: list[str]
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixel_size_source", self.micrograph.pixel_size_source)
+
     @property
     def name(self) -> str:
         return self.folder.name
@@ -119,46 +137,23 @@ class SegmentedImage(MeasuredImage):
         return self.segmentation.valid
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files named directly or lying in a named folder, each once, in a stable order.
-
-    Raises
-    ------
-    InputError
-        If a folder holds no image. A missing file is kept: it fails by itself when it is read.
-    """
-    files: dict[Path, Path] = {}
-    for path in paths:
-        candidates = [path]
-        if path.is_dir():
-            candidates = sorted(
-                f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
-            )
-            if not candidates:
-                raise InputError(
-                    f"{path}: the folder holds no image; give one with {', '.join(SUFFIXES)} files"
-                )
-        for file in candidates:
-            files.setdefault(file.resolve(), file)
-    return list(files.values())
-
-
-def result_folders(files: Sequence[Path], out: Path, page: int | None = None) -> list[Path]:
+def result_folders(files: Sequence[Path], out: Path, pages: Sequence[int | None] | None = None) -> list[Path]:
     """A folder of its own under `out` for every image: its stem, with a number where two share one.
 
-    Of a `page` that was asked for it is ``STEM-pageN``, so that the pages of a file lie side by side.
-    A folder that holds one of the images themselves, or another image's result from this run or an earlier
-    one, is never taken. Names that differ in case only count as the same, as they do on macOS and Windows.
+    Of a page that was asked for, one for each file in `pages`, it is ``STEM-pageN``, so that the pages of a
+    file lie side by side. A folder that holds one of the images themselves, or another image's result from
+    this run or an earlier one, is never taken. Names that differ in case only count as the same, as they do
+    on macOS and Windows.
     """
     folders, taken = [], set()
-    sources = {file.resolve().parent for file in files}
-    for file in files:
+    sources = {os.path.dirname(os.path.realpath(file)) for file in files}
+    for file, page in zip(files, pages or [None] * len(files)):
         stem = file.stem if page is None else f"{file.stem}-page{page}"
         name, number = stem, 1
         while (
             name.casefold() in taken
-            or (out / name).resolve() in sources
-            or _source(out / name) not in (None, str(file.resolve()))
+            or os.path.realpath(out / name) in sources
+            or _source(out / name) not in (None, os.path.realpath(file))
         ):
             number += 1
             name = f"{stem}-{number}"
@@ -189,8 +184,11 @@ def segment_file(
             pixel_size=options.pixel_size,
             data_bar=options.data_bar,
             page=options.page,
+            crop=options.crop,
+            largest=options.largest,
             folder=folder.parent,  # a folder of results is made only for an image that can be read
         )
+    notes = [note.removeprefix(f"{path}: ") for note in notes]  # they are shown beside its name
     return segment_micrograph(micrograph, folder, segmenter, options, notes=notes)
 
 
@@ -279,6 +277,8 @@ def segment_micrograph(
         )
     if micrograph.data_bar_height:
         more.append(f"The lowest {micrograph.data_bar_height} rows are a data bar and were cut off first.")
+    if micrograph.data_bar_top:
+        more.append(f"The uppermost {micrograph.data_bar_top} rows are a data bar and were cut off first.")
     result = SegmentedImage(
         segmentation.labels,
         segmentation.boundary,
@@ -289,6 +289,9 @@ def segment_micrograph(
         [*notes, *more, *segmentation.notes],
         folder,
     )
+    if result.doubt:
+        warned = replace(segmentation, warnings=(*segmentation.warnings, result.doubt))
+        result = replace(result, segmentation=warned)
     write_result(result, segmenter, options)
     return result
 
@@ -317,32 +320,48 @@ def _check_whole(micrograph: Micrograph, segmenter: Segmenter, options: Options)
     )
 
 
-def measure_file(path: Path, pixel_size: float | None = None) -> MeasuredImage:
-    """Read a label image or a boundary mask and measure its grains.
+def measure_file(
+    path: Path,
+    pixel_size: float | None = None,
+    *,
+    lines: str = "auto",
+    page: int | None = None,
+    largest: int = LARGEST,
+) -> tuple[MeasuredImage, list[str]]:
+    """Read a label image or a mask and measure its grains.
 
     Parameters
     ----------
     path : Path
-        A label image (0 on boundaries, grains 1..n), or a boundary mask of the values 0 and 255, whose
-        grains are then the connected regions of its interior.
+        A label image (0 on boundaries, grains 1..n), or a mask of two values (`masks.read_label_image`).
     pixel_size : float, optional
         Micrometres; overrides what the file says.
+    lines : {"auto", "bright", "dark"}
+        Which value of a mask marks boundaries.
+    page : int, optional
+        Of a file with several, from 0.
+    largest : int
+        Most pixels that are read.
+
+    Returns
+    -------
+    image : MeasuredImage
+    notes : list of str
+        How the file was understood, and what may be wrong.
 
     Raises
     ------
     InputError, OSError
         With the name of the file and what is wrong.
     """
-    labels, own_size = images.read_labels(path)
-    if labels.max() == 255 and not ((labels != 0) & (labels != 255)).any():
-        boundary = labels == 255
-        labels = mask_grains(boundary)
-    else:
-        boundary = boundaries(labels)
-    if not labels.any():
+    image = read_label_image(path, lines=lines, page=page, largest=largest)
+    if not image.labels.any():
         raise ImageError(f"{path}: holds no grain; grains are numbered from 1, boundaries are 0")
-    pixel_size = pixel_size or own_size
-    return MeasuredImage(labels, boundary, pixel_size, grain_table(labels, pixel_size))
+    size = pixel_size or (image.size.width if image.size else None)
+    source = "given" if pixel_size else image.size.source if image.size else None
+    table = grain_table(image.labels, size)
+    measured = MeasuredImage(image.labels, image.boundary, size, table, pixel_size_source=source)
+    return measured, [*image.notes, *([measured.doubt] if measured.doubt else [])]
 
 
 def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options = Options()) -> None:
@@ -385,6 +404,7 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
         "weights": segmenter.card.get("name"),
         "weights_sha256": weights_sha256(segmenter.card),
         "pixel_size_um": size,
+        "pixel_size_source": result.pixel_size_source,
         "zoom": segmentation.zoom,
         "grains": int(segmentation.labels.max()),
         "options": asdict(options),

@@ -19,6 +19,7 @@ import pandas as pd
 
 from microlab.data.errors import USER_ERRORS, one_line
 from microlab.data.files import atomic
+from microlab.data.formats import each_page, find_images
 from microlab.data.parallel import imap_unordered
 from microlab.measure import grain_size
 from microlab.measure.grains import summarise
@@ -58,10 +59,20 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class FolderResult:
-    """All image files after segmentation, in their order; `report` is None if every file failed."""
+    """All image files after segmentation, in their order.
+
+    Attributes
+    ----------
+    images : list of ImageResult
+    report : Path or None
+        None if every file failed.
+    left_out : list of str
+        What the folders hold besides, a sentence for each.
+    """
 
     images: list[ImageResult]
     report: Path | None
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def segmented(self) -> list[ImageResult]:
@@ -89,6 +100,7 @@ def segment_folder(
     options: Options | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    recursive: bool = False,
     callback: Callable[[ImageResult, int], None] = lambda image, number: None,
 ) -> FolderResult:
     """Segment image files, or folders of them, and write one report: `microlab segment` in Python.
@@ -108,6 +120,8 @@ def segment_folder(
     scheduler : str, optional
         Address of a Dask scheduler (``"tcp://host:8786"``) whose workers segment the images instead. They
         must see images, weights and `out` under the same paths.
+    recursive : bool
+        Take the folders inside of folders as well.
     callback : callable
         Gets every result as it comes, and the number of files.
 
@@ -118,17 +132,18 @@ def segment_folder(
         scheduler does not answer. A file that fails raises nothing: its result holds the error.
     """
     options, out = options or Options(), Path(out)
-    files = image_results.find_images([Path(path) for path in paths])
+    files, left_out = find_images([Path(path) for path in paths], recursive=recursive)
+    files, pages = each_page(files, options.page)
     segmenter = cached_segmenter(method, weights, options)  # what is wrong for all images fails here
     out.mkdir(parents=True, exist_ok=True)
-    folders = image_results.result_folders(files, out, options.page)
+    folders = image_results.result_folders(files, out, pages)
     # A worker may stand in another folder.
     place = Path if jobs == 1 and scheduler is None else Path.absolute
     if weights and Path(weights).exists():
         weights = str(place(Path(weights)))
     tasks = [
-        (k, place(file), place(folder), method, weights, options)
-        for k, (file, folder) in enumerate(zip(files, folders))
+        (k, place(file), place(folder), method, weights, replace(options, page=page))
+        for k, (file, folder, page) in enumerate(zip(files, folders, pages))
     ]
     results: dict[int, ImageResult] = {}
 
@@ -143,7 +158,7 @@ def segment_folder(
         for task in tasks:
             if task[0] not in results:
                 keep(*_lost(*task))
-    folder = FolderResult([results[k] for k in range(len(files))], None)
+    folder = FolderResult([results[k] for k in range(len(files))], None, left_out)
     sections = [image.section for image in folder.segmented]
     if not sections:
         return folder

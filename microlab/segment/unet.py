@@ -40,6 +40,7 @@ from microlab.data.transforms import (
     standardise,
     tile_slices,
 )
+from microlab.segment.instances import watershed_grains
 from microlab.segment.segmenter import Segmenter
 from microlab.segment.zoom import most_confident, zoom_trials
 from microlab.training.devices import autocast, pick_device, resolve_precision
@@ -195,6 +196,12 @@ class UNetSegmenter(Segmenter):
         """
         pick_device(device)  # a wrong one fails here, not with the first image
         model, card = weights.load(weights_name, UNet)
+        try:
+            watershed_grains(np.eye(3, dtype=np.float32), **card.get("watershed", {}))
+        except (TypeError, ValueError) as error:
+            raise weights.WeightsError(
+                f"{weights_name}: watershed on its card: {error}; copy it again"
+            ) from None
         if twins and "outputs" not in card:
             raise InputError(f"weights {os.fspath(weights_name)} do not tell twins apart; leave twins out")
         return cls(model, {"name": os.fspath(weights_name), **card}, device, twins)

@@ -132,7 +132,7 @@ CALLS = {
         {fields} -o {out} --jobs nonsense               | --jobs
         {fields} -o {out} --jobs 0                      | jobs
         {fields} -o {fields}/a.png                      | a.png
-        {stack} -o {out} --method ridge                 | segment --page 0 to 2
+        {stack} -o {out} --method ridge                 | choose one with --page 0 to 2
         {stack} -o {out} --method ridge --page 3        | no page 3; pages run from 0 to 2
         {stack} -o {out} --method ridge --page -1       | --page
         {fields}/a.png -o {out} --method ridge --page 1 | no page 1

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from microlab.cli.main import main
 from microlab.data import images
+from microlab.data.masks import read_mask
 from microlab.pipelines.image_results import Options, segment_file
 from microlab.segment.registry import load_segmenter
 
@@ -55,7 +56,8 @@ def test_it_writes_every_map_and_reports_how_the_refinement_ended(tmp_path, foil
     assert result.stderr == ""
     line = re.fullmatch(
         rf"{re.escape(str(foil))} -> {re.escape(str(out / 'foil'))}: 12 grains, mean diameter [\d.]+ µm, "
-        rf"(\d+) iterations, converged, disagreement (0\.\d+)\nreport: {re.escape(str(out))}/report.html\n",
+        r"pixel size 0\.002 µm \(ImageJ\), (\d+) iterations, converged, disagreement (0\.\d+)\n"
+        rf"report: {re.escape(str(out))}/report.html\n",
         result.stdout,
     )
     assert {f.name for f in (out / "foil").iterdir()} == FILES
@@ -83,7 +85,7 @@ def test_it_writes_every_map_and_reports_how_the_refinement_ended(tmp_path, foil
         with tifffile.TiffFile(out / "foil" / name) as tif:
             assert tif.is_imagej
             assert tif.imagej_metadata["unit"] == "um"
-    np.testing.assert_array_equal(images.read_mask(out / "foil" / "mask.png"), direct.boundary)
+    np.testing.assert_array_equal(read_mask(out / "foil" / "mask.png")[0], direct.boundary)
     changes = pd.read_csv(out / "foil" / "changes.csv")
     assert list(changes["iteration"]) == list(range(1, direct.refinement.iterations + 1))
     np.testing.assert_allclose(changes["mean_change"], direct.refinement.changes, rtol=1e-4)

@@ -18,12 +18,12 @@ from microlab.data.images import (
     find_data_bar,
     read_image,
     read_labels,
-    read_mask,
     write_image,
     write_labels,
     write_mask,
     write_stack,
 )
+from microlab.data.masks import read_mask
 
 
 def levels(shape=(40, 52), top=256, dtype=np.uint8, seed=0) -> np.ndarray:
@@ -287,9 +287,41 @@ def test_data_bar_of_a_given_height_is_cut_and_zero_keeps_it(tmp_path):
     Image.fromarray(with_bar(micrograph(), 40, 0, False)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", data_bar=25).image.shape == (315, 400)
     assert read_image(tmp_path / "a.png", data_bar=0).image.shape == (340, 400)
-    for wrong in (-1, 330, "bottom"):
+    for wrong in (-1, 330, "left"):
         with pytest.raises(ImageError, match="data bar"):
             read_image(tmp_path / "a.png", data_bar=wrong)
+
+
+def test_a_data_bar_at_the_top_is_found_there_or_cut_by_its_rows(tmp_path):
+    turned = with_bar(micrograph(), 40, 0, False)[::-1]
+    Image.fromarray(turned).save(tmp_path / "a.png")
+    for how in ("auto", "top", "top:40"):
+        image = read_image(tmp_path / "a.png", data_bar=how)
+        assert (image.data_bar_top, image.data_bar_height) == (40, 0)
+        assert np.array_equal(image.image, turned[40:] / np.float32(255))
+    with pytest.raises(ImageError, match=r"no data bar was found at the bottom; .* as bottom:64"):
+        read_image(tmp_path / "a.png", data_bar="bottom")
+    assert read_image(tmp_path / "a.png", data_bar="bottom:30").image.shape == (310, 400)
+
+
+def test_a_part_is_read_as_if_it_were_cut_out_before(tmp_path):
+    stored = with_bar(micrograph(), 40, 0, False)
+    Image.fromarray(stored).save(tmp_path / "a.png")
+    part = read_image(tmp_path / "a.png", crop=(30, 20, 200, 150)).image
+    assert np.array_equal(part, stored[20:170, 30:230] / np.float32(255))
+    assert read_image(tmp_path / "a.png", crop=(0, 100, 400, 240)).data_bar_height == 40
+    for wrong in ((0, 0, 401, 20), (-1, 0, 20, 20), (0, 330, 20, 20)):
+        with pytest.raises(ImageError, match="has 400 x 340 pixels; a crop"):
+            read_image(tmp_path / "a.png", crop=wrong)
+    with pytest.raises(ImageError, match="at least 16 x 16"):
+        read_image(tmp_path / "a.png", crop=(0, 0, 9, 99))
+
+
+def test_the_bar_that_a_maker_names_is_cut_from_a_part(tmp_path):
+    stored = levels((90, 64))
+    write_fei(tmp_path / "fei.tif", stored, scanned_rows=80)
+    assert read_image(tmp_path / "fei.tif", crop=(0, 10, 64, 74)).data_bar_height == 4
+    assert read_image(tmp_path / "fei.tif", crop=(0, 10, 64, 40)).data_bar_height == 0
 
 
 def test_frames_dark_backgrounds_and_saturated_images_are_not_data_bars():
@@ -319,11 +351,6 @@ def bad_files(folder):
     """Name -> (function that writes the file, pattern of the error)."""
     good = levels((64, 64))
 
-    def nan(path):
-        field = np.random.default_rng(0).random((32, 32)).astype(np.float32)
-        field[3, 4], field[5, 6] = np.nan, np.inf
-        tifffile.imwrite(path, field)
-
     def cut(path):
         tifffile.imwrite(path, good) if path.suffix == ".tif" else Image.fromarray(good).save(path)
         path.write_bytes(path.read_bytes()[:600])
@@ -337,7 +364,7 @@ def bad_files(folder):
         "cut.tif": (cut, "damaged"),
         "cut.png": (cut, "damaged"),
         "cut.jpg": (cut, "damaged"),
-        "nan.tif": (nan, "2 values are NaN or infinite"),
+        "nan.tif": (lambda path: tifffile.imwrite(path, good * np.float32(np.nan)), "no pixel has a value"),
         "one.png": (lambda path: Image.new("L", (1, 1)).save(path), "1 x 1 pixels"),
         "thin.tif": (lambda path: tifffile.imwrite(path, good[:3]), "3 x 64 pixels"),
         "pages.tif": (
@@ -483,7 +510,7 @@ def test_masks_are_0_and_255_and_read_back(tmp_path):
     mask = np.random.default_rng(0).random((33, 41)) < 0.2
     path = write_mask(tmp_path / "mask.png", mask)
     assert np.array_equal(np.asarray(Image.open(path)), mask * np.uint8(255))
-    assert np.array_equal(read_mask(path), mask)
+    assert np.array_equal(read_mask(path)[0], mask)
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(200, np.uint16), (65535, np.uint16), (70000, np.int32)])
@@ -554,7 +581,7 @@ def test_invalid_label_files_are_refused(tmp_path):
     with pytest.raises(ImageError, match="whole numbers"):
         read_labels(tmp_path / "p.tif")
     Image.fromarray(levels((20, 20, 3))).save(tmp_path / "c.png")
-    with pytest.raises(ImageError, match="one plane"):
+    with pytest.raises(ImageError, match="colour picture; masks and labels are one plane"):
         read_labels(tmp_path / "c.png")
 
 
@@ -594,7 +621,7 @@ def test_large_labels_and_masks_are_pyramids_of_tiles_with_the_pixel_size(tmp_pa
     read, pixel_size = read_labels(labels_path)
     np.testing.assert_array_equal(read, labels)
     assert pixel_size == pytest.approx(0.05)
-    np.testing.assert_array_equal(read_mask(mask_path), labels > 9)
+    np.testing.assert_array_equal(read_mask(mask_path)[0], labels > 9)
     assert read_image(mask_path).pixel_size == pytest.approx(0.05)
     again = write_labels(tmp_path / "again.tif", labels, pixel_size=0.05)
     assert again.read_bytes() == labels_path.read_bytes()

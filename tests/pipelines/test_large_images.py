@@ -16,6 +16,7 @@ from dark_lines import grid, save_network
 
 from microlab.data import images, mapped
 from microlab.data.errors import ImageError
+from microlab.data.masks import read_mask
 from microlab.pipelines import image_results
 from microlab.pipelines.image_results import Options, segment_file
 from microlab.pipelines.segment_folder import segment_folder
@@ -64,8 +65,8 @@ def test_a_large_image_has_the_grains_of_a_small_one(weights, tmp_path, request)
     numbers, expected = (dict(result.section["numbers"]["rows"]) for result in (by_blocks, whole))
     interval = "95 % interval of the mean diameter"  # bootstrapped, so it depends on the order of the grains
     assert numbers | {interval: ""} == expected | {interval: ""}
-    mask = images.read_mask(by_blocks.folder / "mask.tif")
-    np.testing.assert_array_equal(mask, images.read_mask(whole.folder / "mask.png"))
+    mask, _ = read_mask(by_blocks.folder / "mask.tif")
+    np.testing.assert_array_equal(mask, read_mask(whole.folder / "mask.png")[0])
 
 
 def test_files_are_tiled_the_notes_say_so_and_temporary_files_are_removed(

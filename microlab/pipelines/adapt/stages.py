@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from microlab.data import images, weights
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import sha256
+from microlab.data.formats import find_images
 from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import check_jobs
 from microlab.data.run_folder import RunFolder
@@ -95,6 +96,7 @@ def adapt(
     *,
     jobs: int = -1,
     fresh: bool = False,
+    recursive: bool = False,
     progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> AdaptResult:
@@ -118,6 +120,8 @@ def adapt(
         Processes; -1 for one per core.
     fresh : bool
         Forget an earlier adaptation in `out`.
+    recursive : bool
+        Take the folders inside of folders as well.
     progress : bool
         Show progress bars.
     log : callable
@@ -139,10 +143,14 @@ def adapt(
     settings, options, out = settings or AdaptSettings(), options or Options(), Path(out)
     check_jobs(jobs)  # a small run would never start them, and never notice
     default = load_segmenter(device=options.device)
-    micrographs, notes = read(image_results.find_images(paths), options, default)
+    files, left_out = find_images(paths, recursive=recursive)
+    for note in left_out:
+        log(note)
+    micrographs, notes = read(files, options, default)
     request = {
         "settings": asdict(settings),
         "data_bar": options.data_bar,
+        **{name: value for name in ("page", "crop") if (value := getattr(options, name)) is not None},
         "zoom": options.zoom,
         "images": {name: sha256(micrograph.path) for name, micrograph in micrographs.items()},
     }
@@ -259,7 +267,14 @@ def read(
     for file in files:
         try:
             with image_results.warnings_as_notes() as warnings:
-                image = images.read_image(file, pixel_size=options.pixel_size, data_bar=options.data_bar)
+                image = images.read_image(
+                    file,
+                    pixel_size=options.pixel_size,
+                    data_bar=options.data_bar,
+                    page=options.page,
+                    crop=options.crop,
+                    largest=options.largest,
+                )
             grey = segmenter.check(image)
             if np.ptp(np.percentile(grey, (0.5, 99.5))) == 0:
                 raise ImageError("shows one grey but for a few pixels; check the export")
@@ -268,7 +283,8 @@ def read(
             errors.append(text if str(file) in text else f"{file}: {text}")
             continue
         name = file.name if file.name not in micrographs else str(file.resolve())
-        micrographs[name], notes[name] = image, warnings
+        micrographs[name] = image
+        notes[name] = [note.removeprefix(f"{file}: ") for note in warnings]
     if errors:
         raise InputError(f"{len(errors)} of {len(files)} images cannot be used: {'; '.join(errors)}")
     return micrographs, notes
