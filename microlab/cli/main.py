@@ -252,8 +252,8 @@ def measure(
             "-o",
             "--out",
             metavar="FILE",
-            help="Write the grains of all images to this FILE, as grains.csv. With --edits a new folder, too: "
-            "it gets the corrected labels.tif, grains.csv and edits.json. [default: no file]",
+            help="Write the grains of all images to this FILE, as grains.csv. With --edits a new folder that "
+            "gets the corrected labels.tif, grains.csv and edits.json is possible, too. [default: no file]",
         ),
     ] = None,
 ) -> None:
