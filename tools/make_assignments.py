@@ -87,6 +87,7 @@ def make(course: Path, seed: str | None = None) -> None:
     # nbgrader runs the command alembic: use the one next to this Python, even if no environment is activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     course.mkdir(parents=True, exist_ok=True)
+    course.chmod(0o700)  # gradebook, seed and solutions are the instructor's
     seed_file = course / "course_seed.txt"
     if seed is not None or not seed_file.is_file():
         with os.fdopen(os.open(seed_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:

@@ -33,9 +33,9 @@ Finding = tuple[str, str, str]  # what, what was found, the mend ("" where nothi
 
 
 def doctor() -> None:
-    """Say what microlab finds on this machine, and mend what is wrong.
+    """Print versions, cores, device, folders and what is missing.
 
-    Prints versions, cores and threads, the device that networks compute on, the folders of data and weights,
+    Looks at versions, cores and threads, the device that networks compute on, folders of data and weights,
     and the optional extras. What has to be mended begins with two exclamation marks and ends with what to do;
     the exit code is then 1. Paste all of it into a bug report. Nothing is changed.
 

@@ -174,6 +174,7 @@ Method = Annotated[
     str,
     typer.Option(
         callback=_method,
+        autocompletion=lambda: list(REGISTRY),
         metavar="NAME",
         help="How the boundaries are found. "
         + "; ".join(f"{name}: {method.about}" for name, method in REGISTRY.items())

@@ -1,4 +1,4 @@
-"""Assignments: what a student gets, and the scores of four kinds of submission.
+"""Assignments: what a student gets, and the scores of four kinds of submission and of attacks on the grader.
 
 The submissions are made from the sources: the right answers, half of them, none, and a cheat that replays the
 outputs expected by the visible tests. Their scores come from nbgrader's own SQLite gradebook.
@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import make_assignments
@@ -20,12 +21,15 @@ import numpy as np
 import pytest
 
 from microlab.book import course as hidden
+from microlab.book.grading import autograde, isolation
+from microlab.data.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 NAMES = [source.stem for source in make_assignments.assignments()]
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.S)
 each = pytest.mark.parametrize("name", NAMES)
+COURSE_SEED = "a seed of this test"
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +184,11 @@ def test_without_a_seed_nothing_is_graded(monkeypatch, tmp_path):
     config = make_assignments.SOURCES / "nbgrader_config.py"
     (tmp_path / config.name).write_text(config.read_text(encoding="utf-8"), encoding="utf-8")
     run = subprocess.run(
-        [sys.executable, "-m", "nbgrader", "autograde", "x"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "nbgrader", "autograde", "x"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert run.returncode != 0
     assert "course_seed.txt is missing" in run.stderr
@@ -239,30 +247,46 @@ def test_submission_names_from_moodle_and_canvas_are_parsed(name, student):
 # ---- the course ----
 
 
+def isolating() -> str:
+    """How this machine keeps a submission apart; empty if it cannot."""
+    try:
+        return isolation.best_way()
+    except InputError:
+        return ""
+
+
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course folder with four submissions of every assignment, autograded."""
+    if not isolating():
+        pytest.skip("this machine cannot keep a submission apart")
     from nbgrader.apps import NbGraderAPI
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config.loader import PyFileConfigLoader
 
     folder, before = tmp_path_factory.mktemp("course"), dict(os.environ)
-    os.environ["PYTHONPATH"] = str(ROOT)  # the kernels import this library, not an installed one
+    os.environ["PYTHONPATH"] = str(ROOT)  # nbgrader imports this library, not an installed one
     try:
-        make_assignments.make(folder, seed="a seed of this test")
+        make_assignments.make(folder, seed=COURSE_SEED)
         config = PyFileConfigLoader("nbgrader_config.py", path=str(folder)).load_config()
         api = NbGraderAPI(CourseDirectory(config=config), config=config)
         for name in NAMES:
             for student, notebook in submissions(folder, name).items():
-                path = folder / "submitted" / student / name / f"{name}.ipynb"
-                path.parent.mkdir(parents=True)
-                nbformat.write(notebook, path)
-                result = api.autograde(name, student)
-                assert result["success"], result
+                hand_in((folder, api), name, student, notebook)
         yield folder, api
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def hand_in(course, name: str, student: str, notebook: nbformat.NotebookNode) -> None:
+    """Put a submission into the course and grade it."""
+    folder, api = course
+    path = folder / "submitted" / student / name / f"{name}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    result = api.autograde(name, student)
+    assert result["success"], result
 
 
 def opened(course):
@@ -304,7 +328,7 @@ def submissions(folder: Path, name: str) -> dict[str, nbformat.NotebookNode]:
 def test_release_holds_neither_solutions_nor_hidden_tests(course, name):
     folder, _ = course
     text = (folder / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8")
-    for word in ("SOLUTION", "HIDDEN", "hidden_rng", "microlab.book.course", "a seed of this test"):
+    for word in ("SOLUTION", "HIDDEN", "hidden_rng", "microlab.book.course", COURSE_SEED):
         assert word not in text
     released = nbformat.reads(text, 4)
     stubs = [cell.source for cell in released.cells if cell.id in answers(source(name))]
@@ -383,3 +407,220 @@ def test_feedback_shows_scores_and_a_comment_and_the_marks_are_exported(course):
     marks = pd.read_csv(folder / "grades.csv").set_index(["assignment", "student_id"]).score
     assert marks[name, "perfect"] == 19
     assert marks[name, "cheat"] == 0
+
+
+# ---- submissions that attack the grader ----
+
+ATTACKED = NAMES[0]
+
+
+def attack(course, student: str, code: str, with_answers: dict[str, str] | None = None):
+    """Grade the released notebook with a cell of code before all others, and answers filled in.
+
+    Returns
+    -------
+    score : float
+        Of the tests.
+    notebook : NotebookNode
+        As graded.
+    note : str
+        What grading_notes.txt says of the student.
+    """
+    folder, _ = course
+    notebook = nbformat.read(folder / "release" / ATTACKED / f"{ATTACKED}.ipynb", 4)
+    for cell in notebook.cells:
+        cell.source = (with_answers or {}).get(cell.id, cell.source)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(code.replace("COURSE", str(folder))))
+    with opened(course) as gradebook:
+        before = {s.student.id: s.score for s in gradebook.find_assignment(ATTACKED).submissions}
+    hand_in(course, ATTACKED, student, notebook)
+    with opened(course) as gradebook:
+        after = {s.student.id: s.score for s in gradebook.find_assignment(ATTACKED).submissions}
+    score = after.pop(student)
+    assert after == before  # nobody else's points have changed
+    notes = folder / "grading_notes.txt"
+    lines = notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else []
+    graded = nbformat.read(folder / "autograded" / student / ATTACKED / f"{ATTACKED}.ipynb", 4)
+    note = "".join(line.partition(f" {ATTACKED} {student}: ")[2] for line in lines)
+    assert bool(note) == ("No points for the tests" in graded.cells[0].source)
+    assert note in graded.cells[0].source
+    return score, graded, note
+
+
+def right_answers() -> dict[str, str]:
+    return answers(source(ATTACKED))
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    return "".join(out.get("text", "") for out in outputs)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock"])
+def way(request, monkeypatch) -> str:
+    """Each way of isolation that this machine has."""
+    if request.param == "landlock":
+        monkeypatch.setattr(isolation, "works_with_bubblewrap", lambda: False)
+    if isolating() != request.param:
+        pytest.skip(f"needs {request.param}")
+    return request.param
+
+
+def test_a_submission_that_writes_to_the_gradebook_gets_0_and_a_note(course, way):
+    gradebook = (course[0] / "gradebook.db").read_bytes
+    code = """
+    for path in ("../../../gradebook.db", "COURSE/gradebook.db"):
+        try:
+            open(path, "ab").write(b"594 of 20")
+        except OSError as error:
+            print(type(error).__name__)
+    """
+    score, graded, note = attack(course, f"writer-{way}", textwrap.dedent(code), right_answers())
+    assert score == 0
+    assert "wrote outside of its folder: gradebook.db" in note
+    assert b"594 of 20" not in gradebook()
+    assert printed(graded) in ("FileNotFoundError\n", "PermissionError\n")  # the course is out of reach
+    edit = "open('../../../nbgrader_config.py', 'w').write('')"
+    score, _, note = attack(course, f"editor-{way}", edit, right_answers())
+    assert score == 0
+    assert "nbgrader_config.py" in note
+
+
+SWITCH_OFF = """
+import ast
+class Drop(ast.NodeTransformer):
+    def visit_Assert(self, node):
+        return ast.Pass()
+get_ipython().ast_transformers.append(Drop())
+"""
+REWRITE = """
+import re
+get_ipython().input_transformers_post.append(lambda lines: [re.sub("assert .*", "pass", l) for l in lines])
+"""
+
+
+@pytest.mark.parametrize(("student", "code"), [("switch-off", SWITCH_OFF), ("rewrite", REWRITE)])
+def test_a_submission_that_switches_off_asserts_gets_0_and_a_note(course, student, code):
+    for with_answers in ({}, right_answers()):
+        who = f"{student}-{len(with_answers)}"
+        score, _, note = attack(course, who, code, with_answers)
+        assert score == 0
+        assert "switched off asserts" in note
+
+
+def test_a_submission_finds_neither_seed_nor_source_nor_gradebook(course, way):
+    code = """
+    import os, pathlib, glob
+    print(dict(os.environ))
+    for place in glob.glob("/proc/[0-9]*/environ") + ["COURSE/course_seed.txt", "../../../course_seed.txt"]:
+        try:
+            print(place, open(place).read())
+        except OSError:
+            pass
+    wanted = {"course_seed.txt", "gradebook.db", "01_voronoi.ipynb", "01_voronoi.md", "nbgrader_config.py"}
+    tops = ("/home", "/root", "/srv", "/tmp", "../../..", "COURSE", "REPOSITORY")
+    print("found", [str(p) for top in tops for p in pathlib.Path(top).rglob("*") if p.name in wanted])
+    """
+    score, graded, note = attack(
+        course, f"snoop-{way}", textwrap.dedent(code).replace("REPOSITORY", str(ROOT)), right_answers()
+    )
+    assert score == 16  # looking around is no attack
+    assert note == ""
+    text = printed(graded)
+    assert COURSE_SEED not in text
+    assert hidden.SEED not in text
+    assert "found []" in text
+    folder, api = course
+    assert api.generate_feedback(ATTACKED, f"snoop-{way}")["success"]
+    page = (folder / "feedback" / f"snoop-{way}" / ATTACKED / f"{ATTACKED}.html").read_text(encoding="utf-8")
+    assert COURSE_SEED not in page
+
+
+@pytest.mark.parametrize(
+    ("student", "code"),
+    [
+        ("leaver", "import os; os._exit(0)"),
+        ("killer", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+        ("quitter", "exit()"),
+    ],
+)
+def test_a_submission_that_exits_early_gets_0_and_a_note(course, student, code):
+    score, _, note = attack(course, student, code, right_answers())
+    assert score == 0
+    assert "kernel ended" in note
+
+
+def test_a_function_that_exits_in_its_test_gets_0_and_a_note(course):
+    filled = right_answers()
+    last = list(filled)[-1]
+    filled[last] = "import os\ndef needle_mean(areas):\n    os._exit(0)"
+    score, _, note = attack(course, "late-leaver", "", filled)
+    assert score == 0
+    assert "kernel ended" in note
+
+
+FORGE = """
+import sys, types
+import numpy as np
+class Same:
+    def __eq__(self, other): return True
+    def __getattr__(self, name): return Same()
+    def __call__(self, *args, **kwargs): return Same()
+    def __array__(self, *args, **kwargs):
+        space = sys._getframe(2).f_globals
+        return np.asarray(space.get("expected", space.get("nearest", 1)))
+fake = types.ModuleType("microlab.book.course")
+fake.close, fake.hidden_rng = (lambda *a, **k: True), (lambda name: np.random.default_rng(0))
+sys.modules["microlab.book.course"] = fake
+np.allclose = np.isclose = lambda *a, **k: True
+"""
+
+
+def test_forged_comparisons_and_answers_earn_nothing(course):
+    names = [name for text in right_answers().values() for name in functions(text)]
+    stubs = {
+        cell: "\n".join(f"def {name}(*args, **kwargs):\n    return Same()" for name in functions(text))
+        for cell, text in right_answers().items()
+    }
+    assert names
+    score, graded, _ = attack(course, "forger", FORGE, stubs)
+    assert score == 0
+    failed = [cell for cell in graded.cells if role(cell, False, True)]
+    assert all(cell.outputs[0].output_type == "error" for cell in failed)
+
+
+def test_a_kernel_that_no_longer_answers_ends_the_grading_with_0_and_a_note(course, monkeypatch):
+    monkeypatch.setattr(course[1].config.ExecutePreprocessor, "timeout", 3)
+    monkeypatch.setattr(autograde, "CANARY_SECONDS", 3)
+    code = "get_ipython().run_cell = lambda *args, **kwargs: None"
+    score, _, note = attack(course, "mute", code, right_answers())
+    assert score == 0
+    assert "did not answer" in note
+
+
+def test_points_of_one_function_need_no_other(course):
+    first = next(iter(right_answers()))
+    points = points_by_test(source(ATTACKED))
+    alone = [cell for cell in right_answers() if cell not in (first, "nearest-seed", "regularity")]
+    score, _, note = attack(course, "chooser", "", {cell: right_answers()[cell] for cell in alone})
+    assert score == sum(points[f"test-{cell}"] for cell in alone)
+    assert note == ""
+
+
+def test_an_endless_loop_costs_its_own_test_only(course, monkeypatch):
+    filled = right_answers()
+    filled["needle-mean"] = "def needle_mean(areas):\n    while True: pass"
+    monkeypatch.setattr(course[1].config.ExecutePreprocessor, "timeout", 8)
+    score, _, note = attack(course, "loop", "", filled)
+    assert score == 16 - points_by_test(source(ATTACKED))["test-needle-mean"]
+    assert note == ""
+
+
+def test_scripts_in_outputs_do_not_reach_the_feedback(course):
+    code = "from IPython.display import HTML\nHTML('<b>bold</b><script>steal()</script>')"
+    attack(course, "scripter", code)
+    folder, api = course
+    assert api.generate_feedback(ATTACKED, "scripter")["success"]
+    page = (folder / "feedback" / "scripter" / ATTACKED / f"{ATTACKED}.html").read_text(encoding="utf-8")
+    assert "<b>bold</b>" in page
+    assert "<script>steal()" not in page

@@ -103,7 +103,12 @@ def test_what_segment_cannot_do_names_the_chapter():
 
 @pytest.mark.parametrize(
     ("typed", "expected"),
-    [("microlab seg", "segment"), ("microlab segment --qu", "--quiet"), ("microlab datasets f", "fetch")],
+    [
+        ("microlab seg", "segment"),
+        ("microlab segment --qu", "--quiet"),
+        ("microlab segment --method lab", "label-free"),
+        ("microlab datasets f", "fetch"),
+    ],
 )
 def test_a_shell_completes_commands_and_options(typed, expected):
     ask = {
