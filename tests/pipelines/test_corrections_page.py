@@ -319,6 +319,25 @@ def test_edits_are_opened_again_and_those_of_another_image_are_not(opened, tmp_p
     assert value(opened, "grains") == "19"
 
 
+def test_edits_that_are_not_saved_are_asked_for_before_the_page_is_left(opened, tmp_path):
+    questions = []
+
+    def leave(dialog) -> None:
+        questions.append(dialog.type)
+        dialog.accept()
+
+    opened.on("dialog", leave)
+    click(opened, (36, 36), (36, 60))
+    opened.reload()
+    assert questions == ["beforeunload"]
+    opened.get_by_role("button", name="Correct the grains of field").click()
+    opened.locator(".ml-stage").wait_for()
+    click(opened, (36, 36), (36, 60))
+    saved(opened, tmp_path / "edits.json")
+    opened.reload()
+    assert questions == ["beforeunload"]
+
+
 def test_what_cannot_be_done_is_said_and_changes_nothing(opened):
     click(opened, (36, 36), (84, 108))
     assert re.match(r"Grains \d+ and \d+ share no boundary\.", said(opened))

@@ -95,7 +95,7 @@ export function mount(el, data, onChange = () => {}) {
   const find = (selector) => panel.querySelector(selector);
   const view = find(".ml-view"), stage = find(".ml-stage"), canvas = find("canvas"), context = canvas.getContext("2d");
   const { unit, pixel: size } = data;
-  const state = { tool: "merge", zoom: 1, chosen: 0, points: [], dragging: false, cross: [height >> 1, width >> 1], saved: 0 };
+  const state = { tool: "merge", zoom: 1, chosen: 0, points: [], dragging: false, cross: [height >> 1, width >> 1], saved: "[]" };
   const opened = image.mean(), rows = new Map(); // rows of the table by the number of the grain
   let marked = []; // rows that the last edit changed
 
@@ -331,7 +331,7 @@ export function mount(el, data, onChange = () => {}) {
     link.download = data.file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    state.saved = image.history.length;
+    state.saved = JSON.stringify(image.edits);
     say(`Saved ${image.history.length} edits as ${data.file}, where this browser puts downloads.`);
   }
 
@@ -353,7 +353,7 @@ export function mount(el, data, onChange = () => {}) {
       const stored = JSON.parse(await file.text());
       if (stored.sha256 !== data.sha256) throw new Error("it belongs to another label image");
       replay(stored.edits);
-      state.saved = image.history.length;
+      state.saved = JSON.stringify(image.edits);
     } catch (error) {
       replay(kept);
       say(`${file.name} cannot be opened: ${error.message}.`, true);
@@ -432,7 +432,9 @@ export function mount(el, data, onChange = () => {}) {
     event.stopPropagation();
   });
 
-  const leaving = (event) => { if (data.command && image.history.length !== state.saved) event.preventDefault(); };
+  const leaving = (event) => { // what is not saved would be lost
+    if (data.command && JSON.stringify(image.edits) !== state.saved) event.returnValue = true;
+  };
   addEventListener("beforeunload", leaving);
   draw({ top: 0, left: 0, bottom: height, right: width });
   write("before", `${opened.grains} grains, ${length(opened.diameter)}`);
