@@ -70,46 +70,52 @@ def find_range(
     -------
     Range, or None if no pixel has a value.
     """
-    out, said = np.zeros(values.shape[:2], bool), []  # pixels without a value, and why
+    out: np.ndarray | None = None  # (H, W) bool, pixels without a value; of a large clean image there is none
+    said = []
 
     def leave_out(found: np.ndarray, what: str) -> None:
-        if (number := int((found & ~out).sum())) > 0:
+        nonlocal out
+        found = _any(found) if out is None else _any(found) & ~out
+        if number := int(found.sum()):
             said.append(f"{number} pixel{' is' if number == 1 else 's are'} {what}")
-            out[found] = True
+            out = found if out is None else out | found
 
-    if opaque is not None and opaque.any():
+    if opaque is not None and opaque.any() and not opaque.all():
         leave_out(~opaque & ~_single(~opaque), "transparent")
     if values.dtype.kind == "f" and not np.isfinite([values.min(), values.max()]).all():
-        leave_out(_any(~np.isfinite(values)), "NaN or infinite")
+        leave_out(~np.isfinite(values), "NaN or infinite")
     if nodata is not None and np.isfinite(nodata):
-        leave_out(_any(values == nodata), f"{nodata:g}, which stands for no value")
-    if out.all():
+        leave_out(values == nodata, f"{nodata:g}, which stands for no value")
+    if out is not None and out.all():
         return None
-    far = np.zeros_like(out)
+    far = None
     if values.dtype.itemsize > 1:
         while (number := _far_number(values, out)) is not None:
-            leave_out(_any(values == number), f"{number:g}, far from the rest")
+            leave_out(values == number, f"{number:g}, far from the rest")
         far = _far(values, out)
-        if number := int(far.sum()):
+        if far is not None:
+            number = int(far.sum())
             said.append(f"{number} pixel{' is' if number == 1 else 's are'} far from all others")
-    bad = out | far
+    if out is None and far is None:
+        return Range(float(values.min()), float(values.max()))
+    bad = np.logical_or.reduce([part for part in (out, far) if part is not None])
     hot = _single(bad)
-    inside = values[~bad] if bad.any() else values
-    missing = out & ~hot
+    missing = np.zeros_like(bad) if out is None else out & ~hot
+    inside = values[~bad]
     done = []
     if hot.any():
         done.append("single ones (hot or dead) took the grey of their neighbours")
     if missing.any():
         done.append("what has no value lies outside of the field of view")
-    if (far & ~hot).any():
+    if far is not None and (far & ~hot).any():
         done.append("larger groups were clipped")
     return Range(
         float(inside.min()),
         float(inside.max()),
         missing if missing.any() else None,
         hot if hot.any() else None,
-        bool(bad.any()),
-        f"{', '.join(said)}; {', '.join(done)}" if said else "",
+        True,
+        f"{', '.join(said)}; {', '.join(done)}",
     )
 
 
@@ -145,18 +151,21 @@ def _any(found: np.ndarray) -> np.ndarray:
     return found.any(axis=2) if found.ndim == 3 else found
 
 
-def _sample(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def _there(values: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """The values that are there."""
+    return values if out is None else values[~out]
+
+
+def _sample(values: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """Some of the values that are there, as float."""
-    step = max(1, int(np.sqrt(missing.size / SAMPLED)))
-    some = values[::step, ::step][~missing[::step, ::step]]
-    if not some.size:
-        some = values[~missing]
-    return some.astype(np.float64).ravel()
+    step = max(1, int(np.sqrt(values.shape[0] * values.shape[1] / SAMPLED)))
+    some = _there(values[::step, ::step], None if out is None else out[::step, ::step])
+    return (some if some.size else _there(values, out)).astype(np.float64).ravel()
 
 
-def _far_number(values: np.ndarray, out: np.ndarray) -> float | None:
+def _far_number(values: np.ndarray, out: np.ndarray | None) -> float | None:
     """A number at one end of the values that is repeated and far from the rest, unless it forms a network."""
-    there = values[~out] if out.any() else values
+    there = _there(values, out)
     some = _sample(values, out)
     for end, nearest in ((float(there.min()), np.min), (float(there.max()), np.max)):
         rest = some[some != end]
@@ -169,23 +178,28 @@ def _far_number(values: np.ndarray, out: np.ndarray) -> float | None:
         found = there == end
         if found.sum() < LEAST_REPEATS or abs(float(nearest(there[~found])) - end) <= limit:
             continue
-        if _network(_any(values == end) & ~out) is None:
+        if _network(_any(values == end)) is None:
             return end
     return None
 
 
-def _far(values: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Pixels, (H, W) bool, whose value is far from those of the picture."""
+def _far(values: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
+    """Pixels, (H, W) bool, whose value is far from those of the picture; None if there are none."""
     low, high = np.percentile(_sample(values, out), (5, 95))
     least, largest = low - FAR * (high - low), high + FAR * (high - low)
-    there = values[~out] if out.any() else values
+    there = _there(values, out)
     if high == low or (there.min() >= least and there.max() <= largest):
-        return np.zeros_like(out)
-    far = _any((values < least) | (values > largest)) & ~out
+        return None
+
+    def beyond() -> np.ndarray:
+        far = _any((values < least) | (values > largest))
+        return far if out is None else far & ~out
+
+    far = beyond()
     if (lines := _network(far)) is not None:  # thin lines on even grains are far from them, and no flaw
         least, largest = min(least, values[lines].min()), max(largest, values[lines].max())
-        far = _any((values < least) | (values > largest)) & ~out
-    return far
+        far = beyond()
+    return far if far.any() else None
 
 
 def _network(found: np.ndarray) -> np.ndarray | None:

@@ -38,7 +38,7 @@ from microlab.data.pixel_size import (
 
 PILLOW = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-OTHERS = (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".mrcz", ".blo", ".tvips", ".hspy", ".zspy", ".bcf")
+OTHERS = (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".blo", ".tvips", ".hspy", ".bcf")
 SUFFIXES = (*PICTURES, *OTHERS)
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LARGEST = 500_000_000  # px; more are refused unless the caller raises the limit

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import html
 import math
 import re
 import struct
@@ -52,6 +53,7 @@ from microlab.data.errors import ImageError
 # Resolution tags that claim more than this many micrometres per pixel, or fewer than 2540 dots per inch, are
 # taken for a print resolution and ignored.
 LARGEST_FROM_RESOLUTION = 10.0
+PRINT_RESOLUTIONS = (72, 75, 96, 100, 150, 200, 300, 400, 600, 1200)  # dots per inch, in whatever unit
 CAMERA_PITCH = 1.0  # um; a plain resolution tag that says more may speak of the camera's own pixels
 LARGEST_JPEG = 64_000_000  # bytes; larger ones are not searched for XML
 
@@ -309,7 +311,9 @@ def _imagej(tif: tifffile.TiffFile, page: tifffile.TiffPage, path: Path) -> Size
         return None
     size = Size(factor / per_unit[0], factor / per_unit[1], "ImageJ")
     # Fiji gives a picture of 300 dots per inch the unit "inch", or "cm", and saves that.
-    return size if factor not in PRINTED or max(size[:2]) <= LARGEST_FROM_RESOLUTION else None
+    dots = 25400 / size.width
+    printed = factor in PRINTED and max(size[:2]) > LARGEST_FROM_RESOLUTION
+    return None if printed or any(abs(dots / dpi - 1) < 1e-4 for dpi in PRINT_RESOLUTIONS) else size
 
 
 def _resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage, path: Path) -> Size | None:
@@ -435,6 +439,9 @@ def _xml(text: str) -> ElementTree.Element | None:
     text = text.strip("\0\x01 \t\r\n")
     if not text.startswith("<") or "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
+    text = re.sub(
+        r"&(?!(?:amp|lt|gt|quot|apos);)\w+;", lambda name: html.unescape(name[0]), text
+    )  # as &micro;
     try:
         return ElementTree.fromstring(re.sub(r"^<\?xml[^>]*\?>", "", text))
     except (ElementTree.ParseError, ValueError):

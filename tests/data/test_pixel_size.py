@@ -206,7 +206,15 @@ def ome(path, attributes, more=""):
 
 @pytest.mark.parametrize(
     ("unit", "value"),
-    [("µm", 0.05), ("&#181;m", 0.05), ("&#xB5;m", 0.05), ("nm", 50), ("Å", 500), ("mm", 5e-5)],
+    [
+        ("µm", 0.05),
+        ("&#181;m", 0.05),
+        ("&#xB5;m", 0.05),
+        ("&micro;m", 0.05),
+        ("nm", 50),
+        ("Å", 500),
+        ("mm", 5e-5),
+    ],
 )
 def test_ome_in_any_spelling_of_xml(tmp_path, unit, value):
     text = " ".join(f'PhysicalSize{axis}="{value}" PhysicalSize{axis}Unit="{unit}"' for axis in "XY")
@@ -242,6 +250,7 @@ def test_xml_that_would_fill_the_memory_is_not_parsed(tmp_path):
         ("inch", 508000.0, 2, 0.05),
         ("cm", 200000.0, 3, 0.05),
         ("mm", 20.0, 1, 50.0),
+        ("mm", 300 / 25.4, 1, None),
         ("pixel", 1.0, 1, None),
     ],
 )
