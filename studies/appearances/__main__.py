@@ -43,6 +43,7 @@ from studies import common
 OURS = "ours"
 CALIBRATION = 100  # first field of each kind that sets the limits of the alarms
 LEFT_OUT, CONTROL = "left out", "trained on all"
+FAINTEST = "contrast"  # of the zoo: no boundary is a line
 CONTRASTS = (0, 0.5, 1, 2, np.inf)
 ABOVE = 664  # rows of titanium-bse above its legend
 MEASURES = [
@@ -251,7 +252,13 @@ def contrast_record(folder: Path, size_name: str) -> dict:
     """Which boundaries of the real fields are faint, and how much of them was found."""
     start, ours = time.perf_counter(), load_segmenter("auto")
     rows = []
-    for name, field in real_fields(SIZES[size_name])[:3]:  # those whose truth is closed
+    size = SIZES[size_name]
+    fields = real_fields(size)[:3]  # those whose truth is closed
+    fields += [
+        (f"virtual, {FAINTEST}", appearances.zoo_field(FAINTEST, k, side=size["side"]))
+        for k in range(size["fields"])
+    ]
+    for name, field in fields:
         found = ours.segment(appearances.as_a_file(field)).boundary
         rows.append(appearances.recall_by_contrast(field, found).assign(field=name))
     table, scores = pd.concat(rows, ignore_index=True), {}
@@ -265,8 +272,9 @@ def contrast_record(folder: Path, size_name: str) -> dict:
                 }
     scores[TRIVIAL] = {"recall, 3 px": 0.0, "share of the boundary": 1.0}
     return {
-        "title": "Every appearance: how faint boundaries limit the real fields",
-        "data": "Every boundary between two grains of the experts' masks, by its contrast-to-noise ratio: "
+        "title": "Every appearance: how faint boundaries limit real and virtual fields",
+        "data": "Every boundary between two grains of the experts' masks, and of the zoo's fields that show "
+        "grains by their contrast alone, by its contrast-to-noise ratio: "
         "the step of grey across it or the depth of its line, whichever is larger, over the standard "
         "deviation beside it.",
         "virtual": False,
