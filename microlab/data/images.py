@@ -406,6 +406,7 @@ def _bar_heights(
     if data_bar != "top":
         row = find_data_bar(image) if named is None else height - named
         bottom = 0 if row is None or (missing is not None and missing[row:].all()) else height - row
+        release(image)
     if data_bar != "bottom" and not bottom:
         row = find_data_bar(image[::-1])
         top = 0 if row is None or (missing is not None and missing[: height - row].all()) else height - row
