@@ -138,7 +138,8 @@ Crop = Annotated[  # None or four numbers
     typer.Option(
         parser=_crop,
         metavar="LEFT,TOP,WIDTH,HEIGHT",
-        help="Take only this part of every image, in pixels from its upper left corner.",
+        help="Take only this part of every image, in pixels from its upper left corner. "
+        "[default: the whole image]",
     ),
 ]
 Recursive = Annotated[

@@ -25,6 +25,7 @@ from microlab.data import images
 from microlab.data.edits import Edits, labels_sha256, read_edits, write_edits
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import atomic
+from microlab.data.formats import read_numbers
 from microlab.measure.grains import grain_table
 from microlab.measure.labels import boundaries
 from microlab.pipelines.image_results import MeasuredImage
@@ -63,17 +64,21 @@ def measure_corrected(labels: Path, edits: Path, pixel_size: float | None = None
         With the name of the file and what is wrong: a file that holds no edits, or those of another image.
     """
     stored = read_edits(edits)
-    before, own_size = images.read_labels(labels)
+    values, own_size, _ = read_numbers(labels)
+    before = images.whole_numbers(values, labels)
     try:
         after = stored.apply(before, str(labels))
     except InputError as error:
         raise InputError(f"{edits}: {error}") from None
     if not after.any():
         raise ImageError(f"{edits}: no grain of {labels} is left; undo some edits")
-    size = pixel_size or own_size
+    size = pixel_size or (own_size.width if own_size else None)
+    source = "given" if pixel_size else own_size.source if own_size else None
     valid = before > 0 if stored.field_of_view else None
     table = grain_table(after, size, valid=valid)
-    return CorrectedImage(after, boundaries(after, valid), size, table, valid, stored)
+    return CorrectedImage(
+        after, boundaries(after, valid), size, table, valid, stored, pixel_size_source=source
+    )
 
 
 def write_corrected(result: CorrectedImage, folder: Path) -> None:
