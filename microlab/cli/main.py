@@ -1,7 +1,8 @@
 """The command line: `microlab segment`, `demo`, `measure` and the others.
 
-Results go to stdout, messages and progress to stderr. Exit codes: 0 success, 1 an input error, reported on
-one line, 2 a usage error, 70 a bug. Libraries are imported inside the commands, so that `--help` is quick.
+Results go to stdout, messages and progress to stderr. Exit codes: 0 success, 1 an input error or one of the
+system (no room, no memory), reported on one line, 2 a usage error, 70 a bug, 130 stopped by Ctrl-C, 141 the
+output was closed. Libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from typing import Annotated
 import typer
 
 from microlab.cli import errors, pairs, train
-from microlab.cli.errors import handle_errors, print_error
+from microlab.cli.errors import App, handle_errors, print_error
 from microlab.cli.options import (
+    AsJson,
     DataBar,
     Device,
+    GeoJson,
     MaxIterations,
     Method,
+    Overwrite,
     PixelSize,
+    Rois,
     Scheduler,
     Tolerance,
     Twins,
     Views,
     Weights,
     Zoom,
+    print_json,
+    say_too_many,
 )
-from microlab.data.errors import USER_ERRORS
+from microlab.data.errors import printable
 from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 
-main = typer.Typer(
+main = App(
     name="microlab",
     help="Segment micrographs into grains without drawing a single label, and measure them.",
     epilog="Start with: microlab demo",
@@ -92,11 +99,23 @@ def segment(
         int, typer.Option(help="Processes, at most one for each image and core; -1: as many.")
     ] = 1,
     scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Keep whole results of the same image and settings, and do the rest."
+        ),
+    ] = False,
+    rois: Rois = False,
+    geojson: GeoJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Segment micrographs and measure their grains.
 
+    OUT is new, empty, or the folder of an earlier call: nothing is replaced that microlab did not write.
     For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv, overlay.png
-    and run.json. OUT/summary.csv has a row for each image, and OUT/report.html shows them all. What may be
+    and run.json. OUT/summary.csv has a row for each image, OUT/grains.csv a row for each grain of all images,
+    and OUT/report.html shows them all. What may be
     wrong is said in the terminal, in summary.csv, in run.json and in red in the report. --method tem adds
     boundary.tif (probability), iterations.tif (the first map and every map after it, a stack for Fiji),
     changes.csv (mean change of each step) and uncertainty.tif (how far eight views of the image differ). An
@@ -113,17 +132,19 @@ def segment(
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
       microlab segment stack.tif -o results --page 1
       microlab segment foil.tif -o results --method tem --max-iterations 100
+      microlab segment fields/ -o results --skip-existing --rois --json
       microlab segment fields/ -o results --scheduler tcp://192.168.0.7:8786
     """
     from tqdm.auto import tqdm
 
     from microlab.pipelines.image_results import Options
-    from microlab.pipelines.segment_folder import ImageResult, segment_folder
+    from microlab.pipelines.segment_folder import ImageResult, row_of, segment_folder
 
     overrides = {"tolerance": tolerance, "max_iterations": max_iterations, "twins": twins or None}
     settings = {name: value for name, value in overrides.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
-    options = Options(pixel_size, data_bar, zoom, device, views, settings, page)
+    options = Options(pixel_size, data_bar, zoom, device, views, settings, page, rois, geojson)
+    say_too_many(jobs)
     bar = tqdm(unit="image", desc="segment", disable=None)
 
     def show(image: ImageResult, number: int) -> None:
@@ -132,17 +153,22 @@ def segment(
         if image.error is not None:
             print_error(image.error)
             return
+        file = printable(image.file)
         for note in image.notes:
-            tqdm.write(f"microlab: {image.file}: {note}", file=sys.stderr)
+            tqdm.write(printable(f"microlab: {file}: {note}"), file=sys.stderr)
         for warning in image.warnings:
-            tqdm.write(f"microlab: WARNING: {image.file}: {warning}", file=sys.stderr)
-        tqdm.write(f"{image.file} -> {image.folder}: {image.line}", file=sys.stdout)
+            tqdm.write(printable(f"microlab: WARNING: {file}: {warning}"), file=sys.stderr)
+        if not as_json:
+            tqdm.write(printable(f"{file} -> {image.folder}: {image.line}"), file=sys.stdout)
 
     how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler}
+    how |= {"overwrite": overwrite, "skip_existing": skip_existing}
     with bar:
         result = segment_folder(images, out, options=options, callback=show, **how)
-    if result.report is not None:
-        typer.echo(f"report: {result.report}")
+    if as_json:
+        print_json([row_of(image) for image in result.images], result.report)
+    elif result.report is not None:
+        typer.echo(f"report: {printable(result.report)}")
     if result.failed:
         if len(result.images) > 1:
             typer.echo(f"microlab: {len(result.failed)} of {len(result.images)} images failed", err=True)
@@ -170,6 +196,7 @@ def demo(
       microlab demo
       microlab demo --real -o demo-real
     """
+    from microlab.data.files import claim
     from microlab.data.images import write_image, write_mask
     from microlab.pipelines import report
     from microlab.pipelines.image_results import segment_micrograph
@@ -177,7 +204,7 @@ def demo(
     from microlab.segment.registry import load_segmenter
 
     segmenter = load_segmenter(weights=weights, device=device)
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, "demo")
     sections = []
     for sample in real_samples() if real else [virtual_sample(seed)]:
         result = segment_micrograph(sample, out / sample.name, segmenter)
@@ -201,7 +228,7 @@ def measure(
         typer.Argument(
             metavar="LABELS...",
             readable=False,
-            help="Label images, boundary masks (lines 255), or folders of them.",
+            help="Label images, boundary masks (lines 255), folders of them, or a folder of results.",
         ),
     ],
     truth: Annotated[
@@ -211,58 +238,51 @@ def measure(
     pixel_size: PixelSize = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="CSV", help="Write the grains of all images to this table."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="CSV|FOLDER",
+            help="Table for the grains of all images, or a folder for it, summary.csv and the outlines.",
+        ),
     ] = None,
+    overwrite: Overwrite = False,
+    rois: Rois = False,
+    geojson: GeoJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the grains of label images.
 
-    The images may come from microlab or from any other program.
+    The images may come from microlab or from any other program. Of a folder of results, the labels of every
+    image are measured. No file is replaced that was there before, unless you say --overwrite.
 
     \b
     Examples:
       microlab measure results/field/labels.tif
+      microlab measure results/ -o all --rois
       microlab measure labels.tif --pixel-size 0.05 -o grains.csv
       microlab measure labels.tif --truth expert_mask.png
     """
     import pandas as pd
 
-    from microlab.data.errors import ImageError, InputError
-    from microlab.data.files import atomic
-    from microlab.data.images import read_mask
-    from microlab.measure.scores import score
     from microlab.pipelines import report
-    from microlab.pipelines.image_results import SUFFIXES, find_images, measure_file
+    from microlab.pipelines.measure_folder import MeasuredFile, measure_folder
 
-    files = find_images(labels)
-    if truth is not None and len(files) > 1:
-        raise typer.BadParameter("--truth takes one LABELS image")
-    if out is not None and (out.suffix.lower() in SUFFIXES or out.is_dir()):
-        raise InputError(
-            f"{out}: is {'a folder' if out.is_dir() else 'an image'}; name a table, as grains.csv"
-        )
-    tables, failed = [], 0
-    for file in files:
-        try:
-            image = measure_file(file, pixel_size)
-            typer.echo(f"{file}\n{report.table_text(image)}")
-            if truth is not None:
-                boundary = read_mask(truth)
-                if boundary.shape != image.labels.shape:
-                    raise ImageError(
-                        f"{truth} {boundary.shape} and {file} {image.labels.shape} differ in size"
-                    )
-                scores = score(boundary, image.boundary, image.labels)
-                typer.echo("\n" + report.scores_text(pd.DataFrame({file.name: scores}).T))
-        except USER_ERRORS as error:
-            print_error(error)
-            failed += 1
-            continue
-        tables.append(image.table.assign(image=str(file)))
-    if out is not None and tables:
-        with atomic(out) as partial:
-            pd.concat(tables).to_csv(partial, index=False, float_format="%.6g")
-        typer.echo(f"table: {out}")
-    if failed:
+    def show(result: MeasuredFile) -> None:
+        if result.error is not None:
+            print_error(result.error)
+        elif not as_json:
+            typer.echo(f"{printable(result.file)}\n{report.table_text(result.image)}")
+            if result.scores is not None:
+                scores = pd.DataFrame({printable(result.file.name): result.scores}).T
+                typer.echo("\n" + report.scores_text(scores))
+
+    how = {"truth": truth, "pixel_size": pixel_size, "rois": rois, "geojson": geojson}
+    results = measure_folder(labels, out, **how, overwrite=overwrite, callback=show)
+    if as_json:
+        print_json([result.row for result in results])
+    elif out is not None and any(result.error is None for result in results):
+        typer.echo(f"table: {printable(out if out.suffix else out / 'grains.csv')}")
+    if any(result.error is not None for result in results):
         raise typer.Exit(1)
 
 

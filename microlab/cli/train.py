@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli.options import DataBar, Device, PixelSize, Scheduler, Zoom
+from microlab.cli.options import DataBar, Device, PixelSize, Scheduler, Zoom, say_too_many
 from microlab.generate.registry import STYLES
 
 
@@ -40,6 +40,11 @@ def simulate(
     """
     from microlab.simulate.library import Ranges, build
 
+    if scheduler is not None and jobs != -1:
+        raise typer.BadParameter(
+            "--jobs and --scheduler exclude each other: the scheduler has its own workers"
+        )
+    say_too_many(jobs)
     ranges = Ranges(shape=(size, size), grains=grains, steps=steps)
     manifest = build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
     typer.echo(f"{number} structures, manifest: {manifest}")
@@ -182,6 +187,7 @@ def adapt(
     settings = profile_settings(profile or profiles.profile(), style or DEFAULT_STYLE, seed)
     settings = replace(settings, batch_norm=batch_norm)
     options = Options(pixel_size, data_bar, zoom, device)
+    say_too_many(jobs)
     result = adapt(images, out, settings, options, jobs=jobs, fresh=fresh, log=lambda line: tqdm.write(line))
     for row in result.uncertainty.itertuples():
         typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")
