@@ -34,12 +34,27 @@ Verbose = Annotated[
 
 
 class App(typer.Typer):
-    """A command line whose commands all have our page of help, `--quiet` and `--verbose`."""
+    """A command line whose commands all have our page of help, `--quiet` and `--verbose`, and exit codes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:  # outside of the commands, as in --version
+            sys.exit(errors.exit_code(error))
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Callable], Callable]:
         """Register a function as a command; parameters are those of `typer.Typer.command`."""
         register = super().command(name, cls=_Command, **settings)
         return lambda function: register(errors.handle_errors(_with_verbosity(function)))
+
+
+def say(note: str) -> None:
+    """Print a note, unless --quiet was given."""
+    if not quiet:
+        errors.print_line(note)
 
 
 class _Command(TyperCommand):

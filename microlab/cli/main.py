@@ -1,7 +1,8 @@
 """The command line: `microlab segment`, `demo`, `measure` and the others.
 
-Results go to stdout, messages and progress to stderr. Exit codes: 0 success, 1 an input error, reported on
-one line, 2 a usage error, 70 a bug. Libraries are imported inside the commands, so that `--help` is quick.
+Results go to stdout, messages and progress to stderr. Exit codes: 0 success, 1 an input error or one of the
+system (no room, no memory), reported on one line, 2 a usage error, 70 a bug, 130 stopped by Ctrl-C, 141 the
+output was closed. Libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -12,30 +13,36 @@ from typing import Annotated
 
 import typer
 
-from microlab.cli import app, errors, pairs, train
-from microlab.cli.app import App
+from microlab.cli import errors, pairs, train
+from microlab.cli.app import App, say
 from microlab.cli.doctor import doctor
-from microlab.cli.errors import print_error
+from microlab.cli.errors import print_error, print_line
 from microlab.cli.options import (
+    AsJson,
     Crop,
     DataBar,
     Device,
+    GeoJson,
     Jobs,
     Lines,
     MaxIterations,
     MaxMegapixels,
     Method,
+    Overwrite,
     Page,
     PixelSize,
     Recursive,
+    Rois,
     Scheduler,
     Tolerance,
     Twins,
     Views,
     Weights,
     Zoom,
+    print_json,
+    say_too_many,
 )
-from microlab.data.errors import USER_ERRORS
+from microlab.data.errors import printable
 from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 
 main = App(
@@ -99,19 +106,30 @@ def segment(
     device: Device = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Keep whole results of the same image and settings, and do the rest."
+        ),
+    ] = False,
+    rois: Rois = False,
+    geojson: GeoJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Segment micrographs and measure their grains.
 
-    For every image OUT gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv, overlay.png
-    and run.json. OUT/summary.csv has a row for each image, and OUT/report.html shows them all. What may be
-    wrong is said in the terminal, in summary.csv, in run.json and in red in the report. --method tem adds
-    boundary.tif (probability), iterations.tif (the first map and every map after it, a stack for Fiji),
-    changes.csv (mean change of each step) and uncertainty.tif (how far eight views of the image differ). An
-    image that fails is reported and the others are still done; the exit code is then 1. Images above 16
-    megapixels are segmented in blocks, so that their size needs disk in OUT (26 bytes a pixel or more, only
-    meanwhile) and little memory; mask.tif and labels.tif are then tiled for Fiji and QuPath, and overlay.png
-    is reduced. Nothing is uploaded. With --scheduler the workers of a Dask cluster segment the images; they
-    must see images, weights and OUT under the same paths.
+    OUT is new, empty, or the folder of an earlier call: nothing is replaced that microlab did not write. For
+    every image it gets a folder with mask.png (255 on boundaries), labels.tif, grains.csv, overlay.png and
+    run.json. OUT/summary.csv has a row for each image, OUT/grains.csv a row for each grain of all images, and
+    OUT/report.html shows them all. What may be wrong is said in the terminal, in summary.csv, in run.json and
+    in red in the report. --method tem adds boundary.tif (probability), iterations.tif (the first map and
+    every map after it, a stack for Fiji), changes.csv (mean change of each step) and uncertainty.tif (how far
+    eight views of the image differ). An image that fails is reported and the others are still done; the exit
+    code is then 1. Images above 16 megapixels are segmented in blocks, so that their size needs disk in OUT
+    (26 bytes a pixel or more, only meanwhile) and little memory; mask.tif and labels.tif are then tiled for
+    Fiji and QuPath, and overlay.png is reduced. Nothing is uploaded. With --scheduler the workers of a Dask
+    cluster segment the images; they must see images, weights and OUT under the same paths.
 
     Which constituent each pixel belongs to (several phases in one image) is out of scope of this command:
     chapter 12 of the book trains a network for that, with microlab.segment.constituents.
@@ -123,18 +141,20 @@ def segment(
       microlab segment a.png b.png -o results --data-bar 64 --scale 2
       microlab segment stack.tif -o results --page 1
       microlab segment foil.tif -o results --method tem --max-iterations 100
+      microlab segment fields/ -o results --skip-existing --rois --json
       microlab segment fields/ -o results --scheduler tcp://192.168.0.7:8786
     """
     from tqdm.auto import tqdm
 
     from microlab.pipelines.image_results import Options
-    from microlab.pipelines.segment_folder import ImageResult, segment_folder
+    from microlab.pipelines.segment_folder import ImageResult, row_of, segment_folder
 
     overrides = {"tolerance": tolerance, "max_iterations": max_iterations, "twins": twins or None}
     settings = {name: value for name, value in overrides.items() if value is not None}
     views = REGISTRY[method].views if views is None else views
     largest = int(max_megapixels * 1e6)
-    options = Options(pixel_size, data_bar, zoom, device, views, settings, page, crop=crop, largest=largest)
+    about = pixel_size, data_bar, zoom, device, views, settings, page, crop, largest, rois, geojson
+    say_too_many(jobs)
     bar = tqdm(unit="image", desc="segment", disable=None)
 
     def show(image: ImageResult, number: int) -> None:
@@ -143,22 +163,26 @@ def segment(
         if image.error is not None:
             print_error(image.error)
             return
-        for note in () if app.quiet else image.notes:
-            tqdm.write(f"microlab: {image.file}: {note}", file=sys.stderr)
+        for note in image.notes:
+            say(f"{image.file}: {note}")
         for warning in image.warnings:
-            tqdm.write(f"microlab: WARNING: {image.file}: {warning}", file=sys.stderr)
-        tqdm.write(f"{image.file} -> {image.folder}: {image.line}", file=sys.stdout)
+            print_line(f"WARNING: {image.file}: {warning}")
+        if not as_json:
+            tqdm.write(printable(f"{image.file} -> {image.folder}: {image.line}"), file=sys.stdout)
 
     how = {"method": method, "weights": weights, "jobs": jobs, "scheduler": scheduler, "recursive": recursive}
+    how |= {"overwrite": overwrite, "skip_existing": skip_existing}
     with bar:
-        result = segment_folder(images, out, options=options, callback=show, **how)
+        result = segment_folder(images, out, options=Options(*about), callback=show, **how)
     for note in result.left_out:
-        typer.echo(f"microlab: {note}", err=True)
-    if result.report is not None:
-        typer.echo(f"report: {result.report}")
+        say(note)
+    if as_json:
+        print_json([row_of(image) for image in result.images], result.report)
+    elif result.report is not None:
+        typer.echo(f"report: {printable(result.report)}")
     if result.failed:
         if len(result.images) > 1:
-            typer.echo(f"microlab: {len(result.failed)} of {len(result.images)} images failed", err=True)
+            print_line(f"{len(result.failed)} of {len(result.images)} images failed")
         raise typer.Exit(1)
 
 
@@ -194,6 +218,7 @@ def demo(
       microlab demo
       microlab demo --real -o demo-real
     """
+    from microlab.data.files import claim
     from microlab.data.images import write_image, write_mask
     from microlab.pipelines import report
     from microlab.pipelines.image_results import segment_micrograph
@@ -201,7 +226,7 @@ def demo(
     from microlab.segment.registry import load_segmenter
 
     segmenter = load_segmenter(weights=weights, device=device)
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, "demo")
     sections = []
     for sample in real_samples() if real else [virtual_sample(seed)]:
         result = segment_micrograph(sample, out / sample.name, segmenter)
@@ -224,7 +249,7 @@ def measure(
         typer.Argument(
             metavar="LABELS...",
             readable=False,
-            help="Label images, masks of two values, or folders of them.",
+            help="Label images, masks of two values, folders of them, or a folder of results.",
         ),
     ],
     truth: Annotated[
@@ -251,86 +276,59 @@ def measure(
         typer.Option(
             "-o",
             "--out",
-            metavar="FILE",
-            help="Write the grains of all images to this FILE, as grains.csv. With --edits a new folder that "
-            "gets the corrected labels.tif, grains.csv and edits.json is possible, too. [default: no file]",
+            metavar="FOLDER",
+            help="Folder for grains.csv and summary.csv of all images, with --edits also for the corrected "
+            "labels.tif and edits.json; a name that ends in .csv is a FILE for the grains alone. "
+            "[default: no files]",
         ),
     ] = None,
+    overwrite: Overwrite = False,
+    rois: Rois = False,
+    geojson: GeoJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the grains of label images.
 
     The images may come from microlab or from any other program. In a label image 0 is boundary and every
     grain has a number. In a mask of two values, whatever they are, the thin side is the boundary; how a file
-    was understood is said. --edits makes the corrections that were drawn on the page report.html, exactly
-    as they were shown there, and measures what comes out.
+    was understood is said. Of a folder of results, the labels of every image are measured. --edits makes the
+    corrections that were drawn on the page report.html, exactly as they were shown there, and measures what
+    comes out. No file is replaced that was there before, unless you say --overwrite.
 
     \b
     Examples:
       microlab measure results/field/labels.tif
+      microlab measure results/ -o all --rois
       microlab measure labels.tif --pixel-size 0.05 -o grains.csv
       microlab measure labels.tif --truth expert_mask.png
       microlab measure results/field/labels.tif --edits edits.json -o corrected
     """
     import pandas as pd
 
-    from microlab.data.errors import ImageError, InputError
-    from microlab.data.files import atomic
-    from microlab.data.formats import SUFFIXES, each_page, find_images
-    from microlab.data.masks import read_mask
-    from microlab.measure.scores import score
-    from microlab.pipelines import corrections, report
-    from microlab.pipelines.image_results import measure_file
+    from microlab.pipelines import report
+    from microlab.pipelines.measure_folder import MeasuredFile, measure_folder
 
-    files, left_out = find_images(labels, recursive=recursive)
-    for note in left_out:
-        typer.echo(f"microlab: {note}", err=True)
-    how = {"lines": lines, "largest": int(max_megapixels * 1e6)}
-    files, pages = each_page(files, page)
-    if truth is not None and len(files) > 1:
-        raise typer.BadParameter("--truth takes one LABELS image")
-    if edits is not None and len(files) > 1:
-        raise typer.BadParameter("--edits takes one LABELS image")
-    to_folder = edits is not None and out is not None and out.suffix.lower() not in (".csv", *SUFFIXES)
-    if to_folder:
-        corrections.check_empty(out)
-    elif out is not None and (out.suffix.lower() in SUFFIXES or out.is_dir()):
-        raise InputError(
-            f"{out}: is {'a folder' if out.is_dir() else 'an image'}; name a table, as grains.csv"
-        )
-    tables, failed = [], 0
-    for file, number in zip(files, pages):
-        name = str(file) if number is None else f"{file}, page {number}"
-        try:
-            if edits is not None:
-                image, notes = corrections.measure_corrected(file, edits, pixel_size), []
-            else:
-                image, notes = measure_file(file, pixel_size, page=number, **how)
-            for note in notes:
-                typer.echo(f"microlab: {name}: {note}", err=True)
-            typer.echo(f"{name}\n{report.table_text(image)}")
-            if truth is not None:
-                boundary, notes = read_mask(truth, **how)
-                for note in notes:
-                    typer.echo(f"microlab: {truth}: {note}", err=True)
-                if boundary.shape != image.labels.shape:
-                    raise ImageError(
-                        f"{truth} {boundary.shape} and {file} {image.labels.shape} differ in size"
-                    )
-                scores = score(boundary, image.boundary, image.labels)
-                typer.echo("\n" + report.scores_text(pd.DataFrame({file.name: scores}).T))
-        except USER_ERRORS as error:
-            print_error(error)
-            failed += 1
-            continue
-        tables.append(image.table.assign(image=name))
-        if to_folder:
-            corrections.write_corrected(image, out)
-            typer.echo(f"corrected labels and grains: {out}")
-    if out is not None and tables and not to_folder:
-        with atomic(out) as partial:
-            pd.concat(tables).to_csv(partial, index=False, float_format="%.6g")
-        typer.echo(f"table: {out}")
-    if failed:
+    def show(result: MeasuredFile) -> None:
+        for note in result.notes:
+            say(note)
+        if result.error is not None:
+            print_error(result.error)
+        elif not as_json:
+            typer.echo(f"{printable(result.title)}\n{report.table_text(result.image)}")
+            if result.scores is not None:
+                scores = pd.DataFrame({printable(result.file.name): result.scores}).T
+                typer.echo("\n" + report.scores_text(scores))
+
+    how = {"truth": truth, "edits": edits, "pixel_size": pixel_size, "lines": lines, "page": page}
+    how |= {"recursive": recursive, "largest": int(max_megapixels * 1e6), "rois": rois, "geojson": geojson}
+    results = measure_folder(labels, out, **how, overwrite=overwrite, callback=show, log=say)
+    if as_json:
+        print_json([result.row for result in results])
+    elif out is not None and any(result.error is None for result in results):
+        typer.echo(f"table: {printable(out / 'grains.csv' if out.is_dir() else out)}")
+        if edits is not None and out.is_dir():
+            typer.echo(f"corrected labels: {printable(out / 'labels.tif')}")
+    if any(result.error is not None for result in results):
         raise typer.Exit(1)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from microlab.data.errors import InputError
+from microlab.cli.app import say
+from microlab.data.errors import InputError, printable
 from microlab.segment.registry import REGISTRY, method_name
 
 
@@ -247,3 +251,36 @@ Profile = Annotated[
         "[default: MICROLAB_PROFILE, else laptop]",
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results that were changed since microlab wrote them.")
+]
+Rois = Annotated[
+    bool, typer.Option("--rois", help="Write rois.zip, the outlines of the grains for ImageJ and Fiji.")
+]
+GeoJson = Annotated[
+    bool, typer.Option("--geojson", help="Write grains.geojson, the outlines of the grains for QuPath.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the summary as JSON, for scripts, and nothing else.")
+]
+
+
+def say_too_many(jobs: int) -> None:
+    """Say it if there are fewer cores than `jobs`."""
+    from microlab.data.parallel import too_many
+
+    if line := too_many(jobs):
+        say(line)
+
+
+def print_json(rows: list[dict[str, Any]], report: Path | None = None) -> None:
+    """Print a row for each image, as in summary.csv, as JSON; null for what is not known."""
+    plain = {"images": [{name: _plain(value) for name, value in row.items()} for row in rows]}
+    if report is not None:
+        plain["report"] = printable(report)
+    typer.echo(json.dumps(plain, indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

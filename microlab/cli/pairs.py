@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from microlab.cli.options import Device, Profile, Seed
-from microlab.data.errors import InputError
 
 
 def _size(value: str) -> str:
@@ -83,10 +82,9 @@ def sample_pairs(
     """
     import numpy as np
 
-    from microlab.data.pairs import write_pairs
+    from microlab.data.pairs import begin_pairs, write_pairs
     from microlab.generate.pair_model import DEFAULT_WEIGHTS, PairModel
 
-    _refuse_other_content(out)
     weights = weights or DEFAULT_WEIGHTS
     model = PairModel.from_weights(weights)
     sides = [int(side) for side in size.split("x")]
@@ -95,7 +93,7 @@ def sample_pairs(
         requested = model.draw_fractions(number, seed)
     else:
         requested = model.checked_fractions([float(part) for part in fractions.split(",")], number)
-    out.mkdir(parents=True, exist_ok=True)  # fail before the sampling if it cannot be written
+    begin_pairs(out)  # fail before the sampling if it cannot be written
     pairs = model.sample(
         number,
         shape=shape,
@@ -190,12 +188,3 @@ def train_pairs(
             typer.echo(f"{name}: {value:g}")
     typer.echo(f"least area of an object: {', '.join(map(str, model.card['min_area']))} px, by class")
     typer.echo(f"weights: {out}; next: microlab sample-pairs -n 16 -o PAIRS --weights {out}")
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Raise an InputError if a folder holds anything but the files of an interrupted `sample-pairs`."""
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        if path.is_file() and not path.name.startswith((".", "pair_")):
-            raise InputError(
-                f"{folder}: already holds {path.relative_to(folder)}; choose a new or empty folder"
-            )

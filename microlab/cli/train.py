@@ -23,6 +23,7 @@ from microlab.cli.options import (
     Scheduler,
     Seed,
     Zoom,
+    say_too_many,
 )
 from microlab.generate.registry import STYLES
 
@@ -59,6 +60,11 @@ def simulate(
     """
     from microlab.simulate.library import Ranges, build
 
+    if scheduler is not None and jobs != -1:
+        raise typer.BadParameter(
+            "--jobs and --scheduler exclude each other: the scheduler has its own workers"
+        )
+    say_too_many(jobs)
     ranges = Ranges(shape=(size, size), grains=grains, steps=steps)
     manifest = build(folder, number, seed=seed, ranges=ranges, jobs=jobs, scheduler=scheduler)
     typer.echo(f"{number} structures, manifest: {manifest}")
@@ -221,6 +227,7 @@ def adapt(
     if page == "all":
         raise typer.BadParameter("--page takes one number here; save the pages as images to take each")
     options = Options(pixel_size, data_bar, zoom, device, page=page, crop=crop)
+    say_too_many(jobs)
     how = {"jobs": jobs, "fresh": fresh, "recursive": recursive, "log": lambda line: tqdm.write(line)}
     result = adapt(images, out, settings, options, **how)
     for row in result.uncertainty.itertuples():

@@ -5,6 +5,8 @@ The command line prints an `InputError` as one line. Any other exception is a bu
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """A file, folder, option or setting of the user that cannot be used.
@@ -33,9 +35,25 @@ USER_ERRORS = (InputError, OSError, MemoryError)
 """What the command line shows as one line."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory; torch says so by a RuntimeError."""
+    words = "out of memory|not enough memory|can't allocate memory"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(re.search(words, str(error)))
+    )
+
+
+def printable(text: object) -> str:
+    """Text with the characters written out (as ``\\x1b``) that a terminal obeys or a file cannot hold.
+
+    Names of files may hold escape sequences, line breaks, and bytes that are no UTF-8.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 def one_line(error: BaseException) -> str:
     """The error and its remedy, on one line."""
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         return "not enough memory; take a smaller image or smaller settings, or close other programs"
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
@@ -49,4 +67,4 @@ def one_line(error: BaseException) -> str:
             "FileExistsError": "a file stands where a folder is needed; choose another name",
         }
         message += f"; {hints.get(type(error).__name__, 'free some space or choose another folder')}"
-    return message
+    return printable(message)

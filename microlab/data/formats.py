@@ -25,6 +25,7 @@ import tifffile
 from PIL import Image
 
 from microlab.data.errors import ImageError, InputError
+from microlab.data.files import MARK
 from microlab.data.pixel_size import (
     LARGEST_JPEG,
     NOT_SQUARE,
@@ -308,7 +309,7 @@ def _inside(folder: Path, recursive: bool) -> tuple[list[Path], list[str]]:
     others: list[str] = []
     folders = 0
     for place, inner, names in os.walk(folder):  # links to folders are not followed
-        inner[:] = sorted(d for d in inner if not d.startswith(".") and not _is_result(Path(place, d)))
+        inner[:] = sorted(d for d in inner if not d.startswith(".") and not Path(place, d, MARK).exists())
         if not recursive:
             folders, inner[:] = len(inner), []
         names = sorted(name for name in names if not name.startswith("."))
@@ -328,10 +329,6 @@ def _inside(folder: Path, recursive: bool) -> tuple[list[Path], list[str]]:
             f"{folders} folder{'' if folders == 1 else 's'} inside left out; --recursive takes them too"
         )
     return images, notes
-
-
-def _is_result(folder: Path) -> bool:
-    return (folder / "run.json").exists()
 
 
 def _head(path: Path) -> bytes:

@@ -20,12 +20,26 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba_array
 
 from microlab.data.errors import InputError
-from microlab.data.files import atomic, sha256
+from microlab.data.files import atomic, claim, read_json, sha256
 from microlab.data.formats import PICTURES
 from microlab.data.images import read_image, read_labels, write_image
 from microlab.data.micrograph import Micrograph
 
 MANIFEST = "manifest.json"
+
+
+def begin_pairs(folder: str | os.PathLike) -> None:
+    """Make a folder one for a set of pairs; a set that was begun there and not finished is written anew.
+
+    Raises
+    ------
+    InputError
+        If the folder already holds a data set, or something else.
+    """
+    if (Path(folder) / MANIFEST).exists():
+        raise InputError(f"{folder}: already holds a set of pairs; choose another folder or delete this one")
+    for place in ("", "images", "masks", "masks_colour"):
+        claim(Path(folder) / place, "pairs")
 
 
 def write_pairs(
@@ -59,18 +73,17 @@ def write_pairs(
     Raises
     ------
     InputError
-        If the folder already holds a data set.
+        If the folder already holds a data set, or something else.
     ValueError
         If there are no pairs, names repeat or are no file names, or sizes or class ids do not fit.
     """
     folder, about = Path(folder), about or {}
-    if (folder / MANIFEST).exists():
-        raise InputError(f"{folder}: already holds a set of pairs; choose another folder or delete this one")
     try:
         json.dumps(about)
     except TypeError as error:
         raise ValueError(f"about must hold only what JSON can: {error}") from None
     _check(pairs, classes)
+    begin_pairs(folder)
     rows = []
     for pair in pairs:
         image, mask, colour = (
@@ -111,31 +124,28 @@ def read_pairs(folder: str | os.PathLike) -> list[Micrograph]:
     Raises
     ------
     InputError
-        If there is no manifest or a damaged one, or a file is missing, elsewhere or differs from its
-        checksum.
+        If there is no manifest or it is damaged, or a file is missing, differs from its checksum, or lies
+        elsewhere.
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder}: has no {MANIFEST}, no set of pairs or one cut short; write it again")
-    try:
-        rows = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["pairs"]
-        named = {file: row["sha256"][file] for row in rows for file in (row["image"], row["mask"])}
-        names = [str(row["name"]) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{folder / MANIFEST}: is damaged; write the set of pairs again") from None
-    for file, checksum in named.items():
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise InputError(
-                f"{folder / MANIFEST}: names {file!r}, which is not in the folder; write the set again"
-            )
-        if not (folder / file).is_file():
-            raise InputError(f"{folder / file}: named by the manifest and missing; write the set again")
-        if sha256(folder / file) != checksum:
-            raise InputError(f"{folder / file}: differs from its checksum; write the set again")
+    path, mend = folder / MANIFEST, "write the set again"
+    if not path.is_file():
+        raise InputError(f"{folder}: has no {MANIFEST}, no set of pairs or one cut short; {mend}")
+    manifest = read_json(path, mend)
+    rows = manifest.get("pairs") if isinstance(manifest, dict) else None
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
+        raise InputError(f"{path}: is damaged, its pairs are no rows of files with checksums; {mend}")
     pairs = []
-    for name, row in zip(names, rows):
+    for row in rows:
+        for file in (row["image"], row["mask"]):
+            if Path(os.path.realpath(folder)) not in Path(os.path.realpath(folder / file)).parents:
+                raise InputError(f"{path}: names {file}, which lies outside of its folder; {mend}")
+            if not (folder / file).is_file():
+                raise InputError(f"{folder / file}: named by the manifest and missing; write the set again")
+            if sha256(folder / file) != row["sha256"][file]:
+                raise InputError(f"{folder / file}: differs from its checksum; write the set again")
         image = tifffile.imread(folder / row["image"]) / np.float32(255)
-        pairs.append(Micrograph(image, name=name, classes=tifffile.imread(folder / row["mask"])))
+        pairs.append(Micrograph(image, name=row["name"], classes=tifffile.imread(folder / row["mask"])))
     return pairs
 
 
@@ -232,6 +242,15 @@ def check_classes(mask: np.ndarray, classes: int, what: str) -> None:
         raise InputError(
             f"{what} holds the values {_some(np.unique(mask))}; {classes} classes are 0..{classes - 1}"
         )
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("sha256"), dict):
+        return False
+    files = row.get("image"), row.get("mask")
+    return isinstance(row.get("name"), str) and all(
+        isinstance(row["sha256"].get(file), str) for file in files
+    )
 
 
 def _check(pairs: Sequence[Micrograph], classes: int) -> None:

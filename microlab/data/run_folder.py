@@ -2,8 +2,10 @@
 
     same settings -> the run goes on;  other settings -> InputError, and nothing is touched
 
-Every file is written whole or not at all (`microlab.data.files.atomic`), so whatever stops a run, the next
-call with the same settings keeps what is complete and makes the rest.
+Every file is written whole or not at all, so whatever stops a run, the next call with the same settings
+keeps what is complete and makes the rest. The folder carries the mark of `microlab.data.files`: a file is
+trusted by its size and checksum, and one that is not as it was written is refused by name. What is missing is
+made again.
 """
 
 from __future__ import annotations
@@ -11,9 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,29 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from microlab.data.errors import InputError
-from microlab.data.files import atomic
+from microlab.data.files import (
+    MARK,
+    atomic,
+    check,
+    claim,
+    is_ours,
+    missing,
+    read_json,
+    read_mark,
+    remove,
+    unclaim,
+)
 
 SETTINGS = "settings.json"
 SECONDS = "seconds.json"
 LOCK = ".lock"
+MEND = "remove it and run again"
+# What is written below a run's folder without a mark: structures, samples of a style; and marks and locks.
+BELOW = re.compile(
+    r"(.*/)?(structures/[^/]*/((phi|grains|mask)\.tif|structure\.json)|samples/step_\d+\.png"
+    r"|\.microlab\.jsonl|\.lock|\.[^/]*\.part(\.[^/]*)?)",
+    re.DOTALL,
+)
 
 
 class RunFolder:
@@ -41,6 +60,8 @@ class RunFolder:
         Everything that determines the results, as plain values; may be nested.
     fresh : bool
         Remove what an earlier run left in the folder.
+    forget : sequence of str
+        Files of an earlier run to remove together with its settings: the rest is gone on from.
     anew : str, optional
         How the caller's user starts anew, as ``--fresh``; what a refusal advises.
     log : callable
@@ -49,8 +70,13 @@ class RunFolder:
     Raises
     ------
     InputError
-        If the path is a file, the folder holds a run with other settings, or is to be emptied while another
-        process works in it.
+        If the path is a file, the folder holds a run with other settings or something else than a run, or is
+        to be emptied while another process works in it or while it holds a file that is not of a run.
+
+    Attributes
+    ----------
+    is_new : bool
+        Whether there was no run before.
     """
 
     def __init__(
@@ -59,22 +85,46 @@ class RunFolder:
         settings: dict[str, Any],
         *,
         fresh: bool = False,
+        forget: Sequence[str] = (),
         anew: str = "",
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.path, self.settings, self.log = Path(path), plain(settings), log
         self._anew = f", or start anew ({anew})" if anew else ""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path}: is a file; name a folder for the results")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._made = missing(self.path)
+        claim(self.path, "run")
         if fresh:
-            with self.lock():
-                for entry in self.path.iterdir():
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    elif entry.name != LOCK:
-                        entry.unlink()
+            self._empty()
+        if forget:
+            remove(*(self.path / name for name in forget), self.path / SETTINGS)
+        self.is_new = not (self.path / SETTINGS).exists()
+        if self.is_new and not (fresh or forget):
+            left = [name for name in read_mark(self.path)["files"] if (self.path / name).exists()]
+            if left:
+                raise InputError(
+                    f"{self.path / SETTINGS}: is missing, so how {min(left)} beside it was made is unknown; "
+                    f"choose another folder{self._anew}"
+                )
+        check(self.path / SETTINGS, f"choose another folder{self._anew}")
         self.require(SETTINGS, self.settings)
+
+    def _empty(self) -> None:
+        """Remove all files, or none if one of them was not written by a run."""
+        with self.lock():
+            files = sorted(path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
+            for file in files:
+                if not (BELOW.fullmatch(file.relative_to(self.path).as_posix()) or is_ours(file)):
+                    raise InputError(f"{file}: is not of a run and would be lost; move it away first")
+            for file in files:
+                if file.parent != self.path or file.name not in (MARK, LOCK):
+                    file.unlink()
+            for folder in sorted((path for path in self.path.rglob("*") if path.is_dir()), reverse=True):
+                folder.rmdir()
+
+    def discard(self) -> None:
+        """Remove a new run that was refused before it made anything, with the folders made for it."""
+        self._empty()
+        unclaim(self.path, self._made)
 
     @property
     def fingerprint(self) -> str:
@@ -95,15 +145,23 @@ class RunFolder:
         path = self.path / name
         if not path.is_file():
             return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: is damaged ({error}); remove it and run again") from None
+        check(path, MEND)
+        return read_json(path, MEND)
 
     def write(self, name: str, value: object) -> None:
         """Write plain values to a JSON file of the folder."""
-        with atomic(self.path / name) as partial:
-            partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=1) + "\n"
+        with self._atomic(name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def _atomic(self, name: str) -> Iterator[Path]:
+        """As `atomic`, in the folder or in one below it, which then carries the mark, too."""
+        path = self.path / name
+        if path.parent != self.path:
+            claim(path.parent, "run")
+        with atomic(path) as partial:
+            yield partial
 
     def require(self, name: str, value: dict[str, Any]) -> None:
         """Write entries to a JSON file, or refuse them if it holds other ones.
@@ -117,7 +175,7 @@ class RunFolder:
         if before is None:
             self.write(name, value)
         elif not isinstance(before, dict):
-            raise InputError(f"{self.path / name}: is damaged (holds no settings); remove it and run again")
+            raise InputError(f"{self.path / name}: is damaged (holds no settings); {MEND}")
         elif before != value:
             raise InputError(
                 f"{self.path}: holds a run with other settings ({'; '.join(changes(before, value))}); "
@@ -142,13 +200,15 @@ class RunFolder:
         """
         path = self.path / name
         if not path.is_file():
-            with atomic(path) as partial:
-                np.savez_compressed(partial, **make(*arguments))
+            arrays = make(*arguments)
+            with self._atomic(name) as partial:
+                np.savez_compressed(partial, **arrays)
+        check(path, MEND)
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
         except (ValueError, BadZipFile) as error:
-            raise InputError(f"{path}: is damaged ({error}); remove it and run again") from None
+            raise InputError(f"{path}: is damaged ({error}); {MEND}") from None
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -7,8 +7,10 @@ A safetensors file holds tensors and no code. This module knows no network: the 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,19 @@ CARD_FIELDS = {
     "date": "ISO date of training",
     "seed": "seed of training",
 }
+
+# Entries that are used in computing, if a card has them: what they must be.
+CARD_KINDS = {
+    "architecture": str,
+    "parameters": dict,
+    "scores": dict,
+    "sha256": str,
+    "watershed": dict,
+    "classes": list,
+    "fractions": list,
+    "min_area": list,
+}
+CARD_RANGES = {"grain_size_px": (1.0, 1e4), "zoom": (1e-3, 1e3), "temperature": (1e-6, 1e6)}
 
 
 def available() -> list[str]:
@@ -73,7 +88,7 @@ def card(name: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(
             f"{weights}: has no card {path.name} beside it; write both with weights.save"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path}: is no readable card ({error}); write it anew with weights.save"
         ) from None
@@ -81,6 +96,9 @@ def card(name: str | os.PathLike) -> dict[str, Any]:
     missing = [field for field in [*CARD_FIELDS, "sha256"] if field not in fields]
     if missing:
         raise WeightsError(f"{path}: card lacks {', '.join(missing)}; write it anew with weights.save")
+    for field, value in contents.items():
+        if expected := _expected(field, value):
+            raise WeightsError(f"{path}: {field} must be {expected}, got {value!s:.40}; copy the card again")
     return contents
 
 
@@ -109,6 +127,11 @@ def load_state(name: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, An
             f"{path}: differs from the checksum on its card, damaged or changed; copy both again"
         )
     tensors, _ = read_tensors(path)
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise WeightsError(
+                f"{path}: {key} holds NaN or infinite numbers, its training diverged; take others"
+            )
     return {
         key: tensor.float() if tensor.dtype == torch.float16 else tensor for key, tensor in tensors.items()
     }, contents
@@ -206,7 +229,8 @@ def save(
         with atomic(path.with_suffix(".json")) as partial:
             text = json.dumps({**card, **facts}, indent=2, ensure_ascii=False)
             partial.write_text(text + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        error = error.strerror or error
         raise WeightsError(f"{path}: cannot be written ({error}); choose another folder") from None
     return path
 
@@ -214,11 +238,22 @@ def save(
 def write_tensors(
     path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, whole or not at all; `metadata` goes into its header."""
+    """Write a safetensors file, whole or not at all; `metadata` goes into its header.
+
+    Raises
+    ------
+    InputError, OSError
+        As `microlab.data.files.atomic`.
+    """
     # safetensors refuses tensors that are not contiguous (channels_last) or that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as partial:
-        save_file(plain, partial, metadata)
+        try:
+            save_file(plain, partial, metadata)
+        except SafetensorError as error:  # of the disk: full, or gone
+            code = re.search(r"os error (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from None
         partial.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
 
 
@@ -272,6 +307,18 @@ def fill(model: nn.Module, path: str | os.PathLike, tensors: Mapping[str, Tensor
         model.load_state_dict(read_tensors(path)[0] if tensors is None else tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path}: holds the weights of another network ({error})") from None
+
+
+def _expected(field: str, value: Any) -> str:
+    """What an entry of a card must be; empty if it is."""
+    kind = CARD_KINDS.get(field, object)
+    if not isinstance(value, kind):
+        return {str: "a text", dict: "an object", list: "a list"}[kind]
+    if field in CARD_RANGES and value is not None:
+        low, high = CARD_RANGES[field]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            return f"a number from {low:g} to {high:g}"
+    return ""
 
 
 def _path(name: str | os.PathLike) -> Path:

@@ -75,6 +75,9 @@ class PairModel:
         prior, card = weights.load(prior_path, networks[architecture])
         if card.get("vqvae_sha256") != vqvae_card["sha256"]:
             raise WeightsError(f"{name}: VQ-VAE and prior were not trained together; copy both again")
+        needed = ("classes", "temperature", "grey", "min_area", "fractions")
+        if lacking := [field for field in needed if field not in card]:
+            raise WeightsError(f"{prior_path}: card lacks {', '.join(lacking)}; copy it again")
         return cls(vqvae, prior, card)
 
     @property

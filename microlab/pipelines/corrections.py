@@ -24,12 +24,12 @@ from microlab import __version__
 from microlab.data import images
 from microlab.data.edits import Edits, labels_sha256, read_edits, write_edits
 from microlab.data.errors import ImageError, InputError
-from microlab.data.files import atomic
-from microlab.data.formats import read_numbers
+from microlab.data.formats import LARGEST, read_numbers
 from microlab.measure.grains import grain_table
 from microlab.measure.labels import boundaries
-from microlab.pipelines.image_results import MeasuredImage
+from microlab.pipelines.image_results import MeasuredImage, own_run, size_of
 
+FILES = ("labels.tif", "edits.json")  # of the corrected image
 MOST_PIXELS = 4_000_000  # of an image that a page can hold and redraw at every click
 CONTRAST = (0.5, 99.5)  # percentiles of the grey levels that become black and white in the picture
 
@@ -38,15 +38,17 @@ CONTRAST = (0.5, 99.5)  # percentiles of the grey levels that become black and w
 class CorrectedImage(MeasuredImage):
     """A label image with edits made to it, measured."""
 
-    field: NDArray[np.bool_] | None  # of view, (H, W); None for the whole image
     edits: Edits
 
-    @property
-    def valid(self) -> NDArray[np.bool_] | None:
-        return self.field
 
-
-def measure_corrected(labels: Path, edits: Path, pixel_size: float | None = None) -> CorrectedImage:
+def measure_corrected(
+    labels: Path,
+    edits: Path,
+    pixel_size: float | None = None,
+    *,
+    page: int | None = None,
+    largest: int = LARGEST,
+) -> CorrectedImage:
     """Read a label image, make the edits of a file to it, and measure its grains.
 
     Parameters
@@ -57,6 +59,8 @@ def measure_corrected(labels: Path, edits: Path, pixel_size: float | None = None
         ``edits.json``, as the page saved it.
     pixel_size : float, optional
         Micrometres; overrides what the label image says.
+    page, largest
+        As `images.read_image` takes them.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def measure_corrected(labels: Path, edits: Path, pixel_size: float | None = None
         With the name of the file and what is wrong: a file that holds no edits, or those of another image.
     """
     stored = read_edits(edits)
-    values, own_size, _ = read_numbers(labels)
+    values, own_size, _ = read_numbers(labels, page, largest=largest)
     before = images.whole_numbers(values, labels)
     try:
         after = stored.apply(before, str(labels))
@@ -72,44 +76,23 @@ def measure_corrected(labels: Path, edits: Path, pixel_size: float | None = None
         raise InputError(f"{edits}: {error}") from None
     if not after.any():
         raise ImageError(f"{edits}: no grain of {labels} is left; undo some edits")
-    size = pixel_size or (own_size.width if own_size else None)
-    source = "given" if pixel_size else own_size.source if own_size else None
+    size, source = size_of(own_size, pixel_size, own_run(labels))
     valid = before > 0 if stored.field_of_view else None
     table = grain_table(after, size, valid=valid)
-    return CorrectedImage(
-        after, boundaries(after, valid), size, table, valid, stored, pixel_size_source=source
-    )
+    return CorrectedImage(after, boundaries(after, valid), size, source, valid, table, stored)
 
 
 def write_corrected(result: CorrectedImage, folder: Path) -> None:
-    """Write the corrected labels, the table of grains and the edits into a new or empty folder.
-
-    Parameters
-    ----------
-    result : CorrectedImage
-    folder : Path
-        Gets ``labels.tif``, ``grains.csv`` and ``edits.json``.
+    """Write the corrected labels and the edits, the `FILES`, into a folder.
 
     Raises
     ------
-    InputError
-        If the folder holds files already, so that none is replaced.
-    OSError
-        If it cannot be written.
+    InputError, OSError
+        As `microlab.data.files.atomic`.
     """
-    check_empty(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    images.write_labels(folder / "labels.tif", result.labels, pixel_size=result.pixel_size)
-    with atomic(folder / "grains.csv") as partial:
-        result.table.to_csv(partial, index=False, float_format="%.6g")
-    write_edits(folder / "edits.json", result.edits)
-
-
-def check_empty(folder: Path) -> None:
-    """Raise an InputError if `folder` is a file or a folder with files in it."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        what = "holds files already" if folder.is_dir() else "is a file"
-        raise InputError(f"{folder}: {what}; name a new folder for the corrected labels")
+    labels, edits = (folder / name for name in FILES)
+    images.write_labels(labels, result.labels, pixel_size=result.pixel_size)
+    write_edits(edits, result.edits)
 
 
 def script() -> str:

@@ -1,7 +1,8 @@
 """One micrograph in, one folder of results out, by any segmenter.
 
-Every file of a result is written whole or not at all, and ``run.json`` comes last: a folder that holds it is
-complete.
+Every file of a result is written whole or not at all, and ``run.json`` comes last, with the names of the
+others: a folder that holds it is complete. The folder carries the mark of `microlab.data.files`, so that only
+what was written here before is replaced, and nothing of another method stays.
 """
 
 from __future__ import annotations
@@ -19,30 +20,53 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tifffile
 from matplotlib.colors import to_rgb
+from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from microlab import __version__
 from microlab.data import images
 from microlab.data.errors import ImageError, InputError
-from microlab.data.files import atomic, sha256
-from microlab.data.formats import LARGEST
+from microlab.data.files import (
+    atomic,
+    changed,
+    claim,
+    is_ours,
+    other_content,
+    read_json,
+    read_mark,
+    remove,
+    retire,
+    safe_name,
+    sha256,
+)
+from microlab.data.formats import LARGEST, read_numbers
 from microlab.data.mapped import is_large, reduced, reduced_labels, reduction, release
-from microlab.data.masks import read_label_image
+from microlab.data.masks import LabelImage, read_label_image
 from microlab.data.micrograph import Micrograph
+from microlab.data.outlines import write_geojson, write_rois
+from microlab.data.pixel_size import Size
+from microlab.data.tables import write_csv
 from microlab.measure import grain_size
 from microlab.measure.grains import grain_table, summarise
+from microlab.measure.labels import boundaries
 from microlab.plotting import COLOURS
 from microlab.segment.blocks import segment_by_blocks
 from microlab.segment.choice import choose, with_choice
 from microlab.segment.registry import DEFAULT_METHOD
 from microlab.segment.segmenter import Segmentation, Segmenter
-from microlab.segment.uncertainty import estimate_uncertainty
+from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
 
 OVERLAY_SIDE = 2000  # px, of a large image's overlay
 LARGEST_GRAIN, SMALLEST_GRAIN = 1000.0, 0.001  # um, beyond which a pixel size is doubted
 MEASURED_BLOCK = 2048  # px, side of the blocks in which the grains of a large image are measured
-MOST_WHOLE = 64_000_000  # px of an image that is held whole; about 100 bytes each
+MOST_WHOLE = 64_000_000  # px of an image that is held whole, after magnification; about 100 bytes each
+MOST_IN_BLOCKS = 2_000_000_000  # px of an image that is worked on by blocks, after magnification; many hours
+# Of the whole batch, beside the folders of the images.
+TABLES = ("summary.csv", "grains.csv")
+BATCH_FILES = ("report.html", *TABLES)
+ADAPT_FILES = ("uncertainty.csv", "adapted.safetensors", "adapted.json", "work")
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,8 @@ class Options:
     page: int | str | None = None  # of files with several, from 0, or "all"; stacks are refused without it
     crop: tuple[int, int, int, int] | None = None  # left, top, width, height of the part that is read, px
     largest: int = LARGEST  # px; larger images are refused
+    rois: bool = False  # write the outlines of the grains for ImageJ
+    geojson: bool = False  # write them for QuPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +93,14 @@ class MeasuredImage:
     labels: np.ndarray  # (H, W) int32
     boundary: np.ndarray  # (H, W) bool
     pixel_size: float | None  # micrometres
+    pixel_size_source: str | None  # who said it: "given", "FEI tag", ...
+    valid: np.ndarray | None  # (H, W) bool, field of view; None for the whole image
     table: pd.DataFrame  # one row per grain
-    pixel_size_source: str | None = field(default=None, kw_only=True)  # who said it: "given", "FEI tag", ...
 
-    @property
-    def valid(self) -> np.ndarray | None:
-        """Field of view, (H, W) bool; None for the whole image."""
-        return None
+    @cached_property
+    def unit(self) -> tuple[str, float]:
+        """The unit in which the grains are best read, and how many of it are one in the table's columns."""
+        return length_unit(self.table["diameter_um"].median()) if self.pixel_size else ("px", 1.0)
 
     @cached_property
     def summary(self) -> list[tuple[str, str]]:
@@ -82,16 +109,16 @@ class MeasuredImage:
         Means and quantiles are over whole grains, weighted because the frame cuts large grains more often
         (`grains.summarise`). ASTM numbers need a pixel size.
         """
-        size = self.pixel_size
-        unit, diameter, area = ("µm", "diameter_um", "area_um2") if size else ("px", "diameter_px", "area_px")
+        size, (unit, factor) = self.pixel_size, self.unit
+        diameter, area = ("diameter_um", "area_um2") if size else ("diameter_px", "area_px")
         of = summarise(self.table, [diameter, area, "aspect_ratio"])
-        low, high = of.loc[diameter, "mean_low"], of.loc[diameter, "mean_high"]
+        mean, median, low, high = factor * of.loc[diameter, ["mean", "median", "mean_low", "mean_high"]]
         rows = [
             ("grains", str(len(self.table))),
-            ("mean diameter", f"{number(of.loc[diameter, 'mean'])} {unit}"),
-            ("median diameter", f"{number(of.loc[diameter, 'median'])} {unit}"),
+            ("mean diameter", f"{number(mean)} {unit}"),
+            ("median diameter", f"{number(median)} {unit}"),
             ("95 % interval of the mean diameter", f"{number(low)} to {number(high)} {unit}"),
-            ("mean area", f"{number(of.loc[area, 'mean'])} {unit}²"),
+            ("mean area", f"{number(factor**2 * of.loc[area, 'mean'])} {unit}²"),
             ("mean aspect ratio", number(of.loc["aspect_ratio", "mean"])),
             (
                 "cut by the image's edge" if self.valid is None else "cut by the field's edge",
@@ -102,8 +129,15 @@ class MeasuredImage:
             for method in ("planimetric", "intercept"):
                 astm = grain_size.astm_grain_size(self.labels, size, method, valid=self.valid).number
                 rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
-            rows.append(("pixel size", f"{size:.4g} µm ({self.pixel_size_source or 'given'})"))
+            rows.append(("pixel size", self.size_text))
         return rows
+
+    @property
+    def size_text(self) -> str:
+        """The pixel size with its unit and source; empty if it is unknown."""
+        return (
+            f"{length(self.pixel_size, 4)} ({self.pixel_size_source or 'given'})" if self.pixel_size else ""
+        )
 
     @property
     def doubt(self) -> str | None:
@@ -111,9 +145,11 @@ class MeasuredImage:
         diameter = self.table["diameter_um"].median() if self.pixel_size and len(self.table) else np.nan
         if not (diameter > LARGEST_GRAIN or diameter < SMALLEST_GRAIN):
             return None
-        size = f"{self.pixel_size:.4g} µm ({self.pixel_size_source or 'given'})"
         what = "over 1 mm" if diameter > LARGEST_GRAIN else "under 1 nm"
-        return f"With the pixel size of {size} the grains are {what}: is it right? Next: give --pixel-size."
+        return (
+            f"With the pixel size of {self.size_text} the grains are {what}: is it right? "
+            "Next: give --pixel-size."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,30 +161,24 @@ class SegmentedImage(MeasuredImage):
     notes: list[str]
     folder: Path
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pixel_size_source", self.micrograph.pixel_size_source)
-
     @property
     def name(self) -> str:
         return self.folder.name
-
-    @property
-    def valid(self) -> np.ndarray | None:
-        return self.segmentation.valid
 
 
 def result_folders(files: Sequence[Path], out: Path, pages: Sequence[int | None] | None = None) -> list[Path]:
     """A folder of its own under `out` for every image: its stem, with a number where two share one.
 
-    Of a page that was asked for, one for each file in `pages`, it is ``STEM-pageN``, so that the pages of a
-    file lie side by side. A folder that holds one of the images themselves, or another image's result from
-    this run or an earlier one, is never taken. Names that differ in case only count as the same, as they do
-    on macOS and Windows.
+    The stem is changed where a system would not take it for a name (`safe_name`). Of a page that was asked
+    for, one for each file in `pages`, it is ``STEM-pageN``, so that the pages of a file lie side by side. A
+    folder that holds one of the images themselves, another image's result from this run or an earlier one, or
+    anything else that microlab did not write, is never taken, nor is the name of a file of the whole batch.
+    Names that differ in case only count as the same, as they do on macOS and Windows.
     """
-    folders, taken = [], set()
+    folders, taken = [], {*BATCH_FILES, *ADAPT_FILES}
     sources = {os.path.dirname(os.path.realpath(file)) for file in files}
     for file, page in zip(files, pages or [None] * len(files)):
-        stem = file.stem if page is None else f"{file.stem}-page{page}"
+        stem = safe_name(file.stem if page is None else f"{file.stem}-page{page}")
         name, number = stem, 1
         while (
             name.casefold() in taken
@@ -160,6 +190,19 @@ def result_folders(files: Sequence[Path], out: Path, pages: Sequence[int | None]
         taken.add(name.casefold())
         folders.append(out / name)
     return folders
+
+
+def read_micrograph(path: Path, options: Options, folder: Path | None = None) -> Micrograph:
+    """An image file as `options` say; a large one has its grey levels in an unnamed file in `folder`."""
+    return images.read_image(
+        path,
+        pixel_size=options.pixel_size,
+        data_bar=options.data_bar,
+        page=options.page,
+        crop=options.crop,
+        largest=options.largest,
+        folder=folder,
+    )
 
 
 def segment_file(
@@ -176,18 +219,16 @@ def segment_file(
     Raises
     ------
     InputError, OSError
-        With the name of the file and what is wrong.
+        With the name of the file and what is wrong; also of a file in `folder` that was changed.
     """
-    with warnings_as_notes() as notes:
-        micrograph = images.read_image(
-            path,
-            pixel_size=options.pixel_size,
-            data_bar=options.data_bar,
-            page=options.page,
-            crop=options.crop,
-            largest=options.largest,
-            folder=folder.parent,  # a folder of results is made only for an image that can be read
+    if edited := changed(folder):  # before the work, not after it
+        raise InputError(
+            f"{edited[0]}: was changed after microlab wrote it; move it away to keep it, or choose another "
+            "folder, or replace it (--overwrite)"
         )
+    with warnings_as_notes() as notes:
+        # A folder of results is made only for an image that can be read.
+        micrograph = read_micrograph(path, options, folder.parent)
     notes = [note.removeprefix(f"{path}: ") for note in notes]  # they are shown beside its name
     return segment_micrograph(micrograph, folder, segmenter, options, notes=notes)
 
@@ -211,12 +252,12 @@ def segment_micrograph(
     micrograph : Micrograph
     folder : Path
         Gets ``mask.png`` (255 on boundaries), ``labels.tif``, ``grains.csv``, ``overlay.png``, the maps and
-        tables of the segmenter (.tif and .csv), ``uncertainty.tif`` unless ``options.views`` is 0, and
-        ``run.json``. Of a large micrograph the mask is ``mask.tif``, the TIFF files are tiled, and the
-        overlay is reduced.
+        tables of the segmenter (.tif and .csv), ``uncertainty.tif`` unless ``options.views`` is 0,
+        ``rois.zip`` and ``grains.geojson`` if they are asked for, and ``run.json``. Of a large micrograph the
+        mask is ``mask.tif``, the TIFF files are tiled, and the overlay is reduced.
     segmenter : Segmenter
     options : Options
-        Only ``zoom`` and ``views`` are read.
+        Only ``zoom``, ``views``, ``rois`` and ``geojson`` are read.
     other : Segmenter, optional
         Another segmenter to compare with, for `Uncertainty.models`.
     notes : sequence of str
@@ -227,11 +268,12 @@ def segment_micrograph(
     InputError, OSError
         With the name of the micrograph and what is wrong.
     """
-    name = micrograph.path or micrograph.name
+    name, asked = micrograph.path or micrograph.name, segmenter
     large = is_large(micrograph.shape)
     by_blocks = large and segmenter.by_blocks and not options.views and other is None
     if not by_blocks:
         _check_whole(micrograph, segmenter, options)
+    _check_zoom(micrograph, options.zoom, MOST_IN_BLOCKS if by_blocks else MOST_WHOLE)
     with warnings_as_notes() as more:
         try:
             methods = [one for one in segmenter.methods() if one.by_blocks or not by_blocks]
@@ -283,6 +325,8 @@ def segment_micrograph(
         segmentation.labels,
         segmentation.boundary,
         micrograph.pixel_size,
+        micrograph.pixel_size_source,
+        segmentation.valid,
         table,
         micrograph,
         segmentation,
@@ -292,7 +336,7 @@ def segment_micrograph(
     if result.doubt:
         warned = replace(segmentation, warnings=(*segmentation.warnings, result.doubt))
         result = replace(result, segmentation=warned)
-    write_result(result, segmenter, options)
+    write_result(result, segmenter, options, asked)
     return result
 
 
@@ -320,6 +364,17 @@ def _check_whole(micrograph: Micrograph, segmenter: Segmenter, options: Options)
     )
 
 
+def _check_zoom(micrograph: Micrograph, zoom: float | None, most: int) -> None:
+    """Raise an ImageError where a magnification would make more pixels than can be worked on."""
+    height, width = micrograph.shape
+    if zoom is not None and zoom > 1 and zoom**2 * height * width > most:
+        raise ImageError(
+            f"{micrograph.path or micrograph.name}: magnified {zoom:g} times it has "
+            f"{round(zoom * width)} x {round(zoom * height)} pixels, more than {most // 10**6} million; give "
+            f"at most {int(10 * np.sqrt(most / (height * width))) / 10:g} (--scale)"
+        )
+
+
 def measure_file(
     path: Path,
     pixel_size: float | None = None,
@@ -334,6 +389,7 @@ def measure_file(
     ----------
     path : Path
         A label image (0 on boundaries, grains 1..n), or a mask of two values (`masks.read_label_image`).
+        Of a result of microlab its field of view and the source of its pixel size are known.
     pixel_size : float, optional
         Micrometres; overrides what the file says.
     lines : {"auto", "bright", "dark"}
@@ -354,52 +410,82 @@ def measure_file(
     InputError, OSError
         With the name of the file and what is wrong.
     """
-    image = read_label_image(path, lines=lines, page=page, largest=largest)
+    if (run := own_run(path)) is None:
+        image, valid = read_label_image(path, lines=lines, page=page, largest=largest), None
+    else:  # its labels stand as they are
+        values, size, notes = read_numbers(path, page, largest=largest)
+        labels = images.whole_numbers(values, path)
+        valid = None if run["field_of_view"] is None else labels > 0
+        image = LabelImage(labels, boundaries(labels, valid), size, notes)
     if not image.labels.any():
         raise ImageError(f"{path}: holds no grain; grains are numbered from 1, boundaries are 0")
-    size = pixel_size or (image.size.width if image.size else None)
-    source = "given" if pixel_size else image.size.source if image.size else None
-    table = grain_table(image.labels, size)
-    measured = MeasuredImage(image.labels, image.boundary, size, table, pixel_size_source=source)
+    size, source = size_of(image.size, pixel_size, run)
+    table = grain_table(image.labels, size, valid=valid)
+    measured = MeasuredImage(image.labels, image.boundary, size, source, valid, table)
     return measured, [*image.notes, *([measured.doubt] if measured.doubt else [])]
 
 
-def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options = Options()) -> None:
-    """Write the files of one result into its folder, each whole or not at all."""
+def own_run(labels: Path) -> dict[str, Any] | None:
+    """The ``run.json`` beside a ``labels.tif`` that `write_result` wrote; None of any other file."""
+    if labels.name == "labels.tif" and is_result(labels.parent) and is_ours(labels):
+        return read_json(labels.with_name("run.json"))
+    return None
+
+
+def size_of(
+    size: Size | None, given: float | None, run: dict[str, Any] | None = None
+) -> tuple[float | None, str | None]:
+    """Pixel size of a label image in micrometres and who said it: the caller, else its run, else its file."""
+    if given:
+        return given, "given"
+    if size is None:
+        return None, None
+    return size.width, run["pixel_size_source"] if run else size.source
+
+
+def write_result(
+    result: SegmentedImage, segmenter: Segmenter, options: Options = Options(), asked: Segmenter | None = None
+) -> None:
+    """Write the files of one result into its folder, each whole or not at all.
+
+    `segmenter` segmented the image; the user `asked` for it, or for one that chose it.
+    """
     folder, segmentation, size = result.folder, result.segmentation, result.pixel_size
-    # What an earlier run left would make a run that is killed now look complete.
-    for name in ("run.json", "mask.png", "mask.tif"):  # a mask has one of two names
-        (folder / name).unlink(missing_ok=True)
+    path, valid = result.micrograph.path, result.valid
+    source = os.path.realpath(path) if path else result.micrograph.about
+    claim(folder, "image", source=source)
+    remove(folder / "run.json")  # a run that is killed now must not look complete
     maps, tables, record = segmentation.maps, segmentation.tables, segmentation.record
     if uncertainty := segmentation.uncertainty:
         maps = maps | {"uncertainty": uncertainty.deviation_map}
-        record = record | {
-            "disagreement": None if np.isnan(uncertainty.disagreement) else uncertainty.disagreement,
-            "deviation": uncertainty.deviation,
-        }
+        numbers = {name: getattr(uncertainty, name) for name in ("disagreement", "deviation", "models")}
+        record = record | {name: None if np.isnan(value) else value for name, value in numbers.items()}
     for name, values in maps.items():
         if values.ndim == 3:
             images.write_stack(folder / f"{name}.tif", values, pixel_size=size)
         else:
             images.write_image(folder / f"{name}.tif", values, pixel_size=size, bits=32)
-    if is_large(segmentation.labels.shape):
-        factor = reduction(segmentation.labels.shape, OVERLAY_SIDE)
-        image, labels = reduced(result.micrograph.image, factor), reduced_labels(segmentation.labels, factor)
-        valid = None if result.valid is None else reduced_labels(result.valid, factor)
-        images.write_mask(folder / "mask.tif", segmentation.boundary, pixel_size=size)
-    else:
-        image, labels, valid = result.micrograph.image, segmentation.labels, result.valid
-        images.write_mask(folder / "mask.png", segmentation.boundary)
+    image, labels, shown = result.micrograph.image, segmentation.labels, valid
+    mask = "mask.png"
+    if is_large(labels.shape):
+        factor = reduction(labels.shape, OVERLAY_SIDE)
+        image, labels = reduced(image, factor), reduced_labels(labels, factor)
+        shown = None if valid is None else reduced_labels(valid, factor)
+        mask = "mask.tif"
+    images.write_mask(folder / mask, segmentation.boundary, pixel_size=size if mask == "mask.tif" else None)
     images.write_labels(folder / "labels.tif", segmentation.labels, pixel_size=size)
-    images.write_image(folder / "overlay.png", overlay(image, labels, valid))
-    for name, table in {**tables, "grains": result.table}.items():
-        with atomic(folder / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False, float_format="%.6g")
-    path = result.micrograph.path
+    images.write_image(folder / "overlay.png", overlay(image, labels, shown))
+    tables = {**tables, "grains": result.table}
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table)
+    files = [mask, "labels.tif", "overlay.png", *(f"{name}.tif" for name in maps)]
+    files += [f"{name}.csv" for name in tables] + write_outlines(result, options)
+    retire(folder, keep=files)  # what another method wrote
     run = {
-        "source": str(path.resolve()) if path else result.micrograph.about,
+        "source": source,
         "sha256": sha256(path) if path else None,
         "microlab": __version__,
+        "asked": asked_for(asked or segmenter, options),
         "method": segmenter.name,
         "weights": segmenter.card.get("name"),
         "weights_sha256": weights_sha256(segmenter.card),
@@ -407,13 +493,96 @@ def write_result(result: SegmentedImage, segmenter: Segmenter, options: Options 
         "pixel_size_source": result.pixel_size_source,
         "zoom": segmentation.zoom,
         "grains": int(segmentation.labels.max()),
+        "field_of_view": None if valid is None else float(valid.mean()),
         "options": asdict(options),
         **record,
+        "status": segmentation.status,
         "warnings": list(segmentation.warnings),
         "notes": result.notes,
+        "files": sorted(files),
     }
     with atomic(folder / "run.json") as partial:
         partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def write_outlines(result: MeasuredImage, options: Options, folder: Path | None = None) -> list[str]:
+    """Write the outlines of the grains that `options` ask for; the names of the files."""
+    folder, files = folder or result.folder, []
+    if options.rois:
+        write_rois(folder / "rois.zip", result.labels)
+        files.append("rois.zip")
+    if options.geojson:
+        write_geojson(folder / "grains.geojson", result.labels, result.table)
+        files.append("grains.geojson")
+    return files
+
+
+def asked_for(segmenter: Segmenter, options: Options) -> dict[str, Any]:
+    """What determines the results of an image, as plain values."""
+    plain = json.loads(json.dumps(asdict(options)))
+    del plain["device"], plain["largest"]
+    return {"method": segmenter.name, "weights_sha256": weights_sha256(segmenter.card), **plain}
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a folder holds the result of an image."""
+    mark = read_mark(folder) if folder.is_dir() else None
+    return mark is not None and mark["made_by"] == "image" and is_ours(folder / "run.json")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a whole result.
+
+    Raises
+    ------
+    InputError
+        If one of its files was changed.
+    """
+    if not (folder / "run.json").is_file():
+        return False
+    if edited := changed(folder):
+        raise InputError(
+            f"{edited[0]}: was changed after microlab wrote it; move it away and run again, or choose "
+            "another folder"
+        )
+    names = read_json(folder / "run.json")["files"] if is_result(folder) else [""]
+    return all(is_ours(folder / name) for name in names)
+
+
+def read_result(micrograph: Micrograph, folder: Path) -> SegmentedImage:
+    """The result of a micrograph from its folder, as `write_result` wrote it (`is_complete`).
+
+    The probability is that of the mask, 0 or 1.
+    """
+    run = read_json(folder / "run.json")
+    labels = tifffile.imread(folder / "labels.tif").astype(np.int32)
+    if "mask.tif" in run["files"]:
+        boundary = tifffile.imread(folder / "mask.tif") > 0
+    else:
+        with Image.open(folder / "mask.png", formats=("PNG",)) as mask:
+            boundary = np.asarray(mask) > 0
+    valid = None if run["field_of_view"] is None else labels > 0
+    uncertainty = None
+    if "uncertainty.tif" in run["files"]:
+        numbers = {n: np.nan if run[n] is None else run[n] for n in ("deviation", "disagreement", "models")}
+        uncertainty = Uncertainty(tifffile.imread(folder / "uncertainty.tif"), **numbers)
+    segmentation = Segmentation(
+        boundary.astype(np.float32),
+        boundary,
+        labels,
+        run["zoom"],
+        uncertainty,
+        valid,
+        warnings=tuple(run["warnings"]),
+        status=run["status"],
+        record={"method": run["method"]},
+    )
+    size, source = run["pixel_size_um"], run["pixel_size_source"]
+    micrograph = replace(micrograph, pixel_size=size, pixel_size_source=source)
+    block = MEASURED_BLOCK if is_large(labels.shape) else None
+    table = grain_table(labels, size, block=block, valid=valid)
+    about = micrograph, segmentation, run["notes"], folder
+    return SegmentedImage(labels, boundary, size, source, valid, table, *about)
 
 
 def weights_sha256(card: dict) -> str | dict[str, str] | None:
@@ -436,16 +605,34 @@ def overlay(image: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = No
     return picture
 
 
-def number(value: float) -> str:
-    """Three significant digits without an exponent; a dash for what is not known."""
+def number(value: float, digits: int = 3) -> str:
+    """Significant digits without an exponent; a dash for what is not known."""
     if not np.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) >= 1000:
+        return f"{value:,.0f}"
+    return np.format_float_positional(rounded, trim="-")
+
+
+def length_unit(micrometres: float) -> tuple[str, float]:
+    """The unit in which a length is best read, and how many of it are a micrometre."""
+    if 0 < micrometres < 0.1:
+        return "nm", 1000.0
+    return ("mm", 0.001) if micrometres >= 1000 else ("µm", 1.0)
+
+
+def length(micrometres: float, digits: int = 3) -> str:
+    """A length with its unit, without an exponent."""
+    unit, factor = length_unit(micrometres)
+    return f"{number(factor * micrometres, digits)} {unit}"
 
 
 def _source(folder: Path) -> str | None:
-    """The image whose result a folder holds, None if it holds none."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """The image whose result a folder holds; None if it is free, "" if it holds something else."""
+    if not folder.is_dir():
+        return "" if os.path.lexists(folder) else None
+    mark = read_mark(folder)
+    if mark is not None:
+        return mark.get("source", "")
+    return None if other_content(folder) is None else ""

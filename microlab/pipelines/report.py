@@ -23,7 +23,8 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
 from microlab import __version__, plotting
-from microlab.data.files import atomic
+from microlab.data.errors import printable
+from microlab.data.files import atomic, read_mark
 from microlab.data.mapped import is_large, reduced, reduced_labels, reduction
 from microlab.pipelines import corrections
 from microlab.pipelines.image_results import MeasuredImage, SegmentedImage, number, overlay
@@ -60,7 +61,7 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     lines = overlay(small, labels, valid)  # drawn after shrinking, so that they stay visible
     colours = plotting.colour_grains(np.where(find_boundaries(labels, mode="inner"), 0, labels))
     pixel = (
-        f"The pixel size is {result.pixel_size:.4g} µm ({result.pixel_size_source or 'given'})."
+        f"The pixel size is {result.size_text}."
         if result.pixel_size
         else "The pixel size is unknown: all lengths are in pixels (px)."
     )
@@ -79,7 +80,7 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     ]
     numbers, line = list(result.summary), [one_line(result)]
     if result.pixel_size:
-        line.append(f"pixel size {result.pixel_size:.4g} µm ({result.pixel_size_source or 'given'})")
+        line.append(f"pixel size {result.size_text}")
     line.append(result.segmentation.status)
     if uncertainty := result.segmentation.uncertainty:
         numbers += _uncertainty_rows(uncertainty)
@@ -130,11 +131,14 @@ def one_line(result: MeasuredImage) -> str:
 
 def table_text(result: MeasuredImage, rows: int = 8) -> str:
     """Head of the grain table and the summary, for the terminal."""
-    size = ["area_um2", "diameter_um"] if result.pixel_size else ["area_px", "diameter_px"]
-    table = result.table[["label", *size, "circularity", "aspect_ratio", "sides", "touches_edge"]]
-    lines = [table.head(rows).to_string(index=False, float_format=number)]
-    if len(table) > rows:
-        lines.append(f"... and {len(table) - rows} more")
+    size, (unit, factor) = ("um" if result.pixel_size else "px"), result.unit
+    table = result.table[["label", "circularity", "aspect_ratio", "sides", "touches_edge"]].head(rows)
+    square = unit.replace("µ", "u") + ("2" if result.pixel_size else "")
+    table.insert(1, f"area_{square}", factor**2 * result.table[f"area_{size}{'2' * (size == 'um')}"])
+    table.insert(2, f"diameter_{unit.replace('µ', 'u')}", factor * result.table[f"diameter_{size}"])
+    lines = [table.to_string(index=False, float_format=number)]
+    if len(result.table) > rows:
+        lines.append(f"... and {len(result.table) - rows} more")
     width = max(len(name) for name, _ in result.summary)
     return "\n".join([*lines, "", *(f"{name:{width}}  {value}" for name, value in result.summary)])
 
@@ -238,7 +242,8 @@ def _flat(card: dict, above: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from _flat(value, f"{name}: ")
         else:
-            yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            yield name, printable(text)
 
 
 def _picture(caption: str, image: np.ndarray, alt: str, **colours: Any) -> dict[str, str]:
@@ -277,11 +282,11 @@ def _score_table(scores: pd.DataFrame) -> dict:
 
 def _histogram(result: MeasuredImage) -> dict | None:
     """Distribution of the diameters of whole grains, weighted as in the summary; None without any."""
-    unit, column = ("µm", "diameter_um") if result.pixel_size else ("px", "diameter_px")
+    column, (unit, factor) = ("diameter_um" if result.pixel_size else "diameter_px"), result.unit
     whole = result.table[~result.table["touches_edge"]]
     if whole.empty:
         return None
-    diameters, weights = whole[column].to_numpy(), whole["edge_weight"].to_numpy()
+    diameters, weights = factor * whole[column].to_numpy(), whole["edge_weight"].to_numpy()
     with mpl.rc_context():
         plotting.style()
         figure = Figure(figsize=(5.2, 2.9), dpi=140)
@@ -318,4 +323,5 @@ def shrink(picture: np.ndarray, nearest: bool = False) -> np.ndarray:
 
 
 def _written(folder: Path) -> list[str]:
-    return sorted(f.name for f in folder.iterdir() if not f.name.startswith("."))
+    """Names of the files that microlab wrote into a folder of results."""
+    return sorted(name for name in read_mark(folder)["files"] if (folder / name).is_file())

@@ -9,6 +9,7 @@ images; here every image is drawn once and never seen again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
-from microlab.data.run_folder import SETTINGS, RunFolder
+from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.pipelines.train_segmenter import STRUCTURES, check_crop, fitting
@@ -105,17 +106,18 @@ def train(
     pick_device(device)  # a wrong device fails before anything is made
     rank, world = join_processes(device)
     check_crop(config.crop, [STRUCTURES.shape])
+    path = folder / f"{NAME}.safetensors"
+    if config.start is not None and os.path.realpath(config.start) == os.path.realpath(path):
+        raise InputError(f"start: {path} would be overwritten by the weights trained; choose another folder")
+    model, started_from = initial_network(config), origin(config.start)  # what is wrong with them fails here
     if rank == 0:
-        if not resume:
-            for forgotten in (folder / "training" / STATE, folder / SETTINGS):
-                forgotten.unlink(missing_ok=True)
-        RunFolder(folder, asdict(config), anew="resume=False, --no-resume")
+        forget = () if resume else (f"training/{STATE}",)
+        RunFolder(folder, asdict(config), forget=forget, anew="resume=False, --no-resume")
         same = {"seed": config.seed, "ranges": STRUCTURES}
         library.build(folder / "library", config.structures, **same, jobs=jobs, progress=progress)
     from_first_process(None, world)  # the others wait for it
     indices = range(config.structures)
     grain_maps = [library.load(folder / "library", index).grain_map for index in indices]
-    model = initial_network(config)
     history = fit(
         model,
         fresh_fields(grain_maps[: -config.held_out], config),
@@ -126,7 +128,6 @@ def train(
         resume=resume,
         progress=progress and rank == 0,
     )
-    path = folder / f"{NAME}.safetensors"
     if rank > 0:
         return path
     card = model_card(
@@ -141,7 +142,7 @@ def train(
         outputs=list(OUTPUTS),
         grain_size_px=float(np.mean([mean_intercept(grain_map) for grain_map in grain_maps])),
         training=asdict(config),
-        started_from=origin(config.start),
+        started_from=started_from,
     )
     return weights.save(path, model, card, half=True)
 

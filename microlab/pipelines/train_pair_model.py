@@ -21,7 +21,7 @@ from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import checksum
-from microlab.data.run_folder import SETTINGS, RunFolder
+from microlab.data.run_folder import RunFolder
 from microlab.generate.masks import least_areas
 from microlab.generate.pair_model import PairModel
 from microlab.generate.pairs import channel_count, pack
@@ -174,11 +174,8 @@ def train_pair_model(
     packed = [_packed(pair, classes, vqvae_config, side) for pair in train]
     packed_unseen = [_packed(pair, classes, vqvae_config, side) for pair in unseen]
     pick_device(device)  # a wrong device fails before a folder is made
-    _refuse_other_content(folder)
-    if not resume:
-        for forgotten in (folder / "vqvae" / STATE, folder / "prior" / STATE, folder / SETTINGS):
-            forgotten.unlink(missing_ok=True)
-    run = RunFolder(folder, settings, anew="resume=False, --no-resume")
+    forget = () if resume else (f"vqvae/{STATE}", f"prior/{STATE}")
+    run = RunFolder(folder, settings, forget=forget, anew="resume=False, --no-resume")
 
     options = {"device": device, "progress": progress, "resume": resume}
     vqvae, vqvae_history = train_vqvae(packed, vqvae_config, classes=classes, folder=run / "vqvae", **options)
@@ -238,14 +235,6 @@ def train_pair_model(
         **common,
     )
     return PairModel.from_weights(folder / name)
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Raise an InputError if a folder holds anything but a run of `train_pair_model`."""
-    settings = folder / SETTINGS
-    own = settings.is_file() and MADE_BY in settings.read_text(encoding="utf-8")
-    if folder.is_dir() and not own and list(folder.glob("[!.]*")):
-        raise InputError(f"{folder}: holds something else; choose a new or an empty folder")
 
 
 def _reconstruction_scores(

@@ -19,7 +19,7 @@ import torch
 from microlab.data import weights
 from microlab.data.errors import InputError
 from microlab.data.micrograph import Micrograph
-from microlab.data.run_folder import SETTINGS, RunFolder
+from microlab.data.run_folder import RunFolder
 from microlab.data.transforms import standardise
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.scores import score
@@ -219,8 +219,7 @@ def train(
         library_folder = folder / "library"
         check_crop(config.crop, [STRUCTURES.shape])
         if rank == 0:  # a library is built from one place at a time
-            if resume:
-                _open_run(folder, config, None)
+            _open_run(folder, config, None, resume)
             same = {"seed": config.seed, "ranges": STRUCTURES}
             library.build(library_folder, config.structures, **same, jobs=jobs, progress=progress)
         from_first_process(None, world)  # the others wait for it
@@ -235,11 +234,8 @@ def train(
         check_crop(config.crop, (grain_map.shape for grain_map in grain_maps))  # before anything is rendered
     except InputError as error:
         raise InputError(f"library {library_folder}: {error}; simulate larger structures") from None
-    if rank == 0:
-        if not resume:  # only now that nothing can be refused any more
-            for forgotten in (folder / "training" / STATE, folder / SETTINGS):
-                forgotten.unlink(missing_ok=True)
-        _open_run(folder, config, None if own else grain_maps)
+    if rank == 0 and not own:
+        _open_run(folder, config, grain_maps, resume)
     training, held_out = grain_maps[: -config.held_out], grain_maps[-config.held_out :]
     pairs = render_pairs(training, config.images, config.seed, jobs=jobs, progress=progress)
     model = UNet(width=config.width, depth=config.depth, seed=config.seed)
@@ -275,7 +271,9 @@ def train(
     return weights.save(path, model, card, half=True)
 
 
-def _open_run(folder: Path, config: TrainingConfig, structures: Sequence[np.ndarray] | None) -> None:
+def _open_run(
+    folder: Path, config: TrainingConfig, structures: Sequence[np.ndarray] | None, resume: bool
+) -> None:
     """Refuse a folder that holds a training with other settings: it would go on with other images.
 
     `structures` are those of the user's own library; None stands for the one that the settings determine.
@@ -283,7 +281,9 @@ def _open_run(folder: Path, config: TrainingConfig, structures: Sequence[np.ndar
     digest = None
     if structures is not None:
         digest = hashlib.sha256(b"".join(f"{s.shape}".encode() + s.tobytes() for s in structures)).hexdigest()
-    RunFolder(folder, {**asdict(config), "library": digest}, anew="resume=False, --no-resume")
+    forget = () if resume else (f"training/{STATE}",)
+    settings = {**asdict(config), "library": digest}
+    RunFolder(folder, settings, forget=forget, anew="resume=False, --no-resume")
 
 
 def validate(

@@ -4,20 +4,22 @@
 
 A structure depends only on the library's seed and its own index, so any worker may make it, in any order. It
 is written into a temporary folder that is renamed when complete. Whatever stops a build, the next call keeps
-what is complete and makes the rest:
+what is complete, by size and checksum, and makes the rest:
 
     folder/settings.json                     seed and ranges; a build with others is refused
     folder/structures/000123/phi.tif         float32
                              grains.tif      uint16, ids from 0
                              mask.tif        uint8, 255 on boundaries
-                             structure.json  what was drawn
+                             structure.json  what was drawn, and size and SHA-256 of the images
     folder/manifest.csv                      one row for each complete structure
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -32,13 +34,16 @@ from tqdm.auto import tqdm
 
 import microlab
 from microlab.data.errors import InputError
-from microlab.data.files import atomic
-from microlab.data.parallel import imap_unordered
-from microlab.data.run_folder import SETTINGS, RunFolder
+from microlab.data.files import atomic, check, read_json, sha256
+from microlab.data.parallel import check_jobs, imap_unordered
+from microlab.data.run_folder import RunFolder, plain
 from microlab.simulate import topology, voronoi
 from microlab.simulate.phasefield import GrainGrowth, Parameters
 
 FILES = {"phi": "phi.tif", "grain_map": "grains.tif", "mask": "mask.tif"}
+RECORD = "structure.json"
+MEND = "move {} away and run microlab simulate again"
+UNFINISHED = re.compile(r"(\d{6,}\.)?[0-9a-f]{32}\.part")  # folders that a stopped build leaves
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,8 @@ def build(
     Raises
     ------
     InputError
-        If an argument is wrong, `folder` is a file, or it holds a library of another seed or other ranges.
+        If an argument is wrong, `folder` is a file, it holds something else or a library of another seed or
+        other ranges, or a file of it was changed.
     OSError
         If the library cannot be written (full disk, no permission). What is complete is kept.
     """
@@ -205,22 +211,27 @@ def build(
         raise InputError(f"n must be at least 1, got {n}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
+    check_jobs(jobs, scheduler)  # before there is a folder
     try:
         _open_library(folder, seed, ranges)
-        missing = [index for index in range(n) if not _is_complete(_structure_folder(folder, index))]
-        tasks = [(folder, draw_parameters(index, seed, ranges)) for index in missing]
+        drawn = [draw_parameters(index, seed, ranges) for index in range(n)]
+        tasks = [(folder, p) for p in drawn if not _is_complete(_structure_folder(folder, p.index), p)]
         work = imap_unordered(_make, tasks, jobs, scheduler, threads=1)
-        for _ in tqdm(work, desc="structures", total=n, initial=n - len(missing), disable=not progress):
+        for _ in tqdm(work, desc="structures", total=n, initial=n - len(tasks), disable=not progress):
             pass
         return _write_manifest(folder)
     except OSError as error:
-        with suppress(OSError):  # the rows of what is complete, if the disk takes them
+        with suppress(OSError, InputError):  # the rows of what is complete, if the disk takes them
             _write_manifest(folder)
-        complete = sum(_is_complete(_structure_folder(folder, index)) for index in range(n))
+        complete = 0
+        for index in range(n):
+            with suppress(OSError, InputError):
+                complete += _is_complete(_structure_folder(folder, index))
+        reason, name = error.strerror or str(error), error.filename2 or error.filename
         raise OSError(
             error.errno,
-            f"library {folder} is not finished, {error.strerror or error}; {complete} of {n} structures are "
-            "complete and kept. Remove the cause and repeat the call",
+            f"library {folder} is not finished, {reason}{f' ({name})' if name else ''}; {complete} of {n} "
+            "structures are complete and kept. Remove the cause and repeat the call",
         ) from error
 
 
@@ -230,17 +241,19 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no manifest in `folder`, or it is damaged.
+        If there is no manifest in `folder`, it is damaged or was changed, or a row stands twice.
     """
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
         raise InputError(f"folder {folder} holds no manifest.csv: give a library that microlab simulate made")
+    mend = "remove it and run microlab simulate again"
+    check(path, mend)
     try:
         table = pd.read_csv(path)
     except ValueError:  # empty, or no table
         table = pd.DataFrame()
-    if "index" not in table:
-        raise InputError(f"{path}: is no manifest of a library; remove it and run microlab simulate again")
+    if "index" not in table or table["index"].dtype.kind != "i" or table["index"].duplicated().any():
+        raise InputError(f"{path}: is no manifest of a library; {mend}")
     return table
 
 
@@ -255,14 +268,7 @@ def load(folder: str | Path, index: int) -> Structure:
     place = _structure_folder(Path(folder), index)
     if not _is_complete(place):
         raise InputError(f"library {folder} has no complete structure {index}: see its manifest.csv")
-    images = {}
-    for name, file in FILES.items():
-        try:
-            images[name] = tifffile.imread(place / file)
-        except (tifffile.TiffFileError, ValueError) as error:
-            raise InputError(
-                f"{place / file} is damaged ({error}): remove {place} and build again"
-            ) from error
+    images = {name: tifffile.imread(place / file) for name, file in FILES.items()}
     record = _record(place)
     parameters = {name: record[name] for name in StructureParameters.__dataclass_fields__}
     parameters["shape"] = tuple(parameters["shape"])
@@ -276,15 +282,12 @@ def load(folder: str | Path, index: int) -> Structure:
 
 def _open_library(folder: Path, seed: int, ranges: Ranges) -> None:
     """Make the folders, refuse those of another library, and clear what a stopped build left behind."""
-    if (folder / "library.json").is_file():  # what version 0.1.0 called the settings
-        os.replace(folder / "library.json", folder / SETTINGS)
     RunFolder(folder, {"seed": seed, **asdict(ranges)})
     structures = folder / "structures"
     structures.mkdir(exist_ok=True)
-    for leftover in structures.glob("*.part"):
-        _discard(leftover)
-    for leftover in folder.glob(".*.part.*"):
-        leftover.unlink(missing_ok=True)
+    for leftover in structures.iterdir():
+        if UNFINISHED.fullmatch(leftover.name):
+            _discard(leftover)
 
 
 def _make(folder: Path, parameters: StructureParameters) -> int:
@@ -307,15 +310,23 @@ def _write_structure(folder: Path, structure: Structure) -> None:
         **asdict(structure.parameters),
         "grains_left": len(np.unique(structure.grain_map)),
         "microlab": microlab.__version__,
+        "files": {},
     }
     try:
         part.mkdir()
         for name, image in images.items():
             tiff = BytesIO()  # written to a file directly, a full disk would be an OSError without a reason
             tifffile.imwrite(tiff, image)
-            _write(part / FILES[name], tiff.getvalue())
-        _write(part / "structure.json", json.dumps(record, indent=1).encode())
+            file = part / FILES[name]
+            _write(file, tiff.getvalue())
+            record["files"][file.name] = _facts(file)
+        record = plain(record)
+        _write(part / RECORD, json.dumps(record | {"sha256": _digest(record)}, indent=1).encode())
         if place.exists() and not _is_complete(place):  # somebody removed files from it
+            for file in sorted(place.iterdir()):
+                new = part / file.name
+                if not (file.is_file() and new.is_file() and file.read_bytes() == new.read_bytes()):
+                    raise InputError(f"{file}: is no file of this library; {MEND.format(place)}")
             _discard(place)
         try:
             os.replace(part, place)
@@ -329,12 +340,13 @@ def _write_structure(folder: Path, structure: Structure) -> None:
 def _write_manifest(folder: Path) -> Path:
     """Rows of all complete structures, read from the structures themselves, so that none can be lost."""
     rows = []
-    for place in sorted((folder / "structures").iterdir()):
-        if place.suffix == ".part" or not _is_complete(place):
+    for place in sorted((folder / "structures").glob("[0-9]*[0-9]")):
+        if not (place.name.isdecimal() and _is_complete(place)):
             continue
         record = _record(place)
         height, width = record.pop("shape")
         version = record.pop("microlab")
+        del record["files"]
         paths = {name: (place / file).relative_to(folder).as_posix() for name, file in FILES.items()}
         rows.append({**record, "height": height, "width": width, **paths, "microlab": version})
     path = folder / "manifest.csv"
@@ -347,19 +359,40 @@ def _structure_folder(folder: Path, index: int) -> Path:
 
 
 def _record(place: Path) -> dict:
-    path = place / "structure.json"
-    try:
-        record = json.loads(path.read_text())
-        missing = {*StructureParameters.__dataclass_fields__, "microlab"} - set(record)
-    except (TypeError, ValueError):
-        missing = {"everything"}
-    if missing:
-        raise InputError(f"{path}: is damaged (lacks {min(missing)}); remove {place} and simulate again")
+    """What `_write_structure` noted about a structure."""
+    path = place / RECORD
+    record = read_json(path, MEND.format(place))
+    if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
+        raise InputError(f"{path}: is damaged or was changed; {MEND.format(place)}")
     return record
 
 
-def _is_complete(place: Path) -> bool:
-    return all(os.path.isfile(place / file) for file in (*FILES.values(), "structure.json"))  # never raises
+def _digest(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _is_complete(place: Path, parameters: StructureParameters | None = None) -> bool:
+    """Whether a structure, which `parameters` determine, has all its files.
+
+    Raises
+    ------
+    InputError
+        If a file is not what was written: what happens to it is the user's choice.
+    """
+    if not all(os.path.isfile(place / file) for file in (*FILES.values(), RECORD)):  # never raises
+        return False
+    record = _record(place)
+    expected = {"index": int(place.name)} if parameters is None else plain(asdict(parameters))
+    if any(record[name] != value for name, value in expected.items()):
+        raise InputError(f"{place}: holds a structure of another library; {MEND.format('it')}")
+    for file, facts in record["files"].items():
+        if facts != _facts(place / file):
+            raise InputError(f"{place / file}: is damaged or was changed; {MEND.format(place)}")
+    return True
+
+
+def _facts(file: Path) -> dict:
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -370,6 +403,8 @@ def _write(path: Path, data: bytes) -> None:
 def _discard(place: Path) -> None:
     """Remove a folder if it is there, renamed first: who still writes into it cannot publish it any more."""
     away = place.with_name(f"{uuid4().hex}.part")
-    with suppress(FileNotFoundError):
+    try:
         os.replace(place, away)
-        shutil.rmtree(away, ignore_errors=True)
+    except OSError:  # it is not there, or the disk fails
+        away = place
+    shutil.rmtree(away, ignore_errors=True)

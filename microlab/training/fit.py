@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from microlab.data import weights
 from microlab.data.errors import DivergedError, InputError, WeightsError
-from microlab.data.files import atomic
+from microlab.data.files import atomic, check, claim, remove
 from microlab.data.run_folder import changes, plain
 from microlab.training.devices import (
     PRECISIONS,
@@ -180,7 +180,8 @@ def fit(
     Raises
     ------
     InputError
-        If the checkpoint belongs to other settings or another network.
+        If the checkpoint belongs to other settings or another network, `folder` holds something else than a
+        training, or a file of it was changed.
     ValueError
         If a batch cannot be split evenly among the processes, or `validate` returns no `config.monitor`.
     DivergedError
@@ -260,6 +261,8 @@ class _Run:
     ) -> None:
         self.model, self.config, self.device, self.rank, self.world = model, config, device, rank, world
         self.folder = folder
+        if folder is not None and rank == 0:
+            claim(folder, "training")
         self.step = 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -362,6 +365,7 @@ class _Run:
             "summed": self.summed,
             "scaler": self.scaler.state_dict(),
             "seconds": self.seconds_before + time.perf_counter() - self.started,
+            "rows": self.history.rows,
         }
         self._write_history()
         # One file, replaced in one step: a kill leaves the old state or the new one, never a mixture.
@@ -371,6 +375,8 @@ class _Run:
         path = self.folder / STATE if self.folder is not None else None
         if path is None or not path.exists():
             return
+        check(path, "remove it to train from the start")
+        check(self.folder / "history.csv", "remove it and run again")
         try:
             tensors, metadata = weights.read_tensors(path)
             facts = json.loads(metadata["run"])
@@ -401,10 +407,11 @@ class _Run:
         self.sums, self.summed, self.seconds_before = facts["sums"], facts["summed"], facts["seconds"]
         self.best_value, self.validations_since_best = facts["best_value"], facts["validations_since_best"]
         self.reductions = facts.get("reductions", 0)  # absent from checkpoints older than the setting
-        rows = [row for row in _read_history(self.folder / "history.csv") if row["step"] <= self.step]
+        rows = facts.get("rows", [])  # absent from checkpoints older than the entry
         self.history = History(
             rows, facts["precision"], str(self.device), facts["best_step"], facts["stopped_early"]
         )
+        self._write_history()
         self._scale_for_precision()
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
@@ -412,8 +419,7 @@ class _Run:
     def forget(self) -> None:
         """Remove what an earlier run left, so that nothing can resume it by mistake."""
         if self.folder is not None and self.rank == 0:
-            for name in (STATE, "model.safetensors", "history.csv"):
-                (self.folder / name).unlink(missing_ok=True)
+            remove(*(self.folder / name for name in (STATE, "model.safetensors", "history.csv")))
 
     def _check_settings(self, before: dict[str, Any], path: Path) -> None:
         before = asdict(FitConfig(steps=1)) | before  # settings newer than the checkpoint: their defaults
@@ -515,14 +521,3 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _not_finite(what: str, value: float, step: int, folder: Path | None) -> str:
     kept = "" if folder is None else f"; the last checkpoint is kept in {folder}"
     return f"{what} is {value} at step {step}: lower lr, set clip, or check the batch of that step{kept}"
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    if not path.exists():  # the user removed it: the run itself can be continued
-        return []
-    try:
-        with open(path, newline="") as file:  # pandas would not tell a NaN from an entry that is missing
-            rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-        return [{**row, "step": int(row["step"])} for row in rows]
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: is no history of a training; remove it and run again") from None

@@ -147,13 +147,13 @@ def test_sample_pairs_resumes_after_a_kill_and_refuses_other_folders(trained, tm
     call = ["--weights", trained[0] / "run", "--size", 32, "--device", "cpu", "-n", 1]
     out = tmp_path / "out"
     assert run("sample-pairs", "-o", out, *call).exit_code == 0
-    one_line(run("sample-pairs", "-o", out, *call), "already holds manifest.json")
+    one_line(run("sample-pairs", "-o", out, *call), "already holds a set of pairs")
     (out / "manifest.json").unlink()  # as after a kill before the end
     assert run("sample-pairs", "-o", out, *call).exit_code == 0
-    one_line(run("sample-pairs", "-o", trained[0], *call), "already holds images/field0.png")
+    one_line(run("sample-pairs", "-o", trained[0], *call), "which microlab did not write")
     assert not (trained[0] / "manifest.json").exists()
     (tmp_path / "file").write_text("x")
-    one_line(run("sample-pairs", "-o", tmp_path / "file", *call), "a file stands where a folder is needed")
+    one_line(run("sample-pairs", "-o", tmp_path / "file", *call), "is a file; name a folder for the results")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,6 @@ def test_train_pairs_refuses_classes_codings_and_folders_that_do_not_fit(small, 
     images, masks = labelled(tmp_path, 3)
     run_folder = ["-o", tmp_path / "run", "--device", "cpu"]
     one_line(run("train-pairs", images, masks, *run_folder, "--coding", "colour"), "coding must be one of")
-    one_line(run("train-pairs", images, masks, "-o", tmp_path), "holds something else")
+    one_line(run("train-pairs", images, masks, "-o", tmp_path), "which microlab did not write")
     Image.fromarray(np.full((64, 64), 2, np.uint8)).save(masks / "field1.png")
     one_line(run("train-pairs", images, masks, *run_folder, "--classes", 2), "2 classes are 0..1")

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from microlab.data.errors import InputError
+from microlab.data.files import MARK
 from microlab.data.micrograph import Micrograph
 from microlab.data.pairs import checksum, read_labelled, read_pairs, write_pairs
 
@@ -57,7 +58,8 @@ def test_other_programs_open_the_files_and_the_manifest_is_correct(tmp_path: Pat
     manifest = json.loads(write_pairs(tmp_path, pairs, classes=4, about={"seed": 3}).read_text())
     assert manifest["about"] == {"seed": 3}
     assert manifest["classes"] == 4
-    on_disk = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file()}
+    files = (path for path in tmp_path.rglob("*.*") if path.is_file() and path.name != MARK)
+    on_disk = {str(path.relative_to(tmp_path)) for path in files}
     named = {file for row in manifest["pairs"] for file in row["sha256"]}
     assert on_disk == {*named, "manifest.json"}
     for row, pair in zip(manifest["pairs"], pairs, strict=True):

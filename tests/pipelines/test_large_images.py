@@ -16,6 +16,7 @@ from dark_lines import grid, save_network
 
 from microlab.data import images, mapped
 from microlab.data.errors import ImageError
+from microlab.data.files import MARK
 from microlab.data.masks import read_mask
 from microlab.pipelines import image_results
 from microlab.pipelines.image_results import Options, segment_file
@@ -75,8 +76,9 @@ def test_files_are_tiled_the_notes_say_so_and_temporary_files_are_removed(
     monkeypatch.setattr(image_results, "OVERLAY_SIDE", 100)
     out = tmp_path / "out"
     (result,) = segment_folder([write_field(tmp_path / "field.tif")], out, weights=weights).images
-    assert {f.name for f in out.iterdir()} == {"field", "report.html", "summary.csv"}
-    assert {f.name for f in result.folder.iterdir()} == {
+    shown = {f.name for f in out.iterdir() if not f.name.startswith(".")}
+    assert shown == {"field", "grains.csv", "report.html", "summary.csv"}
+    assert {f.name for f in result.folder.iterdir()} - {MARK} == {
         "mask.tif",
         "labels.tif",
         "grains.csv",

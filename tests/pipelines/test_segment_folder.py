@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 from command_line import run
 from dark_lines import grid, save_network
 
-from microlab.data import images
+from microlab.data import images, parallel
 from microlab.pipelines import segment_folder as segment_folder_module
 from microlab.pipelines.image_results import Options
 from microlab.pipelines.segment_folder import FolderResult, ImageResult, cached_segmenter, segment_folder
@@ -135,16 +134,20 @@ def test_an_image_that_kills_its_dask_worker_is_reported_and_the_others_are_segm
             assert (one.folder / "labels.tif").read_bytes() == (other.folder / "labels.tif").read_bytes()
 
 
-def test_a_killed_process_leaves_the_finished_results_and_a_report(folder, weights, tmp_path, monkeypatch):
-    def some_and_then_none(function, tasks, *_, **__):
-        yield function(*tasks[0])
-        raise BrokenProcessPool("a worker was killed")
-
-    monkeypatch.setattr(segment_folder_module, "imap_unordered", some_and_then_none)
+@pytest.mark.slow
+def test_an_image_that_kills_its_process_is_reported_and_the_others_are_segmented(
+    serial, folder, weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(segment_folder_module, "_segment_one", segment_or_die)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     result = segment_folder([folder], tmp_path, weights=weights, jobs=2)
-    assert [image.error is None for image in result.images] == [True, False, False, False, False]
-    assert all("worker died" in image.line for image in result.failed)
-    assert (tmp_path / "a" / "run.json").is_file()
+    failed = {image.file.name: image.line for image in result.failed}
+    assert set(failed) == {"b.tif", "c.tif"}
+    assert "worker died" in failed["b.tif"]
+    for one, other in zip(result.images, serial.images):
+        if one.error is None:
+            assert (one.folder / "labels.tif").read_bytes() == (other.folder / "labels.tif").read_bytes()
     assert "b.tif" in result.report.read_text(encoding="utf-8")
 
 

@@ -165,7 +165,7 @@ def test_a_folder_refuses_other_settings_and_images(tmp_path, whole):
     assert files_of(tmp_path / "run") != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match=r"holds thesis\.txt, which microlab did not write"):
         train_pair_model(pairs, tmp_path / "mine", SHORT, **QUIET)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

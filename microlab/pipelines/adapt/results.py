@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tifffile
 from scipy.stats import spearmanr
 
 from microlab import plotting
 from microlab.data import images
-from microlab.data.files import atomic
 from microlab.data.micrograph import Micrograph
 from microlab.data.run_folder import duration
+from microlab.data.tables import write_csv
 from microlab.data.transforms import stretch
 from microlab.measure import instance, scores
 from microlab.measure.realism import patches, realism_report
@@ -21,10 +20,11 @@ from microlab.pipelines import report
 from microlab.pipelines.adapt.accept import ERRORS, Acceptance
 from microlab.pipelines.adapt.estimate import compared
 from microlab.pipelines.adapt.settings import AdaptSettings
-from microlab.pipelines.image_results import SegmentedImage, number
+from microlab.pipelines.image_results import SegmentedImage, number, read_result
+from microlab.pipelines.segment_folder import joined, summary, write_tables
 from microlab.pipelines.train_style import flat_images
-from microlab.segment.segmenter import Segmentation, Segmenter
-from microlab.segment.uncertainty import Uncertainty, estimate_uncertainty
+from microlab.segment.segmenter import Segmenter
+from microlab.segment.uncertainty import estimate_uncertainty
 from microlab.simulate.library import Structure
 
 COMPARED = 100  # training images that are compared, evenly over all
@@ -89,7 +89,7 @@ def held_out(
 
 
 def numbers_of(result: SegmentedImage) -> dict:
-    """Plain values of one segmented image; its arrays lie in its folder, with ``uncertainty.png``.
+    """Uncertainty of one segmented image as plain values; the rest lies in its folder, the map as a PNG, too.
 
     White is `LARGEST_DEVIATION` in the picture.
     """
@@ -100,32 +100,7 @@ def numbers_of(result: SegmentedImage) -> dict:
         "disagreement": uncertainty.disagreement,
         "deviation": uncertainty.deviation,
         "other network": uncertainty.models,
-        "notes": result.notes,
-        "warnings": list(result.segmentation.warnings),
     }
-
-
-def read_result(micrograph: Micrograph, folder: Path, numbers: dict) -> SegmentedImage:
-    """One segmented image from its folder and the values of `numbers_of`."""
-    labels, _ = images.read_labels(folder / "labels.tif")
-    deviation = tifffile.imread(folder / "uncertainty.tif")
-    boundary = images.read_labels(folder / "mask.png")[0] > 0
-    uncertainty = Uncertainty(
-        deviation, numbers["deviation"], numbers["disagreement"], numbers["other network"]
-    )
-    segmentation = Segmentation(
-        boundary.astype(np.float32),
-        boundary,
-        labels,
-        numbers["zoom"],
-        uncertainty,
-        valid=None if labels.all() else labels > 0,
-        warnings=tuple(numbers["warnings"]),
-    )
-    table = pd.read_csv(folder / "grains.csv")
-    return SegmentedImage(
-        labels, boundary, micrograph.pixel_size, table, micrograph, segmentation, numbers["notes"], folder
-    )
 
 
 def uncertainty_table(numbers: dict[str, dict]) -> pd.DataFrame:
@@ -138,7 +113,7 @@ def uncertainty_table(numbers: dict[str, dict]) -> pd.DataFrame:
 
 def write(
     out: Path,
-    segmented: list[tuple[Micrograph, Path, dict]],
+    segmented: list[tuple[Micrograph, Path]],
     segmenter: Segmenter,
     samples: dict[str, np.ndarray],
     realism: pd.DataFrame,
@@ -149,10 +124,15 @@ def write(
     estimated: dict[str, float],
     zoom: float,
 ) -> Path:
-    """``uncertainty.csv`` and the page, with a section for each micrograph, its folder and its numbers."""
-    sections = [report.section(read_result(*parts)) for parts in segmented]
-    with atomic(out / "uncertainty.csv") as partial:
-        uncertainty.to_csv(partial, float_format="%.4g")
+    """Tables of all images and the page, with a section for each micrograph and its folder."""
+    sections, rows, tables = [], [], {}
+    for micrograph, folder in segmented:
+        result = read_result(micrograph, folder)
+        sections.append(report.section(result))
+        rows.append({"image": folder.name, "file": str(micrograph.path), **summary(result)})
+        tables[folder.name] = result.table
+    write_tables(out, rows, joined(tables))
+    write_csv(out / "uncertainty.csv", uncertainty.reset_index())
     worse = [int((held_out["disagreement"] < d).sum()) for d in uncertainty["disagreement"]]
     picture = np.vstack([np.hstack(samples[name]) for name in ("images", "training")])
     parts = [

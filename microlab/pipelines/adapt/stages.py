@@ -9,6 +9,7 @@ the same weights, bit for bit.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +21,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from microlab.data import images, weights
+from microlab.data import weights
 from microlab.data.errors import ImageError, InputError
-from microlab.data.files import sha256
+from microlab.data.files import check, claim, missing, sha256, unclaim
 from microlab.data.formats import find_images
 from microlab.data.micrograph import Micrograph
 from microlab.data.parallel import check_jobs
@@ -136,7 +137,8 @@ def adapt(
     ------
     InputError
         If there is no image, one cannot be used (its file is named), or `out` holds an adaptation with other
-        settings or images.
+        settings or images, something else, or a file that was changed. A first call that is refused before
+        anything is simulated leaves nothing behind.
     OSError
         If something cannot be written. What is complete is kept.
     """
@@ -154,17 +156,25 @@ def adapt(
         "zoom": options.zoom,
         "images": {name: sha256(micrograph.path) for name, micrograph in micrographs.items()},
     }
+    if options.zoom is not None:
+        check_sizes(micrographs, options.zoom, LEAST_SIDE)
+    made = missing(out)
+    claim(out, "adapt")
+    _refuse_inputs(out / WORK_DIR, micrographs)
     run = RunFolder(out / WORK_DIR, request, fresh=fresh, anew="fresh=True, --fresh", log=log)
-    run.write("run.json", {"source": "microlab adapt"})  # so that no image's results take this folder
+    try:
+        with run.lock():
+            check_space(run.path, settings)
+            with run.stage("zoom"):
+                sizes = run.once("grain_sizes.json", measure_sizes, micrographs, default, options.zoom)
+    except (InputError, OSError):
+        if run.is_new:  # else the next call, with what the refusal asked for, would meet other settings
+            run.discard()
+            unclaim(out, made)
+        raise
     folders = image_results.result_folders([m.path for m in micrographs.values()], out)
     with run.lock():
-        check_space(run.path, settings)
-        if options.zoom is not None:
-            check_sizes(micrographs, options.zoom, LEAST_SIDE)
-
-        with run.stage("zoom"):
-            sizes = run.once("grain_sizes.json", measure_sizes, micrographs, default, options.zoom)
-            size = float(np.median(list(sizes.values())))
+        size = float(np.median(list(sizes.values())))
         log(f"zoom: {len(micrographs)} images, boundaries {size:.0f} px apart (mean intercept)")
         if max(sizes.values()) > 2 * min(sizes.values()):
             far = max(sizes, key=lambda name: abs(np.log(sizes[name] / size)))
@@ -209,6 +219,8 @@ def adapt(
 
         path = out / "adapted.safetensors"
         with run.stage("training"):
+            for file in (path, path.with_suffix(".json")):
+                check(file)
             if not path.is_file() or run.read("trained.json") != sha256(path):
                 place = {"folder": run / "training", "device": options.device, "progress": progress}
                 model, history = fit_network(pairs, maps, settings, **place)
@@ -244,13 +256,19 @@ def adapt(
             numbers = segment(run, micrographs, notes, folders, by, other, options, progress)
 
         with run.stage("report"):
-            segmented = [
-                (m, folder, numbers[folder.name]) for m, folder in zip(micrographs.values(), folders)
-            ]
+            segmented = list(zip(micrographs.values(), folders))
             tables = pd.DataFrame(**realism), pd.DataFrame(trust), results.uncertainty_table(numbers)
             times = run.seconds, estimated
             page = results.write(out, segmented, by, patches, *tables, acceptance, *times, zoom)
     return AdaptResult(path, page, zoom, acceptance, run.seconds, *tables)
+
+
+def _refuse_inputs(folder: Path, micrographs: dict[str, Micrograph]) -> None:
+    """Raise an InputError if an image lies below a folder that may be emptied."""
+    place = Path(os.path.realpath(folder))
+    for micrograph in micrographs.values():
+        if place in Path(os.path.realpath(micrograph.path)).parents:
+            raise InputError(f"{micrograph.path}: lies in {folder}, which is for the work; choose another -o")
 
 
 def read(
@@ -267,14 +285,7 @@ def read(
     for file in files:
         try:
             with image_results.warnings_as_notes() as warnings:
-                image = images.read_image(
-                    file,
-                    pixel_size=options.pixel_size,
-                    data_bar=options.data_bar,
-                    page=options.page,
-                    crop=options.crop,
-                    largest=options.largest,
-                )
+                image = image_results.read_micrograph(file, options)
             grey = segmenter.check(image)
             if np.ptp(np.percentile(grey, (0.5, 99.5))) == 0:
                 raise ImageError("shows one grey but for a few pixels; check the export")
@@ -415,7 +426,7 @@ def segment(
         file = f"segmented/{folder.name}.json"
         source = {"weights": segmenter.card["sha256"], "pixel_size": micrograph.pixel_size}
         before = run.read(file)
-        if before is None or before["source"] != source or not (folder / "run.json").is_file():
+        if before is None or before["source"] != source or not image_results.is_complete(folder):
             result = image_results.segment_micrograph(
                 micrograph, folder, segmenter, options, other=other, notes=notes[name]
             )
