@@ -218,7 +218,7 @@ def _ids_out_of_range(images: Path, masks: Path) -> str:
 
 
 def _colours(images: Path, masks: Path) -> str:
-    Image.new("RGB", (64, 64), (200, 30, 30)).save(masks / "field1.png")
+    Image.new("RGB", (64, 64), "red").save(masks / "field1.png")
     return "is a colour picture"
 
 
