@@ -139,10 +139,10 @@ def test_the_source_of_the_pixel_size_is_in_terminal_report_and_run(tmp_path, we
     values = np.rint(grid(4, 5)[0] * 255).astype(np.uint8)
     path = tagged(tmp_path / "a.tif", values, [text_tag(50431, text)])
     result = run("segment", path, "-o", tmp_path / "out", "--weights", weights)
-    assert "pixel size 0.05 µm (Tescan tag)" in result.stdout
+    assert "pixel size 50 nm (Tescan tag)" in result.stdout
     assert json.loads((tmp_path / "out/a/run.json").read_text())["pixel_size_source"] == "Tescan tag"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "The pixel size is 0.05 µm (Tescan tag)." in page
+    assert "The pixel size is 50 nm (Tescan tag)." in page
 
 
 def test_every_page_of_a_stack_is_an_image(tmp_path, weights):

@@ -20,10 +20,12 @@ from voronoi_labels import voronoi_labels
 
 from microlab.data import images
 from microlab.data.edits import Edit, Edits, apply_edits, labels_sha256, read_edits, write_edits
+from microlab.data.files import MARK, safe_name
 from microlab.measure.grains import grain_table
 from microlab.pipelines import corrections, report
 
 SQUARES = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((20, 20), int)).astype(np.int32)
+DELETE = Edit("delete", ((50, 50),))
 MERGE = Edit("merge", ((30, 30), (30, 50)))  # grains 7 and 8, both whole
 
 
@@ -47,7 +49,8 @@ def test_measure_makes_the_edits_and_writes_what_comes_out(tmp_path, squares):
     np.testing.assert_array_equal(written, np.where(SQUARES == 8, 7, SQUARES))
     assert pixel_size == pytest.approx(0.5)
     assert read_edits(tmp_path / "out" / "edits.json") == read_edits(edits)
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"labels.tif", "grains.csv", "edits.json"}
+    names = {file.name for file in (tmp_path / "out").iterdir()} - {MARK}
+    assert names == {"labels.tif", "grains.csv", "summary.csv", "edits.json"}
     again = run("measure", tmp_path / "out" / "labels.tif")
     assert again.stdout.split("\n", 1)[1] in result.stdout, "the written labels measure as the page said"
 
@@ -60,11 +63,40 @@ def test_measure_with_edits_also_writes_a_table_alone(tmp_path, squares):
 def test_no_file_is_replaced(tmp_path, squares):
     labels, edits = squares
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    for out, mend in ((tmp_path, "a new folder"), (edits, "a new folder"), (labels, "a table")):
+    for out, named in ((tmp_path, labels), (edits, edits), (labels, labels)):
         result = run("measure", labels, "--edits", edits, "-o", out)
         assert result.exit_code == 1
-        assert re.fullmatch(rf"microlab: {out}: .*; name {mend}.*\n", result.stderr)
+        assert re.fullmatch(rf"microlab: {named}: is an input; name another .*\n", result.stderr)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_corrected_labels_are_not_corrected_into_their_own_folder(tmp_path, squares):
+    """Their edits were made on the labels before; those would be lost."""
+    out = tmp_path / "out"
+    assert run("measure", *squares[:1], "--edits", squares[1], "-o", out).exit_code == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    labels = images.read_labels(out / "labels.tif")[0]
+    again = write_edits(tmp_path / "again.json", Edits(labels_sha256(labels), labels.shape, (DELETE,)))
+    for call in ((out / "labels.tif", "--edits", again), (squares[0], "--edits", out / "edits.json")):
+        result = run("measure", *call, "-o", out)
+        assert result.exit_code == 1
+        assert re.fullmatch(
+            rf"microlab: {out}/(labels.tif|edits.json): is an input; name another.*\n", result.stderr
+        )
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    assert run("measure", out / "labels.tif", "--edits", again, "-o", tmp_path / "more").exit_code == 0
+    assert len(pd.read_csv(tmp_path / "more" / "grains.csv")) == 23
+
+
+def test_the_edits_of_a_result_keep_the_source_of_its_pixel_size(tmp_path, weights):
+    field = images.write_image(tmp_path / "field.png", grid(4, 5)[0])
+    out = tmp_path / "out"
+    assert run("segment", field, "-o", out, "--weights", weights, "--pixel-size", 0.5).exit_code == 0
+    path = out / "field" / "labels.tif"
+    labels = images.read_labels(path)[0]
+    edits = Edits(labels_sha256(labels), labels.shape, (Edit("delete", ((48, 60),)),))
+    result = run("measure", path, "--edits", write_edits(tmp_path / "edits.json", edits))
+    assert re.search(r"pixel size +0\.5 µm \(given\)", result.stdout)
 
 
 def test_edits_of_another_image_are_one_line_and_write_nothing(tmp_path, squares):
@@ -101,7 +133,9 @@ def test_an_edit_that_cannot_be_made_is_one_line(tmp_path, squares):
 def test_several_label_images_do_not_share_edits(squares):
     labels, edits = squares
     images.write_labels(labels.with_name("other.tif"), SQUARES)
-    assert run("measure", labels, labels.with_name("other.tif"), "--edits", edits).exit_code == 2
+    result = run("measure", labels, labels.with_name("other.tif"), "--edits", edits)
+    assert result.exit_code == 1
+    assert "--edits takes one image to correct, got 2" in result.stderr
 
 
 def test_the_field_of_view_stays_known(tmp_path):
@@ -182,7 +216,7 @@ def test_the_report_holds_the_labels_of_every_image_and_one_script(tmp_path, wei
     assert "<b>" not in page
     assert not re.search(r"https?://", corrections.script())
     assert len(page) < 600_000
-    for one, name in zip(data, ("<!--<script><b>", "-o b")):
+    for one, name in zip(data, (safe_name("<!--<script><b>"), "-o b")):
         labels = images.read_labels(tmp_path / "out" / name / "labels.tif")[0]
         np.testing.assert_array_equal(unpacked(one["labels"], one["width"]), labels)
         assert one["sha256"] == labels_sha256(labels)
