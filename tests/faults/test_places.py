@@ -10,8 +10,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -560,6 +562,64 @@ def test_each_end_has_its_line_and_its_exit_code(raised, code, words, field, tmp
     assert result.exit_code == code
     assert words in result.stderr
     assert code == errors.BUG or len(result.stderr.splitlines()) == 1
+
+
+def command_line(*call: object, **options) -> subprocess.Popen:
+    """The command as a program of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MICROLAB_CORES": "2"}
+    call = [sys.executable, "-m", "microlab", *map(str, call)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True} | options
+    return subprocess.Popen(call, env=environment, text=True, preexec_fn=heed_ctrl_c, **options)
+
+
+def heed_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.parametrize("call", [["--version"], ["datasets", "list"], ["--help"]])
+def test_an_output_that_takes_nothing_is_one_line(call):
+    with open("/dev/full", "w") as full:
+        _, err = command_line(*call, stdout=full).communicate(timeout=60)
+    assert re.fullmatch(r"microlab: (the output: )?No space left on device; free some space .*\n", err)
+
+
+@pytest.mark.slow
+def test_a_pipe_that_closes_is_one_line(labels):
+    with command_line("measure", labels) as process:
+        process.stdout.close()  # as head does when it has enough
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == errors.UNREAD
+    assert err.splitlines()[-1].startswith("microlab: the output is closed")
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_is_one_line_with_processes_too(tmp_path, jobs):
+    for k in range(6):
+        images.write_image(tmp_path / "fields" / f"{k}.png", grid(6, 6 + k)[0])
+    process = command_line(
+        "segment", tmp_path / "fields", "-o", tmp_path / "out", "--jobs", jobs, "--method", "ridge"
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("*/run.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert lines == ["microlab: stopped by Ctrl-C; files that were finished are whole and kept"]
+    assert process.returncode == errors.INTERRUPTED
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert (
+        run(
+            "segment", tmp_path / "fields", "-o", tmp_path / "out", "--skip-existing", "--method", "ridge"
+        ).exit_code
+        == 0
+    )
 
 
 @pytest.mark.parametrize("scale", [100, 60])
