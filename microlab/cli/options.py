@@ -79,8 +79,12 @@ def _views(value: int | None) -> int | None:
 
 
 def _jobs(value: int) -> int:
-    if value == 0 or value < -1:
-        raise typer.BadParameter(f"expected a number of processes, or -1 for one per core, got {value}")
+    from microlab.data.parallel import check_jobs
+
+    try:
+        check_jobs(value)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
     return value
 
 
