@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class MeasuredFile:
     file: Path
     name: str  # in tables; unlike that of any other file
     page: int | None = None  # that was asked for
-    image: MeasuredImage | None = None
+    image: MeasuredImage | None = None  # for the callback alone, so that memory holds one image at a time
+    summary: dict[str, Any] = field(default_factory=dict)  # means and scores
     scores: pd.Series | None = None  # against the truth
     notes: tuple[str, ...] = ()  # how the files were understood, each with its file's name in front
     error: Exception | None = None
@@ -53,10 +54,9 @@ class MeasuredFile:
     def row(self) -> dict:
         """The row of ``summary.csv``."""
         row = {"image": self.name, "file": self.title}
-        if self.image is None:
+        if self.error is not None:
             return row | {"error": one_line(self.error)}
-        scores = {} if self.scores is None else self.scores.to_dict()
-        return row | means(self.image) | scores | {"notes": " ".join(self.notes)}
+        return row | self.summary | {"notes": " ".join(self.notes)}
 
 
 def measure_folder(
@@ -109,6 +109,11 @@ def measure_folder(
     log : callable
         Gets what is left out of folders, a line for each.
 
+    Returns
+    -------
+    list of MeasuredFile
+        In the order of the files, without their images.
+
     Raises
     ------
     InputError, OSError
@@ -131,24 +136,27 @@ def measure_folder(
     made, is_new = (missing(folder), read_mark(folder) is None) if folder else ([], False)
     if folder:
         _claim(folder, inputs, (*TABLES, *(corrections.FILES if edits is not None else ())), overwrite)
-    options, measured = Options(rois=rois, geojson=geojson), []
+    options = Options(rois=rois, geojson=geojson)
     how = {"lines": lines, "largest": largest}
+    measured: list[MeasuredFile] = []
+    tables: dict[str, pd.DataFrame] = {}
     for file, number, name in zip(files, pages, _names(files, pages)):
         result = _measure(MeasuredFile(file, name, number), truth, edits, pixel_size, how)
-        if result.image is not None and folder and outlines:
-            claim(folder / name, "image", source=os.path.realpath(file))
-            write_outlines(result.image, options, folder / name)
-        measured.append(result)
+        if result.image is not None:
+            tables[name] = result.image.table
+            if folder and outlines:
+                claim(folder / name, "image", source=os.path.realpath(file))
+                write_outlines(result.image, options, folder / name)
+            if folder and edits is not None:
+                corrections.write_corrected(result.image, folder)
         callback(result)
-    grains = joined({result.name: result.image.table for result in measured if result.image is not None})
-    if grains.empty and is_new:
+        measured.append(replace(result, image=None))
+    if not tables and is_new:
         unclaim(folder, made)
-    elif table is not None and not grains.empty:
-        write_csv(table, grains)
-    elif folder and not grains.empty:
-        if edits is not None:
-            corrections.write_corrected(measured[0].image, folder)
-        write_tables(folder, [result.row for result in measured], grains)
+    elif tables and table is not None:
+        write_csv(table, joined(tables))
+    elif tables and folder:
+        write_tables(folder, [result.row for result in measured], joined(tables))
     return measured
 
 
@@ -185,7 +193,7 @@ def _measure(
             where = {"page": of.page, "largest": how["largest"]}
             image = corrections.measure_corrected(of.file, Path(edits), pixel_size, **where)
             notes = [image.doubt] if image.doubt else []
-        notes, scores = [f"{of.title}: {note}" for note in notes], None
+        notes, scores, summary = [f"{of.title}: {note}" for note in notes], None, means(image)
         if truth is not None:
             boundary, more = read_mask(truth, **how)
             if boundary.shape != image.labels.shape:
@@ -194,7 +202,8 @@ def _measure(
                 )
             notes += [f"{truth}: {note}" for note in more]
             scores = pd.Series(score(boundary, image.boundary, image.labels))
-        return replace(of, image=image, scores=scores, notes=tuple(notes))
+            summary |= scores.to_dict()
+        return replace(of, image=image, summary=summary, scores=scores, notes=tuple(notes))
     except USER_ERRORS as error:
         return replace(of, error=error)
 
