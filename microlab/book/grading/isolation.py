@@ -1,11 +1,13 @@
 """Programs that see nothing but one folder: by bubblewrap, else by Landlock, else as a separate user.
 
-|  | bubblewrap | Landlock (Linux 6.2) | separate user |
-|---|---|---|---|
-| other files | not there | refused | as their access rights say |
-| network | none | no TCP | as for that user |
-| other processes | not there | not to be touched (Linux 6.12) | seen, not to be touched |
-| environment | empty | empty | empty |
+===============  ==========  ==============================  ==========================
+what it sees     bubblewrap  Landlock (Linux 6.2)            separate user
+===============  ==========  ==============================  ==========================
+other files      not there   refused                         as their access rights say
+network          none        no TCP                          as for that user
+other processes  not there   not to be touched (Linux 6.12)  seen, not to be touched
+environment      empty       empty                           empty
+===============  ==========  ==============================  ==========================
 """
 
 from __future__ import annotations
