@@ -20,6 +20,7 @@ EXTRAS = {  # of pyproject.toml -> what it is for
     "book": "build the book",
     "lab": "read the chapters in JupyterLab",
     "teach": "make and grade assignments",
+    "formats": "read dm3, dm4, emd, ser, mrc and other files of microscopes",
     "cluster": "segment and simulate on a Dask cluster (--scheduler)",
     "vgg": "the feature space of VGG16 in chapter 06",
     "encoders": "paper B's encoder in microlab.segment.constituents",

@@ -199,22 +199,23 @@ def tile_slices(shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
     ----------
     shape : (H, W)
     tile : int
-        Largest side of a tile in pixels.
+        Side of a tile in pixels. Along a side of the image shorter than this, the tile is cut to fit.
     overlap : int
         Pixels shared by neighbouring tiles, 0 <= overlap < tile.
 
     Returns
     -------
-    list of (slice, slice), row by row. There are as few tiles as possible, all of the same size, and no
-    larger than needed: what two tiles share beyond `overlap` is computed twice for nothing.
+    list of (slice, slice), row by row. Every tile has the same size, the last ones are shifted inwards.
 
     Raises
     ------
     ValueError
         If `overlap` is negative or not smaller than `tile`, or `shape` holds no pixel.
     """
-    rows, columns = (_intervals(size, tile, overlap) for size in shape)
-    return [(row, column) for row in rows for column in columns]
+    rows, columns = (_starts(size, tile, overlap) for size in shape)
+    return [
+        (slice(y, min(y + tile, shape[0])), slice(x, min(x + tile, shape[1]))) for y in rows for x in columns
+    ]
 
 
 def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[tuple[Tile, np.ndarray]]:
@@ -237,12 +238,12 @@ def blended_tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[t
     """
     axes = []
     for size in shape:
-        intervals = _intervals(size, tile, overlap)
-        window = _blend_window(intervals[0].stop, overlap)
+        starts = _starts(size, tile, overlap)
+        window = _blend_window(min(tile, size), overlap)
         total = np.zeros(size, dtype=np.float32)
-        for interval in intervals:
-            total[interval] += window
-        axes.append([(interval, window / total[interval]) for interval in intervals])
+        for start in starts:
+            total[start : start + tile] += window
+        axes.append([(slice(s, min(s + tile, size)), window / total[s : s + tile]) for s in starts])
     for rows, row_weights in axes[0]:
         for columns, column_weights in axes[1]:
             yield (rows, columns), row_weights[:, None] * column_weights[None, :]
@@ -326,18 +327,14 @@ def _blend_window(tile: int, overlap: int) -> np.ndarray:
     return np.minimum(1.0, np.minimum(ramp, ramp[::-1])).astype(np.float32)
 
 
-def _intervals(size: int, tile: int, overlap: int) -> list[slice]:
-    """Tiles along one axis: as few as `tile` allows, of equal length, evenly spread."""
+def _starts(size: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of the tiles along one axis."""
     if size < 1:
         raise ValueError(f"an image side must be at least 1 pixel, got {size}")
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must lie in 0..tile-1, got overlap {overlap} and tile {tile}")
-    number = 1 + max(0, -(-(size - tile) // (tile - overlap)))
-    needed = -(-(size + (number - 1) * overlap) // number)
-    # Networks that halve an image four times pad it to a multiple of 16.
-    length = min(-(-needed // 16) * 16, tile, size)
-    starts = [(size - length) * k // max(number - 1, 1) for k in range(number)]
-    return [slice(start, start + length) for start in starts]
+    last = max(size - tile, 0)
+    return [*range(0, last, tile - overlap), last]
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def test_a_course_among_the_systems_programs_is_refused(places):
 
 
 @pytest.mark.skipif(
-    os.name != "posix" or os.geteuid() != 0 or not shutil.which("runuser"), reason="needs root"
+    os.name != "posix" or os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root"
 )
 def test_a_separate_user_cannot_read_what_is_private(places, monkeypatch):
     box, private = places
@@ -116,6 +116,13 @@ def test_a_separate_user_cannot_read_what_is_private(places, monkeypatch):
     assert run.stdout.split() == ["nobody"]
     assert "Permission denied" in run.stderr
     assert (box / "work" / "here").read_text() == "mine\n"
+
+
+def test_a_user_that_does_not_exist_is_named(places, monkeypatch):
+    box, private = places
+    monkeypatch.setattr(isolation, "best_way", lambda user="": "user")
+    with pytest.raises(InputError, match="no user 'no-such-grader'"):
+        isolation.isolated(["true"], box, box, private, user="no-such-grader")
 
 
 def test_without_a_way_to_isolate_nothing_runs(places, monkeypatch):

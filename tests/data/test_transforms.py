@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,21 +31,17 @@ def test_tiles_cover_every_pixel_and_blending_weights_sum_to_one(height, width, 
     total = np.zeros((height, width))
     tiles = []
     for piece, weights in transforms.blended_tiles((height, width), tile, overlap):
-        assert all(0 < side <= tile for side in weights.shape)
+        assert weights.shape == (min(tile, height), min(tile, width))
         total[piece] += weights
         tiles.append(piece)
     np.testing.assert_allclose(total, 1, atol=1e-5)
     assert tiles == transforms.tile_slices((height, width), tile, overlap)
-    for axis in (0, 1):
-        ends = sorted({(piece[axis].start, piece[axis].stop) for piece in tiles})
-        assert all(stop - after >= overlap for (_, stop), (after, _) in itertools.pairwise(ends))
 
 
-@pytest.mark.parametrize(("size", "number", "length"), [(512, 1, 512), (1024, 3, 384), (10_000, 23, 496)])
-def test_tiles_are_no_larger_than_needed_to_share_the_overlap(size, number, length):
-    rows = {rows.start: rows.stop for rows, _ in transforms.tile_slices((size, 64), 512, 64)}
-    assert len(rows) == number
-    assert {stop - start for start, stop in rows.items()} == {length}
+def test_neighbouring_tiles_share_at_least_the_overlap():
+    starts = sorted({rows.start for rows, _ in transforms.tile_slices((1000, 256), 256, 64)})
+    assert max(np.diff(starts)) == 256 - 64
+    assert starts[-1] + 256 == 1000
 
 
 def map_tiles(function, image, tile, overlap):

@@ -193,7 +193,7 @@ def test_overlap_removes_the_errors_at_the_edges_of_tiles():
     whole = cpu(Blur(3), image, tile=512)
     errors = [np.abs(cpu(Blur(3), image, tile=64, overlap=overlap) - whole) for overlap in (0, 32)]
     assert errors[0].max() > 2.5 * errors[1].max()
-    assert errors[0].max() > 0.02  # the seam that the overlap removes
+    assert errors[0].max() > 0.05  # the seam that the overlap removes
     inner = np.s_[4:58, 4:58]  # of the first tile, away from its edges and from its neighbours
     assert np.allclose(cpu(Blur(3), image, tile=64, overlap=0)[inner], whole[inner], atol=2e-6)
 

@@ -1,8 +1,7 @@
 """The autograder's execution of a submission: its code in a sandbox, the tests outside of it.
 
-    submission: cells to read and to fill in, in a kernel that sees one folder (`isolation`)
-    tests:      cells of the instructor's source, in this process; they call the submission's functions
-                (`remote`) and compare what comes back
+    submission: its cells run in a kernel that sees one folder (`isolation`)
+    tests: those of the instructor's source run in this process, and call its functions (`remote`)
 
 A submission can therefore answer a test, but neither read, change nor skip it. The course's configuration of
 nbgrader names `IsolatedExecute` in place of nbgrader's own `Execute`; nothing else of nbgrader is changed.
