@@ -211,8 +211,9 @@ def _in_processes(
             del busy[threading.get_ident()]
             _IDLE.append(process)
 
-    for _ in range(number):
-        threading.Thread(target=ask, daemon=True).start()
+    askers = [threading.Thread(target=ask, daemon=True) for _ in range(number)]
+    for asker in askers:
+        asker.start()
     died = []
     try:
         for _ in tasks:
@@ -221,6 +222,8 @@ def _in_processes(
                 died.append(k)
             else:
                 yield k, _result(answer)
+        for asker in askers:
+            asker.join()
         for k in sorted(died):  # once more, alone
             waiting.put(k)
             ask()

@@ -33,7 +33,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     if name is not None:
         try:
             chosen = torch.device(name)
-            torch.empty(0, device=chosen)
+            torch.zeros(1, device=chosen).item()  # "meta" computes nothing
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {str(name)!r} is not available here: {error}") from None
         return chosen

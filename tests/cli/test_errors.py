@@ -124,6 +124,7 @@ CALLS = {
     "segment": """
         {fields} -o {out} --device nonsense             | nonsense
         {fields} -o {out} --device cuda:99              | cuda:99
+        {fields} -o {out} --device meta                 | meta
         {fields} -o {out} --method nonsense             | nonsense
         {fields} -o {out} --method ridge --weights labour-free | ridge
         {fields} -o {out} --tolerance 0.1               | tolerance

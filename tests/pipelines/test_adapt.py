@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from microlab.cli.main import main
 from microlab.data import images
+from microlab.data.files import claim
+from microlab.data.run_folder import RunFolder
 from microlab.measure.grain_size import mean_intercept
 from microlab.measure.labels import components
 from microlab.pipelines import image_results, train_appearances
@@ -369,8 +371,7 @@ def test_other_settings_or_images_are_refused_by_name(folder, done, tmp_path):
 
 def test_fresh_discards_the_earlier_run(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    (out / "work").mkdir(parents=True)
-    (out / "work" / "settings.json").write_text(json.dumps({"settings": {"seed": 5}}))
+    RunFolder(claim(out, "adapt") / "work", {"settings": {"seed": 5}})
     with pytest.raises(ValueError, match="seed 5 -> 0"):
         run(folder, out)
 
