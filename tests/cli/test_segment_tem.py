@@ -57,8 +57,8 @@ def test_it_writes_every_map_and_reports_how_the_refinement_ended(tmp_path, foil
     assert result.exit_code == 0
     assert result.stderr == ""
     line = re.fullmatch(
-        rf"{re.escape(str(foil))} -> {re.escape(str(out / 'foil'))}: 12 grains, mean diameter [\d.]+ µm, "
-        r"pixel size 0\.002 µm \(ImageJ\), (\d+) iterations, converged, disagreement (0\.\d+)\n"
+        rf"{re.escape(str(foil))} -> {re.escape(str(out / 'foil'))}: 12 grains, mean diameter [\d.]+ nm, "
+        r"pixel size 2 nm \(ImageJ\), (\d+) iterations, converged, disagreement (0\.\d+)\n"
         rf"report: {re.escape(str(out))}/report.html\n",
         result.stdout,
     )

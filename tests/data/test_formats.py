@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from microlab.data import formats
 from microlab.data.errors import ImageError, InputError
+from microlab.data.files import claim
 from microlab.data.formats import count_pages, find_images, read_numbers, read_stored
 from microlab.data.images import read_image
 
@@ -358,8 +359,7 @@ def test_what_a_folder_holds_besides_images_is_named(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "run.json").touch()
+    claim(tmp_path / "results", "segment")
     (tmp_path / "results" / "overlay.png").touch()
     files, notes = find_images([tmp_path])
     assert [file.name for file in files] == ["a.tif", "b.png"]
