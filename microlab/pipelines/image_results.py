@@ -102,8 +102,13 @@ class MeasuredImage:
             for method in ("planimetric", "intercept"):
                 astm = grain_size.astm_grain_size(self.labels, size, method, valid=self.valid).number
                 rows.append((f"ASTM E112 grain size number, {method}", number(astm)))
-            rows.append(("pixel size", f"{size:.4g} µm ({self.pixel_size_source or 'given'})"))
+            rows.append(("pixel size", self.size_text))
         return rows
+
+    @property
+    def size_text(self) -> str:
+        """The pixel size with its unit and source; empty if it is unknown."""
+        return f"{self.pixel_size:.4g} µm ({self.pixel_size_source or 'given'})" if self.pixel_size else ""
 
     @property
     def doubt(self) -> str | None:
@@ -111,9 +116,11 @@ class MeasuredImage:
         diameter = self.table["diameter_um"].median() if self.pixel_size and len(self.table) else np.nan
         if not (diameter > LARGEST_GRAIN or diameter < SMALLEST_GRAIN):
             return None
-        size = f"{self.pixel_size:.4g} µm ({self.pixel_size_source or 'given'})"
         what = "over 1 mm" if diameter > LARGEST_GRAIN else "under 1 nm"
-        return f"With the pixel size of {size} the grains are {what}: is it right? Next: give --pixel-size."
+        return (
+            f"With the pixel size of {self.size_text} the grains are {what}: is it right? "
+            "Next: give --pixel-size."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +169,19 @@ def result_folders(files: Sequence[Path], out: Path, pages: Sequence[int | None]
     return folders
 
 
+def read_micrograph(path: Path, options: Options, folder: Path | None = None) -> Micrograph:
+    """An image file as `options` say; a large one has its grey levels in an unnamed file in `folder`."""
+    return images.read_image(
+        path,
+        pixel_size=options.pixel_size,
+        data_bar=options.data_bar,
+        page=options.page,
+        crop=options.crop,
+        largest=options.largest,
+        folder=folder,
+    )
+
+
 def segment_file(
     path: Path, folder: Path, segmenter: Segmenter, options: Options = Options()
 ) -> SegmentedImage:
@@ -179,15 +199,8 @@ def segment_file(
         With the name of the file and what is wrong.
     """
     with warnings_as_notes() as notes:
-        micrograph = images.read_image(
-            path,
-            pixel_size=options.pixel_size,
-            data_bar=options.data_bar,
-            page=options.page,
-            crop=options.crop,
-            largest=options.largest,
-            folder=folder.parent,  # a folder of results is made only for an image that can be read
-        )
+        # A folder of results is made only for an image that can be read.
+        micrograph = read_micrograph(path, options, folder.parent)
     notes = [note.removeprefix(f"{path}: ") for note in notes]  # they are shown beside its name
     return segment_micrograph(micrograph, folder, segmenter, options, notes=notes)
 

@@ -60,7 +60,7 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     lines = overlay(small, labels, valid)  # drawn after shrinking, so that they stay visible
     colours = plotting.colour_grains(np.where(find_boundaries(labels, mode="inner"), 0, labels))
     pixel = (
-        f"The pixel size is {result.pixel_size:.4g} µm ({result.pixel_size_source or 'given'})."
+        f"The pixel size is {result.size_text}."
         if result.pixel_size
         else "The pixel size is unknown: all lengths are in pixels (px)."
     )
@@ -79,7 +79,7 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
     ]
     numbers, line = list(result.summary), [one_line(result)]
     if result.pixel_size:
-        line.append(f"pixel size {result.pixel_size:.4g} µm ({result.pixel_size_source or 'given'})")
+        line.append(f"pixel size {result.size_text}")
     line.append(result.segmentation.status)
     if uncertainty := result.segmentation.uncertainty:
         numbers += _uncertainty_rows(uncertainty)

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from microlab.data import images, weights
+from microlab.data import weights
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import sha256
 from microlab.data.formats import find_images
@@ -267,14 +267,7 @@ def read(
     for file in files:
         try:
             with image_results.warnings_as_notes() as warnings:
-                image = images.read_image(
-                    file,
-                    pixel_size=options.pixel_size,
-                    data_bar=options.data_bar,
-                    page=options.page,
-                    crop=options.crop,
-                    largest=options.largest,
-                )
+                image = image_results.read_micrograph(file, options)
             grey = segmenter.check(image)
             if np.ptp(np.percentile(grey, (0.5, 99.5))) == 0:
                 raise ImageError("shows one grey but for a few pixels; check the export")
