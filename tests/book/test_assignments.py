@@ -519,7 +519,8 @@ def test_a_submission_finds_neither_seed_nor_source_nor_gradebook(course, way):
             pass
     wanted = {"course_seed.txt", "gradebook.db", "01_voronoi.ipynb", "01_voronoi.md", "nbgrader_config.py"}
     tops = ("/home", "/root", "/srv", "/tmp", "../../..", "COURSE", "REPOSITORY")
-    print("found", [str(p) for top in tops for p in pathlib.Path(top).rglob("*") if p.name in wanted])
+    found = [p for top in tops for p in pathlib.Path(top).rglob("*") if p.name in wanted]
+    print("found", [str(p) for p in found if "site-packages" not in p.parts])  # nbgrader's own tests
     """
     score, graded, note = attack(
         course, f"snoop-{way}", textwrap.dedent(code).replace("REPOSITORY", str(ROOT)), right_answers()

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from browser_module import MODEL, caller
 
 from microlab.book.slider import frame_slider
 from microlab.book.widgets import growth
@@ -20,14 +21,7 @@ SIZE = growth.SIZE
 @pytest.fixture
 def in_browser(open_page):
     """Call a JavaScript function of (module, argument), where module is the simulator's."""
-    page = open_page("")
-    address = "URL.createObjectURL(new Blob([source], {type: 'text/javascript'}))"
-
-    def call(function, argument=None):
-        load = f"async ([source, argument]) => ({function})(await import({address}), argument)"
-        return page.evaluate(load, [growth.script(), argument])
-
-    return call
+    return caller(open_page(""), growth.script())
 
 
 RUN = """(module, {seeds, kappa, steps}) => {
@@ -208,15 +202,9 @@ def test_paper_and_pages_without_javascript_show_the_still_picture(open_page, li
     assert bare.locator("figcaption").is_visible()
 
 
-FAKE_MODEL = """async (module, values) => {
-  const listeners = {};
-  const model = {
-    get: (key) => values[key],
-    set: (key, value) => { values[key] = value; },
-    save_changes: () => {},
-    on: (name, listener) => { listeners[name] = listener; },
-    off: (name) => { delete listeners[name]; },
-  };
+IN_JUPYTERLAB = (
+    f"""async (module, values) => {{{MODEL}"""
+    + """
   const el = document.body.appendChild(document.createElement("div"));
   const cleanup = module.default.render({ model, el });
   el.querySelector("[data-do=step]").click();
@@ -227,12 +215,13 @@ FAKE_MODEL = """async (module, values) => {
   cleanup();
   return [stepped, restarted, Object.keys(listeners).length, el.querySelectorAll("canvas").length];
 }"""
+)
 
 
 @pytest.mark.slow
 def test_the_widget_sends_its_state_to_python_and_receives_changes(in_browser):
     start = growth.settings(20, speed=5) | {"running": False}
-    stepped, restarted, listeners, canvases = in_browser(FAKE_MODEL, start)
+    stepped, restarted, listeners, canvases = in_browser(IN_JUPYTERLAB, start)
     assert stepped["time"] == pytest.approx(0.5)
     assert stepped["grains"] == 20
     assert (restarted["time"], restarted["grains"]) == (0, 3)

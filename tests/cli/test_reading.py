@@ -15,6 +15,7 @@ from pictures import polycrystal, save, squares, tagged, text_tag
 
 from microlab.data import images
 from microlab.measure.labels import components
+from microlab.pipelines.image_results import Options
 from microlab.pipelines.segment_folder import segment_folder
 
 GRID = squares()
@@ -230,7 +231,7 @@ def test_one_picture_in_seven_files_gives_the_same_grains(tmp_path):
         save(tmp_path / name, values) if name.endswith("png") else tifffile.imwrite(tmp_path / name, values)
     ink = np.dstack([255 - grey] * 3 + [np.zeros_like(grey)])
     tifffile.imwrite(tmp_path / "ink.tif", ink, photometric="separated")
-    result = segment_folder([tmp_path], tmp_path / "out", method="appearances")
+    result = segment_folder([tmp_path], tmp_path / "out", method="appearances", options=Options(zoom=1.0))
     assert not result.failed
     count = {image.file.name: image.summary["grains"] for image in result.images}
     truth = count["ref.png"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_module import MODEL, caller
 from command_line import run
 from dark_lines import grid, save_network
 from voronoi_labels import random_edit, voronoi_labels
@@ -27,12 +28,7 @@ DESKTOP = {"width": 1100, "height": 900}
 def in_browser(open_page):
     """Call a JavaScript function of (module, argument), where module is the correction's script."""
     page = open_page("<div id=place></div>", viewport=DESKTOP)
-    address = "URL.createObjectURL(new Blob([source], {type: 'text/javascript'}))"
-
-    def call(function: str, argument: object = None) -> object:
-        load = f"async ([source, argument]) => ({function})(await import({address}), argument)"
-        return page.evaluate(load, [corrections.script(), argument])
-
+    call = caller(page, corrections.script())
     call.page = page
     return call
 
@@ -392,15 +388,9 @@ def test_without_javascript_the_report_says_so(open_page, report):
     assert not page.get_by_role("button", name="Correct the grains of field").is_visible()
 
 
-FAKE_MODEL = """async (module, values) => {
-  const listeners = {};
-  const model = {
-    get: (key) => values[key],
-    set: (key, value) => { values[key] = value; },
-    save_changes: () => {},
-    on: (name, listener) => { listeners[name] = listener; },
-    off: (name) => { delete listeners[name]; },
-  };
+IN_JUPYTERLAB = (
+    f"""async (module, values) => {{{MODEL}"""
+    + """
   const el = document.getElementById("place");
   const cleanup = await module.default.render({ model, el });
   const grains = () => el.querySelector("[data-value=grains]").textContent;
@@ -413,13 +403,14 @@ FAKE_MODEL = """async (module, values) => {
   cleanup();
   return [opened, undone, set, Object.keys(listeners).length, el.querySelectorAll("canvas").length];
 }"""
+)
 
 
 def test_the_widget_keeps_its_edits_in_step_with_python(in_browser):
     labels = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((20, 20), int)).astype(np.int32)
     data = corrections.page_data(labels, np.random.default_rng(0).random(labels.shape))
     first = {"do": "merge", "at": [[30, 30], [30, 50]]}
-    assert in_browser(FAKE_MODEL, {"data": data, "edits": [first]}) == ["24", [], "23", 0, 0]
+    assert in_browser(IN_JUPYTERLAB, {"data": data, "edits": [first]}) == ["24", [], "23", 0, 0]
 
 
 def test_the_widget_returns_corrected_labels():

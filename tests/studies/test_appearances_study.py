@@ -120,3 +120,16 @@ def test_a_trial_run_stores_records_and_resumes(tmp_path, monkeypatch, capsys):
         names = {f"etched, {training}", f"contrast, {training}", f"median over the appearances, {training}"}
         assert names <= set(left["scores"])
     assert left["scores"]["etched, left out"] != left["scores"]["etched, trained on all"]
+
+
+@pytest.mark.slow
+def test_contrasts_are_counted_of_real_fields_and_of_virtual_ones(monkeypatch):
+    known = [("bright", appearances.zoo_field("bright lines", 0, side=128))]
+    monkeypatch.setattr(study, "real_fields", lambda size: known)
+    record = study.contrast_record(None, "smoke")
+    assert set(record["sets"]) == {"bright", "virtual, contrast"}
+    for name in ("bright", "virtual, contrast", "all"):
+        shares = [
+            s["share of the boundary"] for k, s in record["scores"].items() if k.startswith(f"{name}: ")
+        ]
+        assert sum(shares) == pytest.approx(1, abs=1e-3)

@@ -60,12 +60,13 @@ def isolated(command: Sequence[str], box: Path, cwd: Path, private: Path, user: 
     readable += [path for path in prefixes if not any(path.is_relative_to(place) for place in readable)]
     if any(private.is_relative_to(path) for path in readable):
         raise InputError(f"{private}: lies where programs are, which a submission sees; move the course")
+    clean = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
     way = best_way(user)
     if way == "bubblewrap":
-        return [*_bubblewrap(box, cwd, readable, environment), *command]
+        return [*clean, *_bubblewrap(box, cwd, readable), *command]
     # Sockets that the program makes must be open to the grader, who may be another user.
     shell = ["sh", "-c", 'umask 0; cd "$0" && exec "$@"', str(cwd)]
-    start = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *shell]
+    start = [*clean, *shell]
     if way == "landlock":
         places = [str(box), *map(str, readable), *PROCESSOR]
         return [*start, sys.executable, "-I", landlock.__file__, *places, "--", *command]
@@ -114,10 +115,9 @@ def open_to_others(box: Path) -> None:
         path.chmod(0o777 if path.is_dir() else 0o666)
 
 
-def _bubblewrap(box: Path, cwd: Path, readable: list[Path], environment: dict[str, str]) -> list[str]:
-    options = ["--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-    for name, value in environment.items():
-        options += ["--setenv", name, value]
+def _bubblewrap(box: Path, cwd: Path, readable: list[Path]) -> list[str]:
+    """Its call. It is a process of the sandbox, too, so its own environment is seen there."""
+    options = ["--unshare-all", "--die-with-parent", "--new-session"]
     options += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for path in dict.fromkeys(readable):
         options += ["--ro-bind", str(path), str(path)]
