@@ -70,6 +70,7 @@ def train(
     folder: str | Path,
     config: TrainingConfig | None = None,
     *,
+    structures: str | Path | None = None,
     device: str | None = None,
     jobs: int = -1,
     resume: bool = True,
@@ -85,6 +86,8 @@ def train(
         Receives ``library/``, ``training/`` (checkpoint, history.csv) and ``appearances.safetensors`` with
         its card.
     config : TrainingConfig, optional
+    structures : path, optional
+        Folder of the simulated structures, for trainings that share them; by default ``library/``.
     device : str, optional
     jobs : int
         Processes for the simulation; -1 for one per core.
@@ -102,6 +105,7 @@ def train(
         If a setting is wrong, or `folder` holds a training with other settings.
     """
     folder, config = Path(folder), config or TrainingConfig()
+    place = folder / "library" if structures is None else Path(structures)
     pick_device(device)  # a wrong device fails before anything is made
     rank, world = join_processes(device)
     check_crop(config.crop, [STRUCTURES.shape])
@@ -111,10 +115,10 @@ def train(
                 forgotten.unlink(missing_ok=True)
         RunFolder(folder, asdict(config), anew="resume=False, --no-resume")
         same = {"seed": config.seed, "ranges": STRUCTURES}
-        library.build(folder / "library", config.structures, **same, jobs=jobs, progress=progress)
+        library.build(place, config.structures, **same, jobs=jobs, progress=progress)
     from_first_process(None, world)  # the others wait for it
     indices = range(config.structures)
-    grain_maps = [library.load(folder / "library", index).grain_map for index in indices]
+    grain_maps = [library.load(place, index).grain_map for index in indices]
     model = initial_network(config)
     history = fit(
         model,

@@ -4,7 +4,7 @@
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
     python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; two minutes
     python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
-    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 3 hours
+    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 1.5 hours
     python -m studies.appearances FOLDER --size smoke      a trial run of all
     python -m studies.appearances FOLDER --record          also stores them
 
@@ -60,7 +60,7 @@ SIZES = {
     "laptop": {
         "fields": appearances.FIELDS,
         "side": appearances.SIDE,
-        "training": {"steps": 1200, "crop": 128},
+        "training": {"steps": 600, "crop": 128},
     },
 }
 HINDSIGHT = (
@@ -203,7 +203,8 @@ def left_out_record(folder: Path, size_name: str) -> dict:
     for left_out in (None, *SURFACES):
         names = tuple(name for name in SURFACES if name != left_out)
         place = folder / "left-out" / (left_out or CONTROL).replace(" ", "-")
-        path = train_appearances.train(place, TrainingConfig(names, **size["training"]), jobs=1)
+        config = TrainingConfig(names, **size["training"])
+        path = train_appearances.train(place, config, structures=folder / "left-out" / "structures", jobs=1)
         network = load_segmenter("appearances", weights=path)
         run = RunFolder(place / "scores", {"weights": sha256(path), "size": size})
         for name in SURFACES if left_out is None else (left_out,):
