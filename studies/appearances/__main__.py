@@ -82,6 +82,11 @@ def settings(methods: dict[str, Segmenter]) -> dict[str, str]:
     return {name: digest[:12] for name, digest in files.items() if digest}
 
 
+def fields_of(size: dict) -> dict[str, int]:
+    """What the virtual fields of a size depend on."""
+    return {name: size[name] for name in ("fields", "side")}
+
+
 def compare_all(
     run: RunFolder, fields: Sequence[tuple[str, Micrograph]], methods: dict[str, Segmenter]
 ) -> pd.DataFrame:
@@ -146,7 +151,7 @@ def compare_record(folder: Path, part: str, size_name: str) -> dict:
     """The record of the zoo or of the real fields."""
     size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
     fields = zoo_fields(size) if part == "zoo" else real_fields(size)
-    run = RunFolder(folder / part, {"part": part, "size": size, "weights": settings(methods)})
+    run = RunFolder(folder / part, {"part": part, "size": fields_of(size), "weights": settings(methods)})
     table = compare_all(run, fields, methods)
     about = {"settings": settings(methods) | {"side": str(size["side"])}, "seed": appearances.HELD_OUT}
     about |= common.origin(command(part, size_name), time.perf_counter() - start)
@@ -169,7 +174,7 @@ def alarm_record(folder: Path, size_name: str) -> dict:
     """How often the alarms of `microlab.segment.choice` ring, by the true error."""
     size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
     del methods[OURS]
-    run = RunFolder(folder / "alarms", {"size": size, "weights": settings(methods)})
+    run = RunFolder(folder / "alarms", {"size": fields_of(size), "weights": settings(methods)})
     rows = []
     for name in tqdm(ZOO, unit="kind"):
         for k in range(CALIBRATION, CALIBRATION + max(size["fields"] // 4, 1)):
