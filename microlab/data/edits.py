@@ -55,7 +55,7 @@ class Edit(NamedTuple):
     """
 
     do: str
-    at: tuple[Pixel, ...]
+    at: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)

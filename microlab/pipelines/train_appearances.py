@@ -71,6 +71,7 @@ def train(
     folder: str | Path,
     config: TrainingConfig | None = None,
     *,
+    structures: str | Path | None = None,
     device: str | None = None,
     jobs: int = -1,
     resume: bool = True,
@@ -86,6 +87,8 @@ def train(
         Receives ``library/``, ``training/`` (checkpoint, history.csv) and ``appearances.safetensors`` with
         its card.
     config : TrainingConfig, optional
+    structures : path, optional
+        Folder of the simulated structures, for trainings that share them; by default ``library/``.
     device : str, optional
     jobs : int
         Processes for the simulation; -1 for one per core.
@@ -103,6 +106,7 @@ def train(
         If a setting is wrong, or `folder` holds a training with other settings.
     """
     folder, config = Path(folder), config or TrainingConfig()
+    place = folder / "library" if structures is None else Path(structures)
     pick_device(device)  # a wrong device fails before anything is made
     rank, world = join_processes(device)
     check_crop(config.crop, [STRUCTURES.shape])
@@ -114,10 +118,10 @@ def train(
         forget = () if resume else (f"training/{STATE}",)
         RunFolder(folder, asdict(config), forget=forget, anew="resume=False, --no-resume")
         same = {"seed": config.seed, "ranges": STRUCTURES}
-        library.build(folder / "library", config.structures, **same, jobs=jobs, progress=progress)
+        library.build(place, config.structures, **same, jobs=jobs, progress=progress)
     from_first_process(None, world)  # the others wait for it
     indices = range(config.structures)
-    grain_maps = [library.load(folder / "library", index).grain_map for index in indices]
+    grain_maps = [library.load(place, index).grain_map for index in indices]
     history = fit(
         model,
         fresh_fields(grain_maps[: -config.held_out], config),

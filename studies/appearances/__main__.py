@@ -4,7 +4,7 @@
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
     python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; two minutes
     python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
-    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 3 hours
+    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 1.5 hours
     python -m studies.appearances FOLDER --size smoke      a trial run of all
     python -m studies.appearances FOLDER --record          also stores them
 
@@ -60,7 +60,7 @@ SIZES = {
     "laptop": {
         "fields": appearances.FIELDS,
         "side": appearances.SIDE,
-        "training": {"steps": 1200, "crop": 128},
+        "training": {"steps": 600, "crop": 128},
     },
 }
 HINDSIGHT = (
@@ -80,6 +80,11 @@ def settings(methods: dict[str, Segmenter]) -> dict[str, str]:
     """What the rows depend on: the weights of every method."""
     files = {name: one.card.get("sha256", "") for name, one in methods.items()}
     return {name: digest[:12] for name, digest in files.items() if digest}
+
+
+def fields_of(size: dict) -> dict[str, int]:
+    """What the virtual fields of a size depend on."""
+    return {name: size[name] for name in ("fields", "side")}
 
 
 def compare_all(
@@ -146,7 +151,7 @@ def compare_record(folder: Path, part: str, size_name: str) -> dict:
     """The record of the zoo or of the real fields."""
     size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
     fields = zoo_fields(size) if part == "zoo" else real_fields(size)
-    run = RunFolder(folder / part, {"part": part, "size": size, "weights": settings(methods)})
+    run = RunFolder(folder / part, {"part": part, "size": fields_of(size), "weights": settings(methods)})
     table = compare_all(run, fields, methods)
     about = {"settings": settings(methods) | {"side": str(size["side"])}, "seed": appearances.HELD_OUT}
     about |= common.origin(command(part, size_name), time.perf_counter() - start)
@@ -169,7 +174,7 @@ def alarm_record(folder: Path, size_name: str) -> dict:
     """How often the alarms of `microlab.segment.choice` ring, by the true error."""
     size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
     del methods[OURS]
-    run = RunFolder(folder / "alarms", {"size": size, "weights": settings(methods)})
+    run = RunFolder(folder / "alarms", {"size": fields_of(size), "weights": settings(methods)})
     rows = []
     for name in tqdm(ZOO, unit="kind"):
         for k in range(CALIBRATION, CALIBRATION + max(size["fields"] // 4, 1)):
@@ -203,7 +208,8 @@ def left_out_record(folder: Path, size_name: str) -> dict:
     for left_out in (None, *SURFACES):
         names = tuple(name for name in SURFACES if name != left_out)
         place = folder / "left-out" / (left_out or CONTROL).replace(" ", "-")
-        path = train_appearances.train(place, TrainingConfig(names, **size["training"]), jobs=1)
+        config = TrainingConfig(names, **size["training"])
+        path = train_appearances.train(place, config, structures=folder / "left-out" / "structures", jobs=1)
         network = load_segmenter("appearances", weights=path)
         run = RunFolder(place / "scores", {"weights": sha256(path), "size": size})
         for name in SURFACES if left_out is None else (left_out,):
