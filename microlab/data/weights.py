@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,7 @@ def card(name: str | os.PathLike) -> dict[str, Any]:
             f"{path}: is no readable card ({error}); write it anew with weights.save"
         ) from None
     fields = contents if isinstance(contents, dict) else {}
-    missing = [field for field in [*CARD_FIELDS, "sha256"] if field not in fields]
-    if missing:
-        raise WeightsError(f"{path}: card lacks {', '.join(missing)}; write it anew with weights.save")
-    for field, value in contents.items():
-        if expected := _expected(field, value):
-            raise WeightsError(f"{path}: {field} must be {expected}, got {value!s:.40}; copy the card again")
+    _check(path, fields, [*CARD_FIELDS, "sha256"], "copy the card again, or write it anew with weights.save")
     return contents
 
 
@@ -211,12 +206,10 @@ def save(
     Raises
     ------
     WeightsError
-        If the card lacks a field, or a file cannot be written.
+        If the card lacks a field or holds a wrong value, or a file cannot be written.
     """
     path = _path(name)
-    missing = [field for field in CARD_FIELDS if field not in card]
-    if missing:
-        raise WeightsError(f"{path}: card lacks {', '.join(missing)}")
+    _check(path, card, CARD_FIELDS, "correct the card")
     state = model.state_dict() if isinstance(model, nn.Module) else model
     if half:
         state = {
@@ -255,6 +248,15 @@ def write_tensors(
             number = int(code[1]) if code else errno.EIO
             raise OSError(number, os.strerror(number), str(path)) from None
         partial.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
+
+
+def _check(path: Path, card: Mapping[str, Any], required: Iterable[str], mend: str) -> None:
+    """Raise a WeightsError if a card lacks a field or holds a value that cannot be."""
+    if missing := [field for field in required if field not in card]:
+        raise WeightsError(f"{path}: card lacks {', '.join(missing)}; {mend}")
+    for field, value in card.items():
+        if expected := _expected(field, value):
+            raise WeightsError(f"{path}: {field} must be {expected}, got {value!s:.40}; {mend}")
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:

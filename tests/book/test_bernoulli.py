@@ -173,7 +173,7 @@ def test_loss_is_minimal_at_the_true_probability():
 
 def test_a_saved_network_is_restored(tmp_path):
     model = tiny(channels=4).eval()
-    card = dict.fromkeys(weights.CARD_FIELDS, "test")
+    card = dict.fromkeys(weights.CARD_FIELDS, "test") | {"scores": {}}
     card |= {"architecture": "BernoulliNet", "parameters": model.architecture}
     read = BernoulliNet.from_weights(weights.save(tmp_path / "net.safetensors", model, card))
     assert read.steps == model.steps

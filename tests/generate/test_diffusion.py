@@ -173,7 +173,7 @@ def test_any_size_is_painted(trained, shape):
 
 
 def test_loaded_weights_paint_like_the_saved_model(trained, tmp_path):
-    card = dict.fromkeys(weights.CARD_FIELDS, "test")
+    card = dict.fromkeys(weights.CARD_FIELDS, "test") | {"scores": {}}
     card |= {"architecture": "MaskDiffusion", "parameters": trained.architecture}
     path = weights.save(tmp_path / "toy.safetensors", trained, card)
     mask = np.zeros((1, 16, 16), np.uint8)

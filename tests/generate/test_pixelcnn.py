@@ -287,7 +287,7 @@ def test_the_unigram_entropy_of_known_shares():
 @both
 def test_weights_are_restored_with_their_card(kind, tmp_path):
     model = NETWORKS[kind](**SMALL, condition=2)
-    card = dict.fromkeys(weights.CARD_FIELDS, "")
+    card = dict.fromkeys(weights.CARD_FIELDS, "") | {"scores": {}}
     card |= {"architecture": type(model).__name__, "parameters": model.architecture}
     path = weights.save(tmp_path / "prior.safetensors", model, card)
     codes, condition = torch.from_numpy(random_codes(2, 6, 5)), torch.rand(2, 2)

@@ -289,9 +289,9 @@ def test_tiles_would_show_seams_so_whole_images_are_translated() -> None:
 def test_a_generator_is_restored_from_weights_and_card(tmp_path) -> None:
     generator = Generator(width=4, blocks=2, noise=0.3, seed=5)
     card = dict.fromkeys(weights.CARD_FIELDS, "x") | {
+        "scores": {},
         "architecture": "Generator",
         "parameters": generator.architecture,
-        "scores": {},
         "minutes": 1,
         "seed": 5,
     }

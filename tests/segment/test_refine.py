@@ -110,7 +110,7 @@ def test_initial_weights_follow_the_seed_and_keep_the_random_state_of_torch():
 @pytest.mark.parametrize("network", [EdgeNet, RefineNet])
 def test_a_saved_network_is_restored(network, tmp_path):
     model = network(5, widths=(4, 6), bridge=(2,), seed=1).eval()
-    card = dict.fromkeys(weights.CARD_FIELDS, "test")
+    card = dict.fromkeys(weights.CARD_FIELDS, "test") | {"scores": {}}
     card |= {"architecture": network.__name__, "parameters": model.architecture}
     read = network.from_weights(weights.save(tmp_path / "net.safetensors", model, card))
     x = torch.rand(1, 5, 16, 16)

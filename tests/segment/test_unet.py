@@ -131,7 +131,7 @@ def test_dark_lines_are_learned_in_forty_steps():
 
 def test_trained_weights_are_restored_from_their_file(tmp_path):
     model = UNet(width=2, depth=3, norm="group").eval()
-    card = dict.fromkeys(weights.CARD_FIELDS, "a test")
+    card = dict.fromkeys(weights.CARD_FIELDS, "a test") | {"scores": {}}
     card |= {"architecture": "UNet", "parameters": model.architecture}
     path = weights.save(tmp_path / "small.safetensors", model, card)
     again = UNet.from_weights(path)
