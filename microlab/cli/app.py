@@ -37,6 +37,9 @@ class App(typer.Typer):
     """A command line whose commands all have our page of help, `--quiet` and `--verbose`, and exit codes."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed by the caller, as with >&-
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         try:
             try:
                 return super().__call__(*args, **kwargs)

@@ -293,7 +293,7 @@ def measure(
     grain has a number. In a mask of two values, whatever they are, the thin side is the boundary; how a file
     was understood is said. Of a folder of results, the labels of every image are measured. --edits makes the
     corrections that were drawn on the page report.html, exactly as they were shown there, and measures what
-    comes out. No file is replaced that was there before, unless you say --overwrite.
+    comes out. Tables of an earlier call in the folder are replaced, anything else only with --overwrite.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from microlab.cli.app import say
-from microlab.data.errors import InputError, printable
+from microlab.data.errors import InputError
 from microlab.segment.registry import REGISTRY, method_name
 
 
@@ -256,7 +256,11 @@ Profile = Annotated[
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace results that were changed since microlab wrote them.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace results that were changed since microlab wrote them, and a table of measure.",
+    ),
 ]
 Rois = Annotated[
     bool, typer.Option("--rois", help="Write rois.zip, the outlines of the grains for ImageJ and Fiji.")
@@ -281,7 +285,7 @@ def print_json(rows: list[dict[str, Any]], report: Path | None = None) -> None:
     """Print a row for each image, as in summary.csv, as JSON; null for what is not known."""
     plain = {"images": [{name: _plain(value) for name, value in row.items()} for row in rows]}
     if report is not None:
-        plain["report"] = printable(report)
+        plain["report"] = str(report)
     typer.echo(json.dumps(plain, indent=1, allow_nan=False))
 
 

@@ -25,6 +25,7 @@ from microlab.cli.options import (
     Zoom,
     say_too_many,
 )
+from microlab.data.errors import printable
 from microlab.generate.registry import STYLES
 
 
@@ -228,7 +229,12 @@ def adapt(
         raise typer.BadParameter("--page takes one number here; save the pages as images to take each")
     options = Options(pixel_size, data_bar, zoom, device, page=page, crop=crop)
     say_too_many(jobs)
-    how = {"jobs": jobs, "fresh": fresh, "recursive": recursive, "log": lambda line: tqdm.write(line)}
+    how = {
+        "jobs": jobs,
+        "fresh": fresh,
+        "recursive": recursive,
+        "log": lambda line: tqdm.write(printable(line)),
+    }
     result = adapt(images, out, settings, options, **how)
     for row in result.uncertainty.itertuples():
         typer.echo(f"{row.Index}: disagreement between views {row.disagreement:.3f}")

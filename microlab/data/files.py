@@ -4,9 +4,10 @@
                              {"file": "labels.tif", "bytes": 5230, "sha256": "..."}     what was written
 
 A folder is ours if it carries the mark. A file in it is ours if it has the size and the checksum of something
-that was written there under its name. In such a folder `atomic` replaces nothing else, so a file that a user
-put there, or has edited, is never lost. Each entry is added before the file takes its name: a run that is
-killed leaves no file that it does not know.
+that was written there under its name. In a folder that this process has claimed, `atomic` replaces nothing
+else, so a file that a user put there, or has edited, is never lost; what is written there without a claim, as
+by a user's own code, is the user's. Each entry is added before the file takes its name: a run that is killed
+leaves no file that it does not know.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from microlab.data.errors import InputError, printable
 MARK = ".microlab.jsonl"
 NOT_CONTENT = {MARK, ".lock", ".DS_Store", "Thumbs.db", "desktop.ini"}  # a folder with nothing else is empty
 PARTIAL = re.compile(r"\..*\.(\d+)\.part(\..*)?", re.DOTALL)  # the temporary names of `atomic`
+_CLAIMED: set[str] = set()  # folders that this process writes results into
 LONGEST_NAME = 240  # bytes; file systems take 255, and a number or a page may follow
 # Names that Windows keeps for devices.
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -37,7 +39,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of either. The folder is made if
     it is missing. If the block raises, the temporary file is removed and `path` is untouched.
-    Of a link, the file that it leads to is replaced; into a pipe or a device the bytes are copied.
+    Of a link, the file that it leads to is replaced, but in a folder of results the link; into a pipe or a
+    device the bytes are copied.
 
     Parameters
     ----------
@@ -53,31 +56,29 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the folder carries the mark and `path` holds what microlab did not write.
+        If this process has claimed the folder, and `path` holds what microlab did not write.
     OSError
         If the folder cannot be made or written.
     """
     path = Path(path)
-    if path.is_symlink():
-        if (path.parent / MARK).is_file():
-            check(path)
-        path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         with tempfile.TemporaryDirectory() as place:
             yield Path(place) / path.name
             with open(path, "wb") as node:
                 node.write((Path(place) / path.name).read_bytes())
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    marked = (path.parent / MARK).is_file()
-    if marked:
+    ours = os.path.realpath(path.parent) in _CLAIMED
+    if ours:
         check(path)
+    elif path.is_symlink():
+        path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name with an empty file
-        if marked:
+        if ours:
             _record(path, partial)
         os.replace(partial, path)
     finally:
@@ -113,7 +114,10 @@ def read_json(path: str | os.PathLike, mend: str = "remove it and run again") ->
 
 
 def claim(folder: str | os.PathLike, made_by: str, **about: str) -> Path:
-    """Make a folder ours, or refuse one that holds other things. What a killed run left half-written goes.
+    """Make a folder ours, or refuse one that holds other things.
+
+    Half-written files of a killed run are removed. From now on what this process writes there is recorded as
+    ours, until `end_claim`.
 
     Parameters
     ----------
@@ -122,7 +126,7 @@ def claim(folder: str | os.PathLike, made_by: str, **about: str) -> Path:
     made_by : str
         Of what kind its contents are: "segment", "run", ...
     **about : str
-        More entries of the mark.
+        More entries of the mark: of whom the contents are.
 
     Raises
     ------
@@ -139,17 +143,27 @@ def claim(folder: str | os.PathLike, made_by: str, **about: str) -> Path:
                 f"{folder}: holds {found}, which microlab did not write; choose a new or an empty folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        header = json.dumps({"made_by": made_by, **about}) + "\n"
-        with atomic(folder / MARK) as partial:
-            partial.write_text(header, encoding="utf-8")
-    elif mark["made_by"] != made_by:
+        mark = _begin(folder, {"made_by": made_by, **about})
+    if mark["made_by"] != made_by:
         raise InputError(
             f"{folder}: holds what microlab {mark['made_by']} wrote, not {made_by}; choose another folder"
         )
+    for name, value in about.items():
+        if mark.get(name) != value:
+            raise InputError(
+                f"{folder}: holds the results of {mark.get(name)}, "
+                "which another call may have written meanwhile; run again"
+            )
+    _CLAIMED.add(os.path.realpath(folder))
     for entry in folder.iterdir():
         if (name := PARTIAL.fullmatch(entry.name)) and not _alive(int(name[1])):
             entry.unlink(missing_ok=True)
     return folder
+
+
+def end_claim(folder: str | os.PathLike) -> None:
+    """End a `claim`: what is written into the folder from now on is not ours."""
+    _CLAIMED.discard(os.path.realpath(folder))
 
 
 def missing(folder: str | os.PathLike) -> list[Path]:
@@ -160,6 +174,7 @@ def missing(folder: str | os.PathLike) -> list[Path]:
 
 def unclaim(folder: str | os.PathLike, made: Collection[Path]) -> None:
     """Take back a `claim` before anything was written: the mark, and the folders `made` for it."""
+    end_claim(folder)
     for name in (MARK, ".lock"):
         (Path(folder) / name).unlink(missing_ok=True)
     with suppress(OSError):  # somebody else has begun to use them
@@ -169,6 +184,8 @@ def unclaim(folder: str | os.PathLike, made: Collection[Path]) -> None:
 
 def read_mark(folder: str | os.PathLike) -> dict[str, Any] | None:
     """The mark of a folder, None without: its entries, and as ``files`` the (bytes, sha256) written, by name.
+
+    Of a file that was written more than once they are in the order of writing.
 
     Raises
     ------
@@ -186,26 +203,27 @@ def read_mark(folder: str | os.PathLike) -> dict[str, Any] | None:
     mark = _parsed(first)
     if not isinstance(mark.get("made_by"), str):
         raise InputError(f"{path}: is damaged; choose another folder, or remove this one")
-    files: dict[str, set[tuple[int, str]]] = {}
+    files: dict[str, list[tuple[int, str]]] = {}
     for entry in map(_parsed, lines):  # the last line may be cut: then its file did not get its name
         name, size, digest = (entry.get(key) for key in ("file", "bytes", "sha256"))
         if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str):
-            files.setdefault(name, set()).add((size, digest))
+            files.setdefault(name, []).append((size, digest))
     return {**mark, "files": files}
 
 
 def other_content(folder: str | os.PathLike) -> str | None:
-    """The first entry of a folder, by name; None if it is empty or missing."""
+    """The first entry of a folder without a mark, by name; None if it is empty or missing."""
     folder = Path(folder)
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    return next((printable(n) for n in names if n not in NOT_CONTENT and not PARTIAL.fullmatch(n)), None)
+    begun = re.compile(re.escape(MARK) + r"\.\d+\.part")  # by a call that was killed
+    return next((printable(n) for n in names if n not in NOT_CONTENT and not begun.fullmatch(n)), None)
 
 
 def is_ours(path: str | os.PathLike) -> bool:
     """Whether a file is byte for byte what was written under its name in a folder that carries the mark."""
     path = Path(path)
     mark = read_mark(path.parent)
-    known = mark["files"].get(path.name, set()) if mark is not None and path.is_file() else set()
+    known = mark["files"].get(path.name, []) if mark is not None and path.is_file() else set()
     size = path.stat().st_size if known else -1
     return any(size == entry[0] for entry in known) and (size, sha256(path)) in known
 
@@ -236,10 +254,24 @@ def changed(folder: str | os.PathLike) -> list[Path]:
 
 
 def accept(folder: str | os.PathLike) -> None:
-    """Take for ours, so that they may be replaced, the files that `changed` names."""
+    """Take for ours, so that they may be replaced, the files that `changed` names.
+
+    Raises
+    ------
+    InputError
+        If one is no file, but a folder or a link that leads nowhere.
+    """
     for path in changed(folder):
-        if path.is_file():
-            _record(path, path)
+        if not path.is_file():
+            raise InputError(f"{path}: is no file and cannot be replaced; move it away")
+        _record(path, path)
+
+
+def forget(folder: str | os.PathLike) -> None:
+    """Forget what was written into a folder of ours, which was emptied: its mark is as at first."""
+    mark = Path(folder) / MARK
+    first = mark.read_bytes().splitlines()[0]
+    _write_whole(mark, first + b"\n")
 
 
 def remove(*paths: str | os.PathLike) -> None:
@@ -278,6 +310,29 @@ def safe_name(text: str) -> str:
     name = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
     name = name.encode()[:LONGEST_NAME].decode(errors="ignore").strip(" .") or "image"
     return f"_{name}" if DEVICES.fullmatch(name) else name
+
+
+def _begin(folder: Path, header: dict[str, str]) -> dict[str, Any]:
+    """Write the mark of a folder, unless another process has meanwhile; returns the one that is there."""
+    mark = folder / MARK
+    partial = folder / f"{MARK}.{os.getpid()}.part"
+    try:
+        partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        try:
+            os.link(partial, mark)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(partial, mark)
+    finally:
+        partial.unlink(missing_ok=True)
+    return read_mark(folder) or header
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_bytes(data)
+    os.replace(partial, path)
 
 
 def _record(path: Path, contents: Path) -> None:

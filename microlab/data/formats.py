@@ -303,13 +303,18 @@ def check_regular(path: Path) -> None:
         raise ImageError(f"{path}: is empty (0 bytes); copy or export it again")
 
 
+def _is_result(folder: Path) -> bool:
+    """Whether a folder holds what microlab wrote, today's or that of a version before the mark."""
+    return (folder / MARK).exists() or (folder / "run.json").exists()
+
+
 def _inside(folder: Path, recursive: bool) -> tuple[list[Path], list[str]]:
     """Images of a folder, and what is left out of it."""
     images: list[Path] = []
     others: list[str] = []
     folders = 0
     for place, inner, names in os.walk(folder):  # links to folders are not followed
-        inner[:] = sorted(d for d in inner if not d.startswith(".") and not Path(place, d, MARK).exists())
+        inner[:] = sorted(d for d in inner if not d.startswith(".") and not _is_result(Path(place, d)))
         if not recursive:
             folders, inner[:] = len(inner), []
         names = sorted(name for name in names if not name.startswith("."))

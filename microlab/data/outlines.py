@@ -15,11 +15,13 @@ from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import pandas as pd
+from roifile import ROI_TYPE, ImagejRoi
 from scipy.ndimage import find_objects
 
 from microlab.data.errors import InputError
 from microlab.data.files import atomic
 
+LARGEST_ROI = 32767  # the coordinates of ImageJ's format
 Ring = np.ndarray  # (n, 2) int: corners x, y; closed from the last to the first
 MEASURED = (
     "area_um2",
@@ -32,13 +34,15 @@ MEASURED = (
 )
 
 
-def outlines(labels: np.ndarray) -> Iterator[tuple[int, list[Ring]]]:
+def outlines(labels: np.ndarray, origin: tuple[int, int] = (0, 0)) -> Iterator[tuple[int, list[Ring]]]:
     """Label and rings of each grain of a label image, in the order of the labels.
 
     Parameters
     ----------
     labels : (H, W) int
         0 on boundaries, grains above 0.
+    origin : (int, int)
+        x and y of the upper left corner.
 
     Yields
     ------
@@ -50,11 +54,20 @@ def outlines(labels: np.ndarray) -> Iterator[tuple[int, list[Ring]]]:
     """
     for label, box in enumerate(find_objects(labels), start=1):
         if box is not None:
-            offset = np.array([box[1].start, box[0].start])
+            offset = np.array([box[1].start, box[0].start]) + origin
             yield label, [ring + offset for ring in _rings(labels[box] == label)]
 
 
-def write_rois(path: str | os.PathLike, labels: np.ndarray) -> None:
+def check_rois(name: str | os.PathLike, shape: tuple[int, ...]) -> None:
+    """Raise an InputError if an image has more pixels on a side than ImageJ's outlines can tell apart."""
+    if max(shape) > LARGEST_ROI:
+        raise InputError(
+            f"{name}: outlines for ImageJ hold coordinates up to {LARGEST_ROI}, not {max(shape)}; "
+            "write them for QuPath (--geojson)"
+        )
+
+
+def write_rois(path: str | os.PathLike, labels: np.ndarray, origin: tuple[int, int] = (0, 0)) -> None:
     """Write the outlines of grains as a zip of ImageJ ROIs, named after the labels (``0001.roi``).
 
     Parameters
@@ -63,25 +76,20 @@ def write_rois(path: str | os.PathLike, labels: np.ndarray) -> None:
         ``.zip``; ImageJ and Fiji open it by dragging, or in the ROI Manager (More > Open).
     labels : (H, W) int
         0 on boundaries, grains above 0.
+    origin : (int, int)
+        Where the upper left corner of `labels` lies, x and y, in the image that the outlines are drawn on.
 
     Raises
     ------
     InputError
-        If the package roifile is missing, or a side has more pixels than ImageJ's format can hold.
+        If a side has more pixels than ImageJ's format can hold.
     OSError
         If the file cannot be written.
     """
-    try:
-        from roifile import ROI_TYPE, ImagejRoi
-    except ImportError:
-        raise InputError("ROI files need the package roifile: pip install roifile") from None
-    if max(labels.shape) > 32767:
-        raise InputError(
-            f"{path}: ROIs hold coordinates up to 32767, not {labels.shape}; take GeoJSON instead"
-        )
+    check_rois(path, tuple(np.array(labels.shape) + origin[::-1]))
     digits = max(4, len(str(labels.max())))
     with atomic(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for label, rings in outlines(labels):
+        for label, rings in outlines(labels, origin):
             name = f"{label:0{digits}d}"
             if len(rings) == 1:
                 roi = ImagejRoi.frompoints(rings[0], name=name)
@@ -100,7 +108,12 @@ def write_rois(path: str | os.PathLike, labels: np.ndarray) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.roi"), roi.tobytes())  # without the time of day
 
 
-def write_geojson(path: str | os.PathLike, labels: np.ndarray, table: pd.DataFrame | None = None) -> None:
+def write_geojson(
+    path: str | os.PathLike,
+    labels: np.ndarray,
+    table: pd.DataFrame | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> None:
     """Write the outlines of grains as GeoJSON that QuPath imports as detections (dragged onto the image).
 
     Parameters
@@ -111,6 +124,8 @@ def write_geojson(path: str | os.PathLike, labels: np.ndarray, table: pd.DataFra
         0 on boundaries, grains above 0.
     table : DataFrame, optional
         From `microlab.measure.grains.grain_table`; its sizes become measurements.
+    origin : (int, int)
+        Where the upper left corner of `labels` lies, x and y, in the image that the outlines are drawn on.
 
     Raises
     ------
@@ -120,7 +135,7 @@ def write_geojson(path: str | os.PathLike, labels: np.ndarray, table: pd.DataFra
     rows = {} if table is None else table.set_index("label")[list(MEASURED)].to_dict("index")
     with atomic(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
-        for k, (label, rings) in enumerate(outlines(labels)):
+        for k, (label, rings) in enumerate(outlines(labels, origin)):
             polygons = _polygons(rings)
             single = len(polygons) == 1
             values = {name: value for name, value in rows.get(label, {}).items() if math.isfinite(value)}

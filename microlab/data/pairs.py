@@ -20,7 +20,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba_array
 
 from microlab.data.errors import InputError
-from microlab.data.files import atomic, claim, read_json, sha256
+from microlab.data.files import atomic, claim, read_json, retire, sha256
 from microlab.data.formats import PICTURES
 from microlab.data.images import read_image, read_labels, write_image
 from microlab.data.micrograph import Micrograph
@@ -40,6 +40,7 @@ def begin_pairs(folder: str | os.PathLike) -> None:
         raise InputError(f"{folder}: already holds a set of pairs; choose another folder or delete this one")
     for place in ("", "images", "masks", "masks_colour"):
         claim(Path(folder) / place, "pairs")
+        retire(Path(folder) / place, keep=())
 
 
 def write_pairs(

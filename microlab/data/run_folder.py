@@ -26,9 +26,11 @@ from filelock import FileLock, Timeout
 from microlab.data.errors import InputError
 from microlab.data.files import (
     MARK,
+    NOT_CONTENT,
     atomic,
     check,
     claim,
+    forget,
     is_ours,
     missing,
     read_json,
@@ -113,11 +115,13 @@ class RunFolder:
         with self.lock():
             files = sorted(path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
             for file in files:
-                if not (BELOW.fullmatch(file.relative_to(self.path).as_posix()) or is_ours(file)):
+                known = BELOW.fullmatch(file.relative_to(self.path).as_posix()) or file.name in NOT_CONTENT
+                if not (known or is_ours(file)):
                     raise InputError(f"{file}: is not of a run and would be lost; move it away first")
             for file in files:
                 if file.parent != self.path or file.name not in (MARK, LOCK):
                     file.unlink()
+            forget(self.path)
             for folder in sorted((path for path in self.path.rglob("*") if path.is_dir()), reverse=True):
                 folder.rmdir()
 

@@ -29,7 +29,9 @@ def write_csv(path: str | os.PathLike, table: pd.DataFrame) -> None:
         column = table[name]
         if column.dtype.kind == "f":
             size = column[np.isfinite(column) & (column != 0)].abs()
-            if len(size) and (size.min() < 1e-4 or size.max() >= 10.0**DIGITS):  # where %g turns to exponents
+            if len(size) and (
+                size.min() < 1e-4 or size.max() >= 10**DIGITS - 0.5
+            ):  # where %g turns to exponents
                 table[name] = column.map(_without_exponent, na_action="ignore").astype(object)
         elif not pd.api.types.is_numeric_dtype(column):
             table[name] = column.map(cell, na_action="ignore")

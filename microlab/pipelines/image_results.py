@@ -29,9 +29,11 @@ from microlab import __version__
 from microlab.data import images
 from microlab.data.errors import ImageError, InputError
 from microlab.data.files import (
+    accept,
     atomic,
     changed,
     claim,
+    end_claim,
     is_ours,
     other_content,
     read_json,
@@ -45,7 +47,7 @@ from microlab.data.formats import LARGEST, read_numbers
 from microlab.data.mapped import is_large, reduced, reduced_labels, reduction, release
 from microlab.data.masks import LabelImage, read_label_image
 from microlab.data.micrograph import Micrograph
-from microlab.data.outlines import write_geojson, write_rois
+from microlab.data.outlines import check_rois, write_geojson, write_rois
 from microlab.data.pixel_size import Size
 from microlab.data.tables import write_csv
 from microlab.measure import grain_size
@@ -84,6 +86,7 @@ class Options:
     largest: int = LARGEST  # px; larger images are refused
     rois: bool = False  # write the outlines of the grains for ImageJ
     geojson: bool = False  # write them for QuPath
+    overwrite: bool = False  # replace files of an earlier result that were changed since
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +224,8 @@ def segment_file(
     InputError, OSError
         With the name of the file and what is wrong; also of a file in `folder` that was changed.
     """
-    if edited := changed(folder):  # before the work, not after it
+    edited = changed(folder)
+    if edited and not options.overwrite:  # before the work, not after it
         raise InputError(
             f"{edited[0]}: was changed after microlab wrote it; move it away to keep it, or choose another "
             "folder, or replace it (--overwrite)"
@@ -257,7 +261,7 @@ def segment_micrograph(
         mask is ``mask.tif``, the TIFF files are tiled, and the overlay is reduced.
     segmenter : Segmenter
     options : Options
-        Only ``zoom``, ``views``, ``rois`` and ``geojson`` are read.
+        Of ``page`` and the like only ``crop`` is read: where the outlines lie in the file.
     other : Segmenter, optional
         Another segmenter to compare with, for `Uncertainty.models`.
     notes : sequence of str
@@ -274,6 +278,8 @@ def segment_micrograph(
     if not by_blocks:
         _check_whole(micrograph, segmenter, options)
     _check_zoom(micrograph, options.zoom, MOST_IN_BLOCKS if by_blocks else MOST_WHOLE)
+    if options.rois:
+        check_rois(name, micrograph.shape)
     with warnings_as_notes() as more:
         try:
             methods = [one for one in segmenter.methods() if one.by_blocks or not by_blocks]
@@ -412,6 +418,9 @@ def measure_file(
     """
     if (run := own_run(path)) is None:
         image, valid = read_label_image(path, lines=lines, page=page, largest=largest), None
+        if path.name == "labels.tif" and is_result(path.parent):
+            edited = "was changed after it was segmented: the whole image is measured, not its field of view"
+            image = replace(image, notes=[*image.notes, edited])
     else:  # its labels stand as they are
         values, size, notes = read_numbers(path, page, largest=largest)
         labels = images.whole_numbers(values, path)
@@ -426,9 +435,11 @@ def measure_file(
 
 
 def own_run(labels: Path) -> dict[str, Any] | None:
-    """The ``run.json`` beside a ``labels.tif`` that `write_result` wrote; None of any other file."""
-    if labels.name == "labels.tif" and is_result(labels.parent) and is_ours(labels):
-        return read_json(labels.with_name("run.json"))
+    """The ``run.json`` beside a ``labels.tif`` that `write_result` wrote with it; None of any other file."""
+    if labels.name == "labels.tif" and is_result(labels.parent):
+        run = read_json(labels.with_name("run.json"))
+        if run["files"].get(labels.name) == sha256(labels):
+            return run
     return None
 
 
@@ -450,11 +461,23 @@ def write_result(
 
     `segmenter` segmented the image; the user `asked` for it, or for one that chose it.
     """
-    folder, segmentation, size = result.folder, result.segmentation, result.pixel_size
-    path, valid = result.micrograph.path, result.valid
+    folder, path = result.folder, result.micrograph.path
     source = os.path.realpath(path) if path else result.micrograph.about
     claim(folder, "image", source=source)
-    remove(folder / "run.json")  # a run that is killed now must not look complete
+    try:
+        if options.overwrite:
+            accept(folder)
+        remove(folder / "run.json")  # a run that is killed now must not look complete
+        _write_files(result, segmenter, options, asked or segmenter, source)
+    finally:
+        end_claim(folder)
+
+
+def _write_files(
+    result: SegmentedImage, segmenter: Segmenter, options: Options, asked: Segmenter, source: str
+) -> None:
+    folder, segmentation, size = result.folder, result.segmentation, result.pixel_size
+    path, valid = result.micrograph.path, result.valid
     maps, tables, record = segmentation.maps, segmentation.tables, segmentation.record
     if uncertainty := segmentation.uncertainty:
         maps = maps | {"uncertainty": uncertainty.deviation_map}
@@ -479,13 +502,15 @@ def write_result(
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     files = [mask, "labels.tif", "overlay.png", *(f"{name}.tif" for name in maps)]
-    files += [f"{name}.csv" for name in tables] + write_outlines(result, options)
+    files += [f"{name}.csv" for name in tables]
+    left, top = options.crop[:2] if options.crop else (0, 0)
+    files += write_outlines(result, options, folder, (left, top + result.micrograph.data_bar_top))
     retire(folder, keep=files)  # what another method wrote
     run = {
         "source": source,
         "sha256": sha256(path) if path else None,
         "microlab": __version__,
-        "asked": asked_for(asked or segmenter, options),
+        "asked": asked_for(asked, options),
         "method": segmenter.name,
         "weights": segmenter.card.get("name"),
         "weights_sha256": weights_sha256(segmenter.card),
@@ -499,20 +524,25 @@ def write_result(
         "status": segmentation.status,
         "warnings": list(segmentation.warnings),
         "notes": result.notes,
-        "files": sorted(files),
+        "files": {name: sha256(folder / name) for name in sorted(files)},
     }
     with atomic(folder / "run.json") as partial:
         partial.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
-def write_outlines(result: MeasuredImage, options: Options, folder: Path | None = None) -> list[str]:
-    """Write the outlines of the grains that `options` ask for; the names of the files."""
-    folder, files = folder or result.folder, []
+def write_outlines(
+    image: MeasuredImage, options: Options, folder: Path, origin: tuple[int, int] = (0, 0)
+) -> list[str]:
+    """Write the outlines of the grains that `options` ask for; the names of the files.
+
+    The image's upper left corner lies at `origin` (x, y) of the picture to which the outlines belong.
+    """
+    files = []
     if options.rois:
-        write_rois(folder / "rois.zip", result.labels)
+        write_rois(folder / "rois.zip", image.labels, origin)
         files.append("rois.zip")
     if options.geojson:
-        write_geojson(folder / "grains.geojson", result.labels, result.table)
+        write_geojson(folder / "grains.geojson", image.labels, image.table, origin)
         files.append("grains.geojson")
     return files
 
@@ -520,7 +550,7 @@ def write_outlines(result: MeasuredImage, options: Options, folder: Path | None 
 def asked_for(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """What determines the results of an image, as plain values."""
     plain = json.loads(json.dumps(asdict(options)))
-    del plain["device"], plain["largest"]
+    del plain["device"], plain["largest"], plain["overwrite"]
     return {"method": segmenter.name, "weights_sha256": weights_sha256(segmenter.card), **plain}
 
 
@@ -545,8 +575,10 @@ def is_complete(folder: Path) -> bool:
             f"{edited[0]}: was changed after microlab wrote it; move it away and run again, or choose "
             "another folder"
         )
-    names = read_json(folder / "run.json")["files"] if is_result(folder) else [""]
-    return all(is_ours(folder / name) for name in names)
+    if not is_result(folder):
+        return False
+    files = {folder / name: digest for name, digest in read_json(folder / "run.json")["files"].items()}
+    return all(path.is_file() and sha256(path) == digest for path, digest in files.items())
 
 
 def read_result(micrograph: Micrograph, folder: Path) -> SegmentedImage:

@@ -15,7 +15,17 @@ from typing import Any
 import pandas as pd
 
 from microlab.data.errors import USER_ERRORS, ImageError, InputError, one_line
-from microlab.data.files import accept, claim, missing, read_mark, safe_name, unclaim
+from microlab.data.files import (
+    accept,
+    claim,
+    end_claim,
+    missing,
+    other_content,
+    read_mark,
+    retire,
+    safe_name,
+    unclaim,
+)
 from microlab.data.formats import LARGEST, each_page, find_images
 from microlab.data.masks import read_mask
 from microlab.data.tables import write_csv
@@ -142,20 +152,25 @@ def measure_folder(
     tables: dict[str, pd.DataFrame] = {}
     for file, number, name in zip(files, pages, _names(files, pages)):
         result = _measure(MeasuredFile(file, name, number), truth, edits, pixel_size, how)
+        if result.image is not None and folder:
+            try:
+                place = folder / name
+                if outlines or (place.is_dir() and read_mark(place) is not None):
+                    _write_outlines(result, options, place, overwrite)
+                if edits is not None:
+                    corrections.write_corrected(result.image, folder)
+            except USER_ERRORS as error:
+                result = replace(result, image=None, error=error)
         if result.image is not None:
             tables[name] = result.image.table
-            if folder and outlines:
-                claim(folder / name, "image", source=os.path.realpath(file))
-                write_outlines(result.image, options, folder / name)
-            if folder and edits is not None:
-                corrections.write_corrected(result.image, folder)
         callback(result)
         measured.append(replace(result, image=None))
-    if not tables and is_new:
+    if not tables and is_new and folder and other_content(folder) is None:
         unclaim(folder, made)
     elif tables and table is not None:
         write_csv(table, joined(tables))
-    elif tables and folder:
+    elif folder:
+        retire(folder, keep=(*TABLES, *(corrections.FILES if edits is not None else ())))
         write_tables(folder, [result.row for result in measured], joined(tables))
     return measured
 
@@ -171,6 +186,13 @@ def find_labels(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list
     for path in paths:
         places = [path, *sorted(path.iterdir())] if path.is_dir() and read_mark(path) is not None else []
         found = [place / "labels.tif" for place in places if is_result(place)]
+        for place in places[1:]:
+            mark = read_mark(place) if place.is_dir() else None
+            if mark is not None and mark["made_by"] == "image" and not is_result(place):
+                notes.append(
+                    f"{place}: is left out, it holds no whole result of an image (run.json is missing or was "
+                    "changed); segment it again"
+                )
         if not found:
             found, left_out = find_images([path], recursive=recursive)
             notes += left_out
@@ -208,15 +230,26 @@ def _measure(
         return replace(of, error=error)
 
 
+def _write_outlines(of: MeasuredFile, options: Options, folder: Path, overwrite: bool) -> None:
+    """Write the outlines of an image into its folder, and remove those of an earlier call."""
+    claim(folder, "image", source=os.path.realpath(of.file))
+    try:
+        if overwrite:
+            accept(folder)
+        retire(folder, keep=write_outlines(of.image, options, folder))
+    finally:
+        end_claim(folder)
+
+
 def _is_table(path: Path, inputs: Sequence[Path], outlines: bool, overwrite: bool) -> bool:
     """Whether the output is a table, not a folder; refuses one that would replace something."""
     if os.path.realpath(path) in map(os.path.realpath, inputs):
         raise InputError(f"{path}: is an input; name another file, as grains.csv")
     node = path.exists() and not (path.is_file() or path.is_dir())  # a pipe or a device
-    if path.is_dir() or not (node or path.suffix):
+    if path.is_dir() or not (node or path.suffix.lower() == ".csv" or path.is_file()):
         return False
     if not node and path.suffix.lower() != ".csv":
-        raise InputError(f"{path}: is no name of a table or a folder; name one, as grains.csv or results")
+        raise InputError(f"{path}: is a file, and no table; name a folder, or a table as grains.csv")
     if outlines:
         raise InputError(f"{path}: is a table, and outlines of grains need a folder; name one (-o FOLDER)")
     if path.is_file() and not overwrite:
@@ -241,9 +274,10 @@ def _names(files: Sequence[Path], pages: Sequence[int | None]) -> list[str]:
     Of a page that was asked for it is ``STEM-pageN``.
     """
     names: list[str] = []
-    taken: set[str] = set()
+    taken = {*TABLES, *corrections.FILES}
     for file, page in zip(files, pages):
-        stem = file.parent.name if is_result(file.parent) else file.stem
+        own = file.name == "labels.tif" and is_result(file.parent)
+        stem = file.parent.name if own else file.stem
         stem = safe_name(stem if page is None else f"{stem}-page{page}")
         name, number = stem, 1
         while name.casefold() in taken:

@@ -7,7 +7,6 @@ be corrected by hand on the page (`microlab.pipelines.corrections`).
 from __future__ import annotations
 
 import datetime
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +97,6 @@ def section(result: SegmentedImage, *, kind: str = "", scores: pd.DataFrame | No
         )
     return {
         "name": name,
-        "anchor": "image-" + re.sub(r"[^A-Za-z0-9_-]+", "-", name),
         "kind": kind,
         "about": " ".join(filter(None, [micrograph.about, f"{width} x {height} pixels.", pixel])),
         "pictures": pictures,
@@ -178,6 +176,8 @@ def write(
     Path
     """
     environment = Environment(loader=PackageLoader("microlab.pipelines"), autoescape=True, trim_blocks=True)
+    # By their numbers: two names may differ in characters only that an address cannot hold.
+    sections = [{**section, "anchor": f"image-{k}"} for k, section in enumerate(sections, start=1)]
     overview = None
     if len(sections) > 1:
         overview = {

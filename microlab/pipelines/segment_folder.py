@@ -19,7 +19,17 @@ import pandas as pd
 from filelock import FileLock
 
 from microlab.data.errors import USER_ERRORS, ImageError, InputError, one_line, out_of_memory
-from microlab.data.files import accept, check, claim, read_json, sha256
+from microlab.data.files import (
+    accept,
+    check,
+    claim,
+    missing,
+    other_content,
+    read_json,
+    read_mark,
+    sha256,
+    unclaim,
+)
 from microlab.data.formats import each_page, find_images
 from microlab.data.parallel import check_jobs, imap_unordered
 from microlab.data.tables import write_csv
@@ -141,7 +151,7 @@ def segment_folder(
         what microlab did not write, or the scheduler does not answer. A file that fails raises nothing: its
         result holds the error.
     """
-    options, out = options or Options(), Path(out)
+    options, out = replace(options or Options(), overwrite=overwrite), Path(out)
     if scheduler is not None and jobs != 1:
         raise InputError(f"scheduler and jobs={jobs} exclude each other: the scheduler has its own workers")
     if overwrite and skip_existing:
@@ -150,12 +160,10 @@ def segment_folder(
     files, left_out = find_images([Path(path) for path in paths], recursive=recursive)
     files, pages = each_page(files, options.page)
     segmenter = cached_segmenter(method, weights, options)  # what is wrong for all images fails here
+    made, is_new = missing(out), read_mark(out) is None
     claim(out, "segment")
     folders = image_results.result_folders(files, out, pages)
-    if overwrite:
-        for folder in (out, *folders):
-            accept(folder)
-    for name in image_results.BATCH_FILES:  # before the work, not after it
+    for name in () if overwrite else image_results.BATCH_FILES:  # before the work, not after it
         check(out / name, "move it away to keep it, or choose another folder, or replace it (--overwrite)")
     # A worker may stand in another folder.
     place = Path if jobs == 1 and scheduler is None else Path.absolute
@@ -179,10 +187,13 @@ def segment_folder(
         keep(k, result)
     folder = FolderResult([results[k] for k in range(len(files))], None, left_out)
     sections = [image.section for image in folder.segmented]
-    if not sections:
-        return folder
     failed = [image.line for image in folder.failed]
+    if not sections and is_new and other_content(out) is None:
+        unclaim(out, made)
+        return folder
     with FileLock(out / ".lock"):
+        if overwrite:
+            accept(out)
         write_tables(out, [row_of(image) for image in folder.images], folder.grains)
         path = report.write(out / "report.html", sections, segmenter, failed=failed)
     return replace(folder, report=path)
@@ -289,5 +300,7 @@ def _existing(file: Path, folder: Path, segmenter: Segmenter, options: Options) 
 
 def _lost(k: int, file: Path, folder: Path, *_: object) -> tuple[int, ImageResult]:
     """The result of an image whose worker died."""
-    error = OSError(f"{file}: its worker died, perhaps for lack of memory; try it alone or with fewer")
+    error = OSError(
+        f"{file}: its worker died, perhaps for lack of memory; take fewer --jobs, or cut the image"
+    )
     return k, ImageResult(file, folder, str(error), error=error)

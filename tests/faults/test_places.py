@@ -134,7 +134,9 @@ def test_a_folder_of_one_kind_of_results_is_none_of_another(first, then, labels,
         assert contents(place) == before
 
 
-@pytest.mark.parametrize("entry", [".DS_Store", "Thumbs.db", "desktop.ini", ".lock", ".a.999999999.part.tif"])
+@pytest.mark.parametrize(
+    "entry", [".DS_Store", "Thumbs.db", "desktop.ini", ".lock", ".microlab.jsonl.999999999.part"]
+)
 def test_a_folder_is_empty_to_a_person_who_sees_nothing_in_it(tmp_path, entry):
     (tmp_path / entry).write_bytes(b"")
     claim(tmp_path, "segment")
