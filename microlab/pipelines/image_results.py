@@ -519,7 +519,7 @@ def _write_files(
         "zoom": segmentation.zoom,
         "grains": int(segmentation.labels.max()),
         "field_of_view": None if valid is None else float(valid.mean()),
-        "options": asdict(options),
+        "options": {name: value for name, value in asdict(options).items() if name != "overwrite"},
         **record,
         "status": segmentation.status,
         "warnings": list(segmentation.warnings),

@@ -188,9 +188,10 @@ def find_labels(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list
         found = [place / "labels.tif" for place in places if is_result(place)]
         for place in places[1:]:
             mark = read_mark(place) if place.is_dir() else None
-            if mark is not None and mark["made_by"] == "image" and not is_result(place):
+            is_image = mark["made_by"] == "image" if mark else (place / "run.json").exists()
+            if is_image and not is_result(place):
                 notes.append(
-                    f"{place}: is left out, it holds no whole result of an image (run.json is missing or was "
+                    f"{place}: is left out, it holds no whole result of an image (a file is missing or was "
                     "changed); segment it again"
                 )
         if not found:

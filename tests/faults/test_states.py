@@ -284,17 +284,27 @@ def test_results_of_another_method_do_not_stay(fields, tmp_path):
 
 @pytest.mark.parametrize("case", cases(["a/labels.tif", "a/run.json", f"a/{MARK}", MARK], 700), ids=str)
 def test_measure_reads_a_folder_of_results(case: Case, segmented, tmp_path):
-    """A damaged label image is refused; a changed one is somebody's correction, and counts."""
+    """A damaged label image is refused; a changed one is somebody's correction, and counts. Both are said."""
+    said, measured = [], []
 
     def measure() -> None:
-        for result in measure_folder([tmp_path / "run"]):
+        for result in measure_folder([tmp_path / "run"], log=said.append):
+            said.extend(result.notes)
             if result.error is not None:
                 raise result.error
+            measured.append(result.name)
 
     shutil.copytree(segmented, tmp_path / "run")
+    undisturbed = contents(tmp_path / "run")
     case.apply(tmp_path / "run")
     before = contents(tmp_path / "run")
-    assert str(tmp_path / "run") in (line_of(measure) or str(tmp_path / "run"))
+    line = line_of(measure)
+    if line is not None:
+        assert str(tmp_path / "run") in line
+    elif case.file in ("a/labels.tif", "a/run.json") and before.get(case.file) != undisturbed[case.file]:
+        assert any(str(tmp_path / "run" / "a") in note for note in said), said
+    elif not said:
+        assert measured == ["a", "b"]
     assert contents(tmp_path / "run") == before
 
 
