@@ -52,7 +52,7 @@ def exit_code(error: BaseException) -> int:
         print_line("stopped by Ctrl-C; files that were finished are whole and kept")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        print_line("the output is closed, nobody reads it any more; what was not yet done is left undone")
+        print_line("stopped, since the output was closed; files that were finished are whole and kept")
         _output_works()
         return UNREAD
     if isinstance(error, USER_ERRORS) or out_of_memory(error):

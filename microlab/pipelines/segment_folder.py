@@ -188,8 +188,9 @@ def segment_folder(
     folder = FolderResult([results[k] for k in range(len(files))], None, left_out)
     sections = [image.section for image in folder.segmented]
     failed = [image.line for image in folder.failed]
-    if not sections and is_new and other_content(out) is None:
-        unclaim(out, made)
+    if not sections and is_new:
+        if other_content(out) is None:
+            unclaim(out, made)
         return folder
     with FileLock(out / ".lock"):
         if overwrite:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +21,24 @@ from microlab.data import images
 KILLS = 20
 pytestmark = pytest.mark.slow
 
-# Small settings; the modules are loaded before the word "go", so that kills fall into the work.
+# Small settings. What stands before the line "go" is done once, in a process that is copied (forked) for each
+# run: so the modules are not loaded over and over, and kills fall into the work.
 SCRIPTS = {
     "simulate": """
 from microlab.simulate import library
-go()
+--- go
 ranges = library.Ranges(shape=(64, 64), grains=(6, 9), steps=(150, 250))
 library.build(out, 24, ranges=ranges, jobs=1, progress=False)
 """,
     "simulate with two processes": """
 from microlab.simulate import library
-go()
+--- go
 ranges = library.Ranges(shape=(64, 64), grains=(6, 9), steps=(150, 250))
 library.build(out, 24, ranges=ranges, jobs=2, progress=False)
 """,
     "segment": """
 from microlab.pipelines.segment_folder import segment_folder
-go()
+--- go
 assert not segment_folder([inputs / "fields"], out, method="ridge", skip_existing=True).failed
 """,
     "train": """
@@ -45,7 +47,7 @@ from microlab.simulate import library
 train_appearances.STRUCTURES = library.Ranges(shape=(80, 80), grains=(8, 12), steps=(20, 40))
 small = {"structures": 3, "held_out": 1, "width": 2, "depth": 2, "crop": 64, "batch": 1, "start": None}
 config = train_appearances.TrainingConfig(**small, steps=60)
-go()
+--- go
 real = train_appearances.fitting
 train_appearances.fitting = lambda *a, **k: real(*a, **k | {"checkpoint_every": 5, "workers": 0})
 train_appearances.train(out, config, device="cpu", jobs=1, progress=False)
@@ -61,7 +63,7 @@ config = replace(
     prior=replace(config.prior, steps=20, checkpoint_every=4),
 )
 pairs, classes = read_labelled(inputs / "pictures", inputs / "masks")
-go()
+--- go
 train_pair_model(pairs, out, config, classes=classes, device="cpu", progress=False)
 """,
     "adapt": """
@@ -70,18 +72,30 @@ from microlab.pipelines.adapt import stages, training
 from microlab.pipelines.adapt.settings import profile_settings
 settings = replace(profile_settings("smoke", "render"), views=2)
 training.EVERY["checkpoint_every"] = 2
-go()
+--- go
 stages.adapt([inputs / "fields" / "a.png"], out, settings, jobs=1, progress=False)
 """,
 }
-HEAD = """
-import sys
+SERVER = """
+import os, sys, traceback
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-inputs, out = map(Path, sys.argv[1:3])
-def go():
-    print("go", flush=True)
+inputs = Path(sys.argv[1])
+{before}
+for line in sys.stdin:
+    out, child = Path(line.rstrip()), os.fork()
+    if child == 0:
+        os.setsid()
+        code = 1
+        try:
+            exec(sys.argv[2])
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 # Differ from run to run: times, dates and minutes on cards, pages with times.
 TIMES = (*BESIDE, "history.csv", "state.safetensors", "estimate.json", "report.html", "run.json")
@@ -99,26 +113,40 @@ def inputs(tmp_path_factory) -> Path:
     return place
 
 
-def start(script: str, inputs: Path, out: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MICROLAB_CORES": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-c", HEAD + SCRIPTS[script], inputs, out],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Server:
+    """A process with the modules of a script that copies itself for each run of it."""
 
+    def __init__(self, script: str, inputs: Path, errors: Path) -> None:
+        before, after = SCRIPTS[script].split("--- go\n")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MICROLAB_CORES": "2"}
+        self.errors = errors
+        with open(errors, "w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVER.format(before=before), inputs, after],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
 
-def finished(script: str, inputs: Path, out: Path) -> float:
-    """Run to the end; the seconds of the work."""
-    process = start(script, inputs, out)
-    assert process.stdout.readline() == "go\n", process.communicate()[1]
-    begin = time.monotonic()
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return time.monotonic() - begin
+    def start(self, out: Path) -> int:
+        """Begin a run; its process."""
+        print(out, file=self.process.stdin, flush=True)
+        child = self.process.stdout.readline()
+        assert child, self.errors.read_text()
+        return int(child)
+
+    def end(self) -> int:
+        """The exit code of the run, or minus the signal that ended it."""
+        return int(self.process.stdout.readline())
+
+    def finish(self, out: Path) -> float:
+        """Run to the end; the seconds of the work."""
+        begin = time.monotonic()
+        self.start(out)
+        assert self.end() == 0, self.errors.read_text()
+        return time.monotonic() - begin
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
@@ -131,18 +159,21 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_twenty_kills_end_in_the_same_bytes(script, inputs, tmp_path):
-    seconds = finished(script, inputs, tmp_path / "whole")
+    server = Server(script, inputs, tmp_path / "errors.txt")
+    seconds = server.finish(tmp_path / "whole")
     rng = np.random.default_rng(list(SCRIPTS).index(script))
-    broken = tmp_path / "broken"
+    broken, killed = tmp_path / "broken", 0
     for _ in range(KILLS):
-        process = start(script, inputs, broken)
-        assert process.stdout.readline() == "go\n", process.communicate()[1]
+        child = server.start(broken)
         time.sleep(rng.uniform(0, seconds / 4))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)  # to the one process: others must notice
-        _, err = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), err
-        assert "Traceback" not in err
-    finished(script, inputs, broken)
+        with suppress(ProcessLookupError):  # it has ended already
+            os.kill(child, signal.SIGKILL)  # only this one process: its workers must notice
+        code = server.end()
+        assert code in (0, -signal.SIGKILL), server.errors.read_text()
+        killed += code != 0
+    assert killed > KILLS / 4, killed
+    server.finish(broken)
+    server.process.kill()
+    assert "Traceback" not in server.errors.read_text()
     assert bytes_of(broken) == bytes_of(tmp_path / "whole")
     assert not [path for path in broken.rglob("*") if ".part" in path.name]
