@@ -4,7 +4,7 @@
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
     python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; two minutes
     python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
-    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; 1.5 hours
+    python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; an hour
     python -m studies.appearances FOLDER --size smoke      a trial run of all
     python -m studies.appearances FOLDER --record          also stores them
 
@@ -60,7 +60,7 @@ SIZES = {
     "laptop": {
         "fields": appearances.FIELDS,
         "side": appearances.SIDE,
-        "training": {"steps": 600, "crop": 128},
+        "training": {"steps": 400, "crop": 128},
     },
 }
 HINDSIGHT = (
