@@ -7,6 +7,7 @@
     python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; an hour
     python -m studies.appearances FOLDER --size smoke      a trial run of all
     python -m studies.appearances FOLDER --record          also stores them
+    python -m studies.appearances FOLDER --part zoo --so-far   of the zoo the kinds whose fields are done
 
 Beside ours stand the best of six classical baselines, chosen for each field with the truth in hand, and a
 random forest that was given 3 000 labelled pixels of the field. Every field's rows are kept in FOLDER, where
@@ -147,17 +148,22 @@ def record(title: str, data: str, virtual: bool, table: pd.DataFrame, about: dic
     } | about
 
 
-def compare_record(folder: Path, part: str, size_name: str) -> dict:
-    """The record of the zoo or of the real fields."""
+def compare_record(folder: Path, part: str, size_name: str, *, so_far: bool = False) -> dict:
+    """The record of the zoo or of the real fields; with `so_far` of the kinds whose fields are all done."""
     size, start, methods = SIZES[size_name], time.perf_counter(), segmenters()
     fields = zoo_fields(size) if part == "zoo" else real_fields(size)
     run = RunFolder(folder / part, {"part": part, "size": fields_of(size), "weights": settings(methods)})
+    if so_far:
+        missing = {name for name, field in fields if not (run / f"fields/{field.name}.json").is_file()}
+        fields = [(name, field) for name, field in fields if name not in missing]
     table = compare_all(run, fields, methods)
     about = {"settings": settings(methods) | {"side": str(size["side"])}, "seed": appearances.HELD_OUT}
     about |= common.origin(command(part, size_name), time.perf_counter() - start)
     if part == "zoo":
+        kinds = table["appearance"].nunique()
         data = (
-            f"{len(ZOO)} kinds of virtual fields, {size['fields']} of each, {size['side']} px a side, grains "
+            f"{kinds} of {len(ZOO)} kinds of virtual fields, {size['fields']} of each, {size['side']} px a "
+            "side, grains "
         )
         data += (
             "of simulated structures that no training has seen; mean and standard deviation over the fields."
@@ -306,10 +312,11 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=("zoo", "real", "contrast", "alarms", "left-out", "all"), default="all"
     )
+    parser.add_argument("--so-far", action="store_true", help="record what is done instead of doing the rest")
     options = parser.parse_args()
     for part in ("zoo", "real"):
         if options.part in (part, "all"):
-            result = compare_record(options.folder, part, options.size)
+            result = compare_record(options.folder, part, options.size, so_far=options.so_far)
             common.publish(f"appearances_{part}", result, options.record)
     if options.part in ("contrast", "all"):
         common.publish("appearances_contrast", contrast_record(options.folder, options.size), options.record)

@@ -112,6 +112,10 @@ def test_a_trial_run_stores_records_and_resumes(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(appearances, "compare", None)  # nothing is compared a second time
         monkeypatch.setattr(appearances, "scores", None)
     zoo = records.load("appearances_zoo")
+    (tmp_path / "run" / "zoo" / "fields" / "etched 0.json").unlink()
+    so_far = study.compare_record(tmp_path / "run", "zoo", "smoke", so_far=True)
+    assert f"etched: {study.OURS}" not in so_far["scores"]
+    assert so_far["data"].startswith(f"1 of {len(few)} kinds")
     assert {f"etched: {name}" for name in (study.OURS, CLASSICAL, FOREST)} <= set(zoo["scores"])
     table = pd.DataFrame(zoo["rows"]["data"], columns=zoo["rows"]["columns"])
     assert set(table["appearance"]) == set(few)
