@@ -48,7 +48,9 @@ from microlab.segment.registry import DEFAULT_METHOD, REGISTRY
 main = App(
     name="microlab",
     help="Segment micrographs into grains without drawing a single label, and measure them.",
-    epilog="Start with: microlab demo",
+    epilog="Start with: microlab demo\n\n"
+    "Exit codes: 0 done; 1 an input that cannot be used, or the system (no room, no memory); 2 wrong usage; "
+    "70 a bug in microlab; 130 stopped by Ctrl-C; 141 the output was closed.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

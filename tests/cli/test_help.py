@@ -12,6 +12,7 @@ import pytest
 import typer
 from command_line import run
 
+from microlab.cli import errors
 from microlab.cli.main import main
 from microlab.data import images
 
@@ -171,3 +172,16 @@ def test_quiet_hides_the_progress_of_the_library(tmp_path):
     assert result.exit_code == 0
     assert result.stderr == ""
     assert "1 structures" in result.stdout
+
+
+def test_the_first_page_of_help_lists_every_exit_code():
+    page = " ".join(run("--help").stdout.split())
+    codes = re.findall(r"(\d+) ", page.partition("Exit codes: ")[2])
+    assert [int(code) for code in codes] == [
+        0,
+        errors.FAILED,
+        2,
+        errors.BUG,
+        errors.INTERRUPTED,
+        errors.UNREAD,
+    ]
