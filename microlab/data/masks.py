@@ -25,10 +25,7 @@ from microlab.measure.labels import boundaries, components
 LEAST_SIDE = 3  # px, of a label image
 LINES = ("auto", "bright", "dark")
 WINDOW = 4096  # px, side of the middle of a large mask whose structure is looked at
-CONVENTION = (
-    0,
-    255,
-)  # the values of a mask whose larger one marks boundaries, unless its structure says else
+CONVENTION = (0, 255)  # in a mask of these values the larger marks boundaries, unless its structure differs
 LINE = 6.0  # length over width of half a side's pixels from which on its regions are pieces of lines
 THINNER = 1.3  # ratio of the median depths of two sides from which on one counts as the thin one
 MOST_PIECES = 3  # times the labels; a picture has far more
@@ -187,10 +184,8 @@ def _boundary(values: np.ndarray, found: np.ndarray, lines: str, path: Path) -> 
     vote = boundary_vote(larger)
     usual = tuple(found) == CONVENTION
     if usual and -2 < vote < 1:  # two signs are needed against the usual form
-        return (
-            larger,
-            f"{what}, by its structure undecided: {large} counts as boundary; --lines dark says else",
-        )
+        which = f"{what}, and its structure does not show which is the boundary: {large} is taken as such"
+        return larger, f"{which}; --lines dark takes the other"
     if vote == 0:
         raise ImageError(
             f"{path}: {what}, and which of them marks the boundaries cannot be told; say it, --lines bright "
@@ -201,7 +196,8 @@ def _boundary(values: np.ndarray, found: np.ndarray, lines: str, path: Path) -> 
         return larger, ""
     other = "dark" if side else "bright"
     name = large if side else small
-    return larger == side, f"{what}: {name} counts as boundary, by its structure; --lines {other} says else"
+    which = f"{what}: by its structure {name} is the boundary"
+    return larger == side, f"{which}; --lines {other} takes the other"
 
 
 def _as_lines(labels: np.ndarray) -> int | None:

@@ -51,7 +51,7 @@ def test_measure_counts_the_grains_of_masks_of_any_values(tmp_path, kind):
     assert result.exit_code == 0
     assert grains(result) == 144
     assert value(result, "mean diameter") == "22.6 px"
-    assert ("counts as boundary" in result.stderr) == (kind != "0/255")
+    assert ("by its structure" in result.stderr) == (kind != "0/255")
 
 
 def test_measure_refuses_a_jpeg_and_goes_on_with_the_others(tmp_path):

@@ -73,7 +73,7 @@ def test_what_structure_does_not_tell_is_asked_for_or_follows_the_usual_form_and
     with pytest.raises(ImageError, match=r"values 0 and 7, and which .* --lines bright"):
         read_label_image(save(tmp_path / "a.png", halves))
     image = read_label_image(save(tmp_path / "b.png", halves // 7 * 255))
-    assert any("undecided: 255 counts as boundary" in note for note in image.notes)
+    assert any("does not show which is the boundary: 255 is taken" in note for note in image.notes)
     assert image.labels.max() == 1
 
 
