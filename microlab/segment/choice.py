@@ -208,8 +208,8 @@ class AutoSegmenter(Segmenter):
 
         default = load_segmenter("appearances", device=device, twins=twins)
         lines = load_segmenter("label-free", device=device)
-        others = (lines, Inverted(lines), load_segmenter("tem", device=device))
-        return cls((default, *others), default.card)
+        # Not tem: the alarms do not notice its errors, so it would be taken where it is worst (chapter 15).
+        return cls((default, lines, Inverted(lines)), default.card)
 
     def methods(self) -> tuple[Segmenter, ...]:
         return self.candidates

@@ -36,8 +36,8 @@ class Method:
 REGISTRY: dict[str, Method] = {
     "auto": Method(
         "microlab.segment.choice:AutoSegmenter",
-        "a U-Net that knows every appearance; where an alarm rings, the best of it, label-free (also on the "
-        "negative of the image) and tem",
+        "a U-Net that knows every appearance; where an alarm rings, the best of it and label-free, also on "
+        "the negative of the image",
         settings=("twins",),
     ),
     "appearances": Method(

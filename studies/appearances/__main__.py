@@ -72,9 +72,9 @@ HINDSIGHT = (
 
 
 def segmenters() -> dict[str, Segmenter]:
-    """Ours as the command uses it, and what it chooses from, each alone."""
+    """Ours as the command uses it, and what it chooses from, each alone, and the method for TEM."""
     auto = load_segmenter("auto")
-    return {OURS: auto, **{one.name: one for one in auto.methods()}}
+    return {OURS: auto, **{one.name: one for one in auto.methods()}, "tem": load_segmenter("tem")}
 
 
 def settings(methods: dict[str, Segmenter]) -> dict[str, str]:
