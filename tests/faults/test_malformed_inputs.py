@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fault_runner import call, contents, generator, in_time
+from fault_runner import call, contents, cut, generator, half, head_bytes, in_time, some_bytes
 from pictures import polycrystal, squares
 from PIL import Image
 
@@ -75,28 +75,6 @@ FILES = {  # good ones, to be damaged
 
 
 # --- damage by chance ------------------------------------------------------------------------------------
-
-
-def half(data, rng):
-    return data[: len(data) // 2]
-
-
-def cut(data, rng):
-    return data[: rng.integers(1, len(data))]
-
-
-def head_bytes(data, rng):
-    damaged = bytearray(data)
-    for place in rng.integers(0, min(96, len(data)), 3):
-        damaged[place] = rng.integers(256)
-    return bytes(damaged)
-
-
-def some_bytes(data, rng):
-    damaged = bytearray(data)
-    for place in rng.integers(0, len(data), max(2, len(data) // 200)):
-        damaged[place] = rng.integers(256)
-    return bytes(damaged)
 
 
 def zeros(data, rng):

@@ -13,35 +13,13 @@ from pathlib import Path
 
 import pytest
 from dark_lines import save_network
-from fault_runner import call, generator
+from fault_runner import call, cut, generator, half, head_bytes, some_bytes
 from pictures import polycrystal
 
 from microlab.data.files import sha256
 from microlab.data.images import write_image
 
 PICTURE = polycrystal(64, 24)[0]
-
-
-def half(data, rng):
-    return data[: len(data) // 2]
-
-
-def cut(data, rng):
-    return data[: rng.integers(1, len(data))]
-
-
-def head_bytes(data, rng):
-    damaged = bytearray(data)
-    for place in rng.integers(0, min(96, len(data)), 3):
-        damaged[place] = rng.integers(256)
-    return bytes(damaged)
-
-
-def some_bytes(data, rng):
-    damaged = bytearray(data)
-    for place in rng.integers(0, len(data), max(2, len(data) // 200)):
-        damaged[place] = rng.integers(256)
-    return bytes(damaged)
 
 
 def doubled(data, rng):

@@ -99,3 +99,28 @@ def call(
         if named is not None:
             assert named in errors[-1], said
     return result
+
+
+# --- damage by chance to the bytes of a file: (data, rng) -> data ---
+
+
+def half(data, rng):
+    return data[: len(data) // 2]
+
+
+def cut(data, rng):
+    return data[: rng.integers(1, len(data))]
+
+
+def head_bytes(data, rng):
+    damaged = bytearray(data)
+    for place in rng.integers(0, min(96, len(data)), 3):
+        damaged[place] = rng.integers(256)
+    return bytes(damaged)
+
+
+def some_bytes(data, rng):
+    damaged = bytearray(data)
+    for place in rng.integers(0, len(data), max(2, len(data) // 200)):
+        damaged[place] = rng.integers(256)
+    return bytes(damaged)
