@@ -548,7 +548,7 @@ def test_no_memory_is_one_line_that_names_the_image(field, tmp_path, monkeypatch
     ("raised", "code", "words"),
     [
         (KeyboardInterrupt(), errors.INTERRUPTED, "stopped by Ctrl-C"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), errors.UNREAD, "the output is closed"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), errors.UNREAD, "the output was closed"),
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; free some space"),
@@ -594,7 +594,7 @@ def test_a_pipe_that_closes_is_one_line(labels):
         process.stdout.close()  # as head does when it has enough
         err = process.stderr.read()
         assert process.wait(timeout=60) == errors.UNREAD
-    assert err.splitlines()[-1].startswith("microlab: the output is closed")
+    assert err.splitlines()[-1].startswith("microlab: stopped, since the output was closed")
     assert "Traceback" not in err
     assert "Exception ignored" not in err
 
