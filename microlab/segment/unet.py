@@ -134,6 +134,10 @@ class UNet(nn.Module):
         height, width = image.shape[-2:]
         cell = 2 ** (len(self.down) - 1)  # pixels that become one at the bottom
         x = pad_reflect(image, cell, least=2 * cell)  # one pixel alone cannot be normalised
+        return self.unpadded(x)[..., :height, :width]
+
+    def unpadded(self, x: Tensor) -> Tensor:
+        """Logits of an image whose sides are multiples of ``2**(depth - 1)``, the smallest excluded."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))  # (N, width 2^level, H / 2^level, W / 2^level)
@@ -141,7 +145,7 @@ class UNet(nn.Module):
         x = self.dropout(skips.pop())
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([skips.pop(), up(x)], dim=1))
-        return self.head(x)[..., :height, :width]
+        return self.head(x)
 
     @classmethod
     def from_weights(cls, name_or_path: str | PathLike[str]) -> UNet:
