@@ -1,28 +1,50 @@
-"""Put together the page that segments in the browser: scripts, constants, networks, samples.
+"""Put together the page that segments in the browser: scripts, constants, networks, runtime, samples.
 
-python tools/build_page.py _build/html/_static/try
+    python tools/build_page.py _build/html/_static/try
+    python tools/build_page.py --record      notes the checksums of the networks in book/try/networks.json
 
-The scripts lie in ``book/try``. What they compute follows the library, so every number that both need is
-written here, from the library, into ``constants.js``: ``export default {module: {NAME: value}}``.
+`make book` calls it (``book/_ext/try_page.py``). The scripts lie in ``book/try``. What they compute follows
+the library, so every number that both need is written here, from the library, into ``constants.js``:
+``export default {module: {NAME: value}}``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import lzma
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from microlab import __version__
+from microlab.book.experiments.appearances import zoo_field
 from microlab.data import contrast, images
 from microlab.measure import grain_size, grains
+from microlab.pipelines import corrections
 from microlab.segment import choice, evidence, instances, segmenter, unet, zoom
+from microlab.segment.onnx_export import write_onnx
+from microlab.segment.registry import load_segmenter
 
-SOURCES = Path(__file__).parents[1] / "book/try"
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "book/try"
+VENDOR = ROOT / "book/_vendor"
+CARD = SOURCES / "networks.json"  # checksums of the networks as they were last recorded
+PAGE = {
+    "MOST_MEGAPIXELS": 16,
+    "ACCEPT": ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.webp,.gif,image/*",
+}
+SAMPLES = {  # of the virtual zoo: entry, index, what the button says
+    "grooves.png": ("grooves", 20, "thin dark boundaries"),
+    "etched.png": ("etched", 21, "etched boundaries"),
+    "contrast.png": ("contrast", 22, "grey levels only"),
+}
+SAMPLE_SIDE, SAMPLE_PIXEL = 512, 0.05  # px, um
 
 
 def capitals(module: ModuleType) -> dict[str, Any]:
@@ -53,17 +75,84 @@ def constants() -> dict[str, Any]:
     of["predict"] = defaults(unet.predict)
     of["grain_table"] = defaults(grains.grain_table)
     of["summarise"] = defaults(grains.summarise)
-    return {"version": __version__, **of}
+    of["corrections"] = capitals(corrections)
+    return {"version": __version__, "page": PAGE, **of}
 
 
-def build(folder: Path) -> None:
-    """Write the page's files into a folder, which is made if it is missing."""
+def write_networks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Write what the default method chooses from as ONNX files, and return what the page has to know of them."""
+    networks = {}
+    for method in load_segmenter("auto").methods():
+        if isinstance(method, choice.Inverted):
+            continue
+        path = write_onnx(folder / f"{method.name}.onnx", method.model)
+        networks[method.name] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "bytes": path.stat().st_size,
+            "weights_sha256": method.card["sha256"],
+            "cell": 2 ** (method.model.architecture["depth"] - 1),
+            "outputs": method.card.get("outputs", ["boundary"]),
+            "grain_size_px": method.card.get("grain_size_px"),
+            "watershed": method.card.get("watershed", {}),
+        }
+    return networks
+
+
+def write_samples(folder: Path) -> list[dict[str, str]]:
+    """Write the virtual fields that the page offers to try."""
+    for file, (entry, index, _) in SAMPLES.items():
+        field = zoo_field(entry, index, side=SAMPLE_SIDE)
+        images.write_image(folder / file, field.image, pixel_size=SAMPLE_PIXEL)
+    return [{"file": file, "name": name} for file, (_, _, name) in SAMPLES.items()]
+
+
+def write_runtime(folder: Path) -> None:
+    """Copy onnxruntime-web and the decoders; what is compressed in the repository is unpacked."""
+    for file in sorted([*VENDOR.glob("onnxruntime/*.*"), *VENDOR.glob("decoders/*.*")]):
+        if file.suffix == ".xz":
+            (folder / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
+        else:
+            shutil.copy(file, folder)
+
+
+def build(folder: Path, *, samples: bool = True) -> None:
+    """Write the page's files into a folder, which is made if it is missing.
+
+    Raises
+    ------
+    ValueError
+        If a network is not the one whose checksum is recorded in `CARD`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for script in sorted(SOURCES.glob("*.js")):
+    for script in sorted([*SOURCES.glob("*.js"), *SOURCES.glob("*.css")]):
         shutil.copy(script, folder)
-    text = json.dumps(constants(), indent=1)
+    shutil.copy(ROOT / "microlab/data/edits.js", folder)
+    (folder / "corrections.js").write_text(corrections.script(), encoding="utf-8")
+    write_runtime(folder)
+    known, networks = json.loads(CARD.read_text(encoding="utf-8")), write_networks(folder)
+    for name, about in networks.items():
+        if about["sha256"] != known.get(name, {}).get("sha256"):
+            raise ValueError(
+                f"{name}: the network has changed; record it: python tools/build_page.py --record"
+            )
+    loaded = networks["appearances"]["bytes"] + (folder / "ort-wasm-simd-threaded.wasm").stat().st_size
+    of = constants() | {"networks": networks, "candidates": list(networks)}
+    of["page"]["MEGABYTES"] = round(loaded / 1e6)
+    of["samples"] = write_samples(folder) if samples else []
+    text = json.dumps(of, indent=1)
     (folder / "constants.js").write_text(f"export default {text};\n", encoding="utf-8")
 
 
+def record() -> None:
+    """Record the checksums of the networks, with those of the weights they were made of, in `CARD`."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = json.dumps(write_networks(Path(folder)), indent=1)
+    CARD.write_text(text + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    if sys.argv[1:] == ["--record"]:
+        record()
+    else:
+        build(Path(sys.argv[1]))

@@ -4,6 +4,8 @@
 
 import C from "./constants.js";
 import { resizeBy, resizeTo, standardise } from "./arrays.js";
+import { fieldOfView, matchingZoom, mostConfident, zoomTrials } from "./choice.js";
+import { closedBoundary, watershedGrains } from "./watershed.js";
 
 /* onnxruntime for this browser, loaded once: {ort, provider}. */
 let runtime = null;
@@ -87,6 +89,50 @@ export class Network {
       return resizeTo({ data, height, width }, image.height, image.width);
     });
   }
+}
+
+/* A network as a candidate of choice.js, loaded when it is first asked: `UNetSegmenter`. */
+export function candidate(name) {
+  const about = C.networks[name], several = about.outputs.length > 1;
+  let network = null;
+  const outputsAt = async (...of) => {
+    network ??= Network.load(name);
+    return (await network).outputsAt(...of);
+  };
+  const labelsOf = (probability, valid) => watershedGrains(probability, { valid, ...about.watershed });
+  const one = {
+    name,
+    calibrated: true,
+
+    /* A network of several outputs sees the image at the zoom and at half of it. */
+    async maps(image, zoom, progress = () => {}) {
+      const halved = several && (Math.min(image.height, image.width) * zoom) / 2 >= C.unet.LEAST_HALVED;
+      const maps = await outputsAt(image, zoom, (share) => progress(halved ? 0.8 * share : share));
+      if (halved) {
+        const half = await outputsAt(image, zoom / 2, (share) => progress(0.8 + 0.2 * share));
+        maps.forEach(({ data }, k) => { for (let i = 0; i < data.length; i++) data[i] = (data[i] + half[k].data[i]) / 2; });
+      }
+      return { probability: maps[0], valid: several ? fieldOfView(maps[1], zoom) : null };
+    },
+
+    grains(probability, zoom, valid) {
+      const labels = labelsOf(probability, valid);
+      return { labels, boundary: closedBoundary(probability, labels, { valid }) };
+    },
+
+    async estimateZoom(image, progress = () => {}) {
+      if (!several) {
+        const labels = async (part) => labelsOf((await one.maps(part, 1)).probability, null);
+        return matchingZoom(image, labels, about.grain_size_px, { progress });
+      }
+      const trials = await zoomTrials(image, async (part) => {
+        const [probability, outside] = await outputsAt(part, 1), valid = fieldOfView(outside);
+        return { probability, labels: labelsOf(probability, valid), valid };
+      }, { progress });
+      return mostConfident(trials).zoom;
+    },
+  };
+  return one;
 }
 
 /* Index of a pixel in a side of n pixels that is mirrored to and fro at its ends. */

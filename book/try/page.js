@@ -325,12 +325,13 @@ export function start(root) {
     find(".ml-correct .ml-stage")?.focus();
   }
 
+  const shape = ({ data, height, width }) => [data, height, width];
   const stem = () => state.file.name.replace(/\.[^.]+$/, "");
   const saved = {
     csv: () => new Blob([state.result.measured.csv], { type: "text/csv" }),
-    tiff: () => labelsTiff(state.result.corrected ?? state.result.labels, state.result.pixelSize),
-    png: () => labelsPng(state.result.corrected ?? state.result.labels),
-    mask: () => maskPng(state.result.boundary),
+    tiff: () => labelsTiff(...shape(state.result.corrected ?? state.result.labels), state.result.pixelSize),
+    png: () => labelsPng(...shape(state.result.corrected ?? state.result.labels), state.result.pixelSize),
+    mask: () => maskPng(...shape(state.result.boundary), state.result.pixelSize),
     report: () => report(state.file.name, state.result, canvas),
   };
   const names = { csv: "grains.csv", tiff: "labels.tif", png: "labels.png", mask: "mask.png", report: "report.html" };
