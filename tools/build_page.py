@@ -22,7 +22,9 @@ from microlab.data import contrast, images
 from microlab.measure import grain_size, grains
 from microlab.segment import choice, evidence, instances, segmenter, unet, zoom
 
-SOURCES = Path(__file__).parents[1] / "book/try"
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "book/try"
+EDITS = ROOT / "microlab/data/edits.js"  # the page corrects grains by the rules of the report
 
 
 def capitals(module: ModuleType) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def constants() -> dict[str, Any]:
     modules = (choice, contrast, evidence, grain_size, grains, images, segmenter, unet, zoom)
     of = {module.__name__.rpartition(".")[2]: capitals(module) for module in modules}
     of["watershed_grains"] = defaults(instances.watershed_grains)
+    of["closed_boundary"] = defaults(instances.closed_boundary)
     of["zoom_trials"] = defaults(zoom.zoom_trials)
     of["gather"] = defaults(evidence.gather)
     of["predict"] = defaults(unet.predict)
@@ -59,7 +62,7 @@ def constants() -> dict[str, Any]:
 def build(folder: Path) -> None:
     """Write the page's files into a folder, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for script in sorted(SOURCES.glob("*.js")):
+    for script in (EDITS, *sorted(SOURCES.glob("*.js"))):
         shutil.copy(script, folder)
     text = json.dumps(constants(), indent=1)
     (folder / "constants.js").write_text(f"export default {text};\n", encoding="utf-8")
