@@ -52,6 +52,7 @@ def constants() -> dict[str, Any]:
     of["watershed_grains"] = defaults(instances.watershed_grains)
     of["closed_boundary"] = defaults(instances.closed_boundary)
     of["zoom_trials"] = defaults(zoom.zoom_trials)
+    of["matching_zoom"] = defaults(zoom.matching_zoom)
     of["gather"] = defaults(evidence.gather)
     of["predict"] = defaults(unet.predict)
     of["grain_table"] = defaults(grains.grain_table)

@@ -12,11 +12,15 @@ from skimage import measure, morphology, segmentation
 from voronoi_labels import voronoi_labels
 
 from microlab.data.mapped import reduced, reduction
+from microlab.data.micrograph import Micrograph
 from microlab.data.transforms import resize_by, resize_to, standardise
 from microlab.measure.labels import boundaries
+from microlab.segment.choice import AutoSegmenter, Inverted
 from microlab.segment.instances import closed_boundary, watershed_grains
+from microlab.segment.segmenter import Segmenter
 from microlab.segment.uncertainty import view, view_back
-from microlab.segment.zoom import middle
+from microlab.segment.unet import field_of_view
+from microlab.segment.zoom import middle, most_confident, zoom_trials
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +34,7 @@ def js(browser, tmp_path_factory):
     with serve(folder) as address:
         page = browser.new_page()
         page.goto(address)
-        yield Modules(page, address, ["arrays", "watershed"])
+        yield Modules(page, address, ["arrays", "watershed", "choice", "text"])
         page.close()
 
 
@@ -183,3 +187,128 @@ def test_quantiles_agree(js):
     ):
         found = js.run("(m, values, q) => m.arrays.quantile(values.data, q)", one, q)
         assert found == pytest.approx(float(np.quantile(one, q)), rel=1e-7)
+
+
+class Fake(Segmenter):
+    """A network for tests: dark is boundary, and what is very bright over a wide area is no specimen."""
+
+    def __init__(self, name: str, *, blur: float, sees_field: bool, calibrated: bool = True) -> None:
+        self.name, self.blur, self.sees_field = name, blur, sees_field
+        self.card = {} if sees_field else {"grain_size_px": 30.0}
+        self.calibrated = calibrated
+
+    def maps(self, image, zoom=1.0, *, progress=False):
+        seen = ndimage.gaussian_filter(resize_by(image, zoom), self.blur)
+        probability = resize_to(np.clip(1 - seen, 0, 1), image.shape)
+        if not self.sees_field:
+            return probability, None
+        wide = resize_to((ndimage.gaussian_filter(seen, 6) > 1.5).astype(np.float32), image.shape)
+        return probability, field_of_view(wide, zoom)
+
+    def probability(self, image, zoom=1.0, *, progress=False):
+        return self.maps(image, zoom)[0]
+
+    def estimate_zoom(self, image):
+        if not self.sees_field:
+            return super().estimate_zoom(image)
+
+        def segment(part):
+            probability, valid = self.maps(part)
+            return probability, self.grains(probability, valid=valid)[1], valid
+
+        return most_confident(zoom_trials(self.check(image), segment)).zoom
+
+
+FAKE = """({arrays, choice, watershed}, name, blur, seesField, calibrated) => {
+  const maps = async (image, zoom) => {
+    const {height, width} = image, seen = arrays.gaussianFilter(arrays.resizeBy(image, zoom), blur);
+    const dark = arrays.image(seen.data.map((v) => Math.min(Math.max(1 - v, 0), 1)), seen.height, seen.width);
+    const probability = arrays.resizeTo(dark, height, width);
+    if (!seesField) return {probability, valid: null};
+    const wide = arrays.gaussianFilter(seen, 6);
+    const cover = arrays.image(wide.data.map((v) => (v > 1.5 ? 1 : 0)), seen.height, seen.width);
+    return {probability, valid: choice.fieldOfView(arrays.resizeTo(cover, height, width), zoom)};
+  };
+  const grains = (probability, zoom, valid) => {
+    const labels = watershed.watershedGrains(probability, {valid});
+    return {labels, boundary: watershed.closedBoundary(probability, labels, {valid})};
+  };
+  const part = async (image) => {
+    const {probability, valid} = await maps(image, 1);
+    return {probability, valid, labels: grains(probability, 1, valid).labels};
+  };
+  const estimateZoom = async (image) => {
+    if (seesField) return choice.mostConfident(await choice.zoomTrials(image, part)).zoom;
+    return choice.matchingZoom(image, async (one) => (await part(one)).labels, 30);
+  };
+  return {name, calibrated, maps, grains, estimateZoom};
+}"""
+SEGMENT = f"""async (m, image, options, unsure) => {{
+  const first = ({FAKE})(m, "appearances", 0.5, true, true);
+  const lines = ({FAKE})(m, "label-free", unsure ? 0.5 : 1.5, false, !unsure);
+  const shares = [], progress = (share) => {{ shares.push(share); }};
+  const candidates = [first, lines, m.choice.inverted(lines)];
+  return {{...await m.choice.segment(image, candidates, {{...options, progress}}), shares}};
+}}"""
+
+
+def micrograph(kind: str) -> np.ndarray:
+    """Grains of about 26 px as an image: lines of a kind, with noise."""
+    rng = np.random.default_rng(3)
+    shape = (300, 421) if kind == "large" else (170, 213)
+    lines = ndimage.binary_dilation(voronoi_labels(shape, shape[0] * shape[1] // 700, lines=2, seed=2) == 0)
+    image = 1 - lines + 0.05 * rng.standard_normal(shape)
+    if kind == "bright":
+        image = 1 - image
+    if kind == "noise":
+        image = rng.random(shape)
+    if kind == "steps":  # grains of different grey, no lines: nothing is found, and warned of
+        image = 0.3 + 0.4 * rng.random(999)[voronoi_labels(shape, 60, seed=2)]
+    if kind == "legend":
+        image[-50:, -80:] = 2.5
+    return image.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("dark", {}),
+        ("dark", {"zoom": 1.5}),
+        ("large", {}),
+        ("large", {"known": True}),
+        ("legend", {}),
+        ("legend", {"known": True}),
+        ("bright", {}),
+        ("bright", {"unsure": True}),
+        ("noise", {}),
+        ("steps", {}),
+    ],
+    ids=str,
+)
+def test_the_same_network_is_chosen_and_says_the_same(js, kind, options):
+    """A whole segmentation with a fake network: labels, choice, magnification, notes, warnings, evidence."""
+    image = micrograph(kind)
+    unsure = options.get("unsure", False)
+    known = field(image.shape) if "known" in options else None
+    first = Fake("appearances", blur=0.5, sees_field=True)
+    lines = Fake("label-free", blur=0.5 if unsure else 1.5, sees_field=False, calibrated=not unsure)
+    auto = AutoSegmenter((first, lines, Inverted(lines)))
+    given = image if known is None else Micrograph(image=image, valid=known)
+    expected = auto.segment(given, zoom=options.get("zoom"))
+    found = js.run(SEGMENT, image, {"zoom": options.get("zoom"), "known": known}, unsure)
+    assert found["zoom"] == pytest.approx(expected.zoom, rel=1e-12)
+    assert found["notes"] == list(expected.notes)
+    assert found["warnings"] == list(expected.warnings)
+    for one, other in zip(found["record"].pop("tried"), expected.record.pop("tried"), strict=True):
+        assert one == pytest.approx(other, abs=1.1e-3)
+    assert found["record"].pop("evidence") == pytest.approx(expected.record.pop("evidence"), abs=1.1e-3)
+    assert found["record"] == expected.record
+    np.testing.assert_allclose(found["probability"], expected.probability, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found["labels"], expected.labels)
+    np.testing.assert_array_equal(found["boundary"], expected.boundary)
+    if expected.valid is None:
+        assert found["valid"] is None
+    else:
+        np.testing.assert_array_equal(found["valid"], expected.valid)
+    assert found["shares"] == sorted(found["shares"])
+    assert (found["shares"][0], found["shares"][-1]) == (0, 1)
