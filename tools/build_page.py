@@ -10,7 +10,6 @@ the library, so every number that both need is written here, from the library, i
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import lzma
@@ -25,6 +24,7 @@ from typing import Any
 from microlab import __version__
 from microlab.book.experiments.appearances import zoo_field
 from microlab.data import contrast, images
+from microlab.data.files import sha256
 from microlab.measure import grain_size, grains
 from microlab.pipelines import corrections
 from microlab.segment import choice, evidence, instances, segmenter, unet, zoom
@@ -33,10 +33,11 @@ from microlab.segment.registry import load_segmenter
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book/try"
-VENDOR = ROOT / "book/_vendor"
+RUNTIME = ROOT / "book/_vendor/onnxruntime"
 CARD = SOURCES / "networks.json"  # checksums of the networks as they were last recorded
 PAGE = {
     "MOST_MEGAPIXELS": 16,
+    "MEGABYTES": 18,  # of the network and its runtime
     "ACCEPT": ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.webp,.gif,image/*",
 }
 SAMPLES = {  # of the virtual zoo: entry, index, what the button says
@@ -45,6 +46,7 @@ SAMPLES = {  # of the virtual zoo: entry, index, what the button says
     "contrast.png": ("contrast", 22, "grey levels only"),
 }
 SAMPLE_SIDE, SAMPLE_PIXEL = 512, 0.05  # px, um
+EDITS = ROOT / "microlab/data/edits.js"  # the page corrects grains by the rules of the report
 
 
 def capitals(module: ModuleType) -> dict[str, Any]:
@@ -70,7 +72,9 @@ def constants() -> dict[str, Any]:
     modules = (choice, contrast, evidence, grain_size, grains, images, segmenter, unet, zoom)
     of = {module.__name__.rpartition(".")[2]: capitals(module) for module in modules}
     of["watershed_grains"] = defaults(instances.watershed_grains)
+    of["closed_boundary"] = defaults(instances.closed_boundary)
     of["zoom_trials"] = defaults(zoom.zoom_trials)
+    of["matching_zoom"] = defaults(zoom.matching_zoom)
     of["gather"] = defaults(evidence.gather)
     of["predict"] = defaults(unet.predict)
     of["grain_table"] = defaults(grains.grain_table)
@@ -80,7 +84,7 @@ def constants() -> dict[str, Any]:
 
 
 def write_networks(folder: Path) -> dict[str, dict[str, Any]]:
-    """Write what the default method chooses from as ONNX files, and return what the page has to know of them."""
+    """Write what the default method chooses from as ONNX; what the page has to know of each, by its name."""
     networks = {}
     for method in load_segmenter("auto").methods():
         if isinstance(method, choice.Inverted):
@@ -88,7 +92,7 @@ def write_networks(folder: Path) -> dict[str, dict[str, Any]]:
         path = write_onnx(folder / f"{method.name}.onnx", method.model)
         networks[method.name] = {
             "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256(path),
             "bytes": path.stat().st_size,
             "weights_sha256": method.card["sha256"],
             "cell": 2 ** (method.model.architecture["depth"] - 1),
@@ -99,24 +103,36 @@ def write_networks(folder: Path) -> dict[str, dict[str, Any]]:
     return networks
 
 
-def write_samples(folder: Path) -> list[dict[str, str]]:
-    """Write the virtual fields that the page offers to try."""
-    for file, (entry, index, _) in SAMPLES.items():
-        field = zoo_field(entry, index, side=SAMPLE_SIDE)
-        images.write_image(folder / file, field.image, pixel_size=SAMPLE_PIXEL)
-    return [{"file": file, "name": name} for file, (_, _, name) in SAMPLES.items()]
-
-
 def write_runtime(folder: Path) -> None:
-    """Copy onnxruntime-web and the decoders; what is compressed in the repository is unpacked."""
-    for file in sorted([*VENDOR.glob("onnxruntime/*.*"), *VENDOR.glob("decoders/*.*")]):
+    """Copy onnxruntime-web, and unpack what is compressed in the repository."""
+    for file in sorted(RUNTIME.glob("*.*")):
         if file.suffix == ".xz":
             (folder / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
         else:
             shutil.copy(file, folder)
 
 
-def build(folder: Path, *, samples: bool = True) -> None:
+def write_samples(folder: Path) -> None:
+    """Write the virtual fields that the page offers to try."""
+    for file, (entry, index, _) in SAMPLES.items():
+        field = zoo_field(entry, index, side=SAMPLE_SIDE)
+        images.write_image(folder / file, field.image, pixel_size=SAMPLE_PIXEL)
+
+
+def write_scripts(folder: Path) -> None:
+    """Write the scripts and the constants, all that reading, measuring and correcting need."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for script in (EDITS, *sorted([*SOURCES.glob("*.js"), *SOURCES.glob("*.css")])):
+        shutil.copy(script, folder)
+    (folder / "corrections.js").write_text(corrections.script(), encoding="utf-8")
+    networks = json.loads(CARD.read_text(encoding="utf-8"))
+    of = constants() | {"networks": networks, "candidates": list(networks)}
+    of["samples"] = [{"file": file, "name": name} for file, (_, _, name) in SAMPLES.items()]
+    text = json.dumps(of, indent=1)
+    (folder / "constants.js").write_text(f"export default {text};\n", encoding="utf-8")
+
+
+def build(folder: Path) -> None:
     """Write the page's files into a folder, which is made if it is missing.
 
     Raises
@@ -124,24 +140,13 @@ def build(folder: Path, *, samples: bool = True) -> None:
     ValueError
         If a network is not the one whose checksum is recorded in `CARD`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for script in sorted([*SOURCES.glob("*.js"), *SOURCES.glob("*.css")]):
-        shutil.copy(script, folder)
-    shutil.copy(ROOT / "microlab/data/edits.js", folder)
-    (folder / "corrections.js").write_text(corrections.script(), encoding="utf-8")
+    write_scripts(folder)
     write_runtime(folder)
-    known, networks = json.loads(CARD.read_text(encoding="utf-8")), write_networks(folder)
-    for name, about in networks.items():
-        if about["sha256"] != known.get(name, {}).get("sha256"):
-            raise ValueError(
-                f"{name}: the network has changed; record it: python tools/build_page.py --record"
-            )
-    loaded = networks["appearances"]["bytes"] + (folder / "ort-wasm-simd-threaded.wasm").stat().st_size
-    of = constants() | {"networks": networks, "candidates": list(networks)}
-    of["page"]["MEGABYTES"] = round(loaded / 1e6)
-    of["samples"] = write_samples(folder) if samples else []
-    text = json.dumps(of, indent=1)
-    (folder / "constants.js").write_text(f"export default {text};\n", encoding="utf-8")
+    write_samples(folder)
+    if write_networks(folder) != json.loads(CARD.read_text(encoding="utf-8")):
+        raise ValueError(
+            f"the networks are not those in {CARD}; python {sys.argv[0]} --record notes them anew"
+        )
 
 
 def record() -> None:
