@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from microlab import __version__
-from microlab.data import contrast, images
+from microlab.data import contrast, formats, images, pixel_size, transforms
 from microlab.measure import grain_size, grains
 from microlab.segment import choice, evidence, instances, segmenter, unet, zoom
 
@@ -45,8 +45,11 @@ def defaults(function: Callable) -> dict[str, Any]:
 
 def constants() -> dict[str, Any]:
     """Every number that the page shares with the library."""
-    modules = (choice, contrast, evidence, grain_size, grains, images, segmenter, unet, zoom)
+    modules = (choice, contrast, evidence, formats, grain_size, grains, images)
+    modules += (pixel_size, segmenter, unet, zoom)
     of = {module.__name__.rpartition(".")[2]: capitals(module) for module in modules}
+    of["pixel_size"]["LENGTH"] = pixel_size.LENGTH.pattern
+    of["transforms"] = {"LUMINANCE": transforms.LUMINANCE.tolist()}
     of["watershed_grains"] = defaults(instances.watershed_grains)
     of["zoom_trials"] = defaults(zoom.zoom_trials)
     of["gather"] = defaults(evidence.gather)
