@@ -23,7 +23,7 @@ from typing import Any
 
 from microlab import __version__
 from microlab.book.experiments.appearances import zoo_field
-from microlab.data import contrast, images
+from microlab.data import contrast, formats, images, pixel_size, transforms
 from microlab.data.files import sha256
 from microlab.measure import grain_size, grains
 from microlab.pipelines import corrections
@@ -69,8 +69,11 @@ def defaults(function: Callable) -> dict[str, Any]:
 
 def constants() -> dict[str, Any]:
     """Every number that the page shares with the library."""
-    modules = (choice, contrast, evidence, grain_size, grains, images, segmenter, unet, zoom)
+    modules = (choice, contrast, evidence, formats, grain_size, grains, images)
+    modules += (pixel_size, segmenter, unet, zoom)
     of = {module.__name__.rpartition(".")[2]: capitals(module) for module in modules}
+    of["pixel_size"]["LENGTH"] = pixel_size.LENGTH.pattern
+    of["transforms"] = {"LUMINANCE": transforms.LUMINANCE.tolist()}
     of["watershed_grains"] = defaults(instances.watershed_grains)
     of["closed_boundary"] = defaults(instances.closed_boundary)
     of["zoom_trials"] = defaults(zoom.zoom_trials)

@@ -7,9 +7,9 @@
 
      name          as the library has it: "appearances", "label-free"
      calibrated    whether its probability says how sure it is
-     async maps(image, zoom)               {probability, valid}, of the image's size; valid is a mask or null
+     async maps(image, zoom, progress)     {probability, valid}, of the image's size; valid is a mask or null
      grains(probability, zoom, valid)      {boundary, labels}
-     async estimateZoom(image)             magnification before the network
+     async estimateZoom(image, progress)   magnification before the network
 
    A function here has the name of its counterpart in Python. */
 
@@ -31,7 +31,9 @@ export async function segment(grey, candidates, { zoom = null, known = null, pro
   const chosen = await choose(grey, candidates, { zoom, known, progress: (share, words) => progress(0.6 * share, words) });
   const { candidate, zoom: magnification } = chosen.trial;
   progress(0.6, "segmenting the whole image");
-  const { probability, valid: found } = await candidate.maps(grey, magnification);
+  const { probability, valid: found } = await candidate.maps(grey, magnification, (share) => {
+    progress(0.6 + 0.3 * share, "segmenting the whole image");
+  });
   progress(0.9, "tracing the grains");
   const valid = jointField(known, found);
   const { boundary, labels } = candidate.grains(probability, magnification, valid);
@@ -65,9 +67,9 @@ export function inverted(candidate) {
   return {
     ...candidate,
     name: `${candidate.name}, inverted`,
-    maps: (grey, zoom) => candidate.maps(negative(grey), zoom),
+    maps: (grey, ...given) => candidate.maps(negative(grey), ...given),
     grains: (...given) => candidate.grains(...given),
-    estimateZoom: (grey) => candidate.estimateZoom(negative(grey)),
+    estimateZoom: (grey, ...given) => candidate.estimateZoom(negative(grey), ...given),
   };
 }
 
@@ -81,7 +83,7 @@ export async function choose(grey, candidates, { zoom = null, known = null, prog
     const about = k ? `trying ${candidate.name}: ` : "";
     const step = (share, words) => progress(k ? 0.6 + (0.4 * (k - 1 + share)) / (candidates.length - 1) : 0.6 * share, about + words);
     step(0, "finding the magnification");
-    const chosen = zoom ?? await candidate.estimateZoom(grey);
+    const chosen = zoom ?? await candidate.estimateZoom(grey, (share, words) => step(0.5 * share, words));
     const evidence = await gather(grey, candidate, chosen, {
       valid: known, progress: (share, words) => step(0.5 + 0.5 * share, words),
     });

@@ -16,12 +16,19 @@ import numpy as np
 from scipy import ndimage
 
 SAMPLED = 10**6  # px from which the spread of the values is estimated
-FAR = 5.0  # spreads (5th to 95th percentile) beyond which a value is not of the picture
-FAR_NUMBER = 1.0  # spreads (1st to 99th percentile) between the picture and a number for "no value"
+FAR = 5.0  # spreads beyond which a value is not of the picture
+SPREAD = (5, 95)  # percentiles, of these spreads
+FAR_NUMBER = 1.0  # spreads between the picture and a number for "no value"
+SPREAD_NUMBER = (1, 99)  # percentiles, of these spreads
 LEAST_REPEATS = 16  # of a number for "no value"
+LEAST_REST = 0.05  # share of the pixels with another value, or the number is the picture
 LARGEST_HOT = 9  # px, of a group of hot pixels
 NEIGHBOURHOOD = 5  # px, side of the square whose median replaces a hot pixel
 LEAST_SHARE = 0.25  # of black to white; a picture that takes less of it is stretched
+# Of a network of lines: its extent and area, of the image, and its share of the image's rim.
+LEAST_EXTENT = 0.5
+LARGEST_AREA = 0.3
+LARGEST_RIM = 0.5
 EIGHT = np.ones((3, 3), bool)
 
 
@@ -170,9 +177,9 @@ def _far_number(values: np.ndarray, out: np.ndarray | None) -> float | None:
     for end, nearest in ((float(there.min()), np.min), (float(there.max()), np.max)):
         rest = some[some != end]
         # Where the number is nearly all it is the picture; one grey beside it makes a picture of two values.
-        if rest.size < some.size / 20 or rest.min() == rest.max():
+        if rest.size < LEAST_REST * some.size or rest.min() == rest.max():
             continue
-        limit = FAR_NUMBER * np.ptp(np.percentile(rest, (1, 99)))
+        limit = FAR_NUMBER * np.ptp(np.percentile(rest, SPREAD_NUMBER))
         if abs(nearest(rest) - end) <= limit:
             continue
         found = there == end
@@ -185,7 +192,7 @@ def _far_number(values: np.ndarray, out: np.ndarray | None) -> float | None:
 
 def _far(values: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
     """Pixels, (H, W) bool, whose value is far from those of the picture; None if there are none."""
-    low, high = np.percentile(_sample(values, out), (5, 95))
+    low, high = np.percentile(_sample(values, out), SPREAD)
     least, largest = low - FAR * (high - low), high + FAR * (high - low)
     there = _there(values, out)
     if high == low or (there.min() >= least and there.max() <= largest):
@@ -212,8 +219,9 @@ def _network(found: np.ndarray) -> np.ndarray | None:
     height, width = (s.stop - s.start for s in ndimage.find_objects(parts)[largest])
     group = parts == largest + 1
     rim = np.concatenate([group[0], group[-1], group[:, 0], group[:, -1]]).mean()
-    across = max(height / found.shape[0], width / found.shape[1]) > 0.5
-    return group if across and area[largest] < 0.3 * height * width and rim < 0.5 else None
+    across = max(height / found.shape[0], width / found.shape[1]) > LEAST_EXTENT
+    thin = area[largest] < LARGEST_AREA * height * width
+    return group if across and thin and rim < LARGEST_RIM else None
 
 
 def _single(found: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ from microlab.data.transforms import grey_of, grey_weights
 
 SAMPLED = 10**6  # px of a colour image that determine how it becomes grey
 LEAST_SIDE = 16  # px; nothing can be segmented on less
+CAMERA_BITS = 12  # of a 16-bit file whose values need no more
 LEAST_PNG_PIXEL = 1e6 / (2**32 - 2)  # um; PNG counts pixels per metre in 32 bits
 TIFF = (".tif", ".tiff")
 TILE = 512  # px, of a large TIFF
@@ -41,6 +42,11 @@ SMALLEST_LEVEL = 1024  # px, longer side of the smallest reduced copy in it
 LEAST_HEIGHT = 12  # px; a frame of one or two dark rows is no data bar
 LARGEST_SHARE = 0.4  # of the image height
 TOLERANCE = 10 / 255  # how far the background may stray: compression artefacts, not image noise
+NEAR_BLACK, NEAR_WHITE = 0.1, 0.9  # its background lies outside of them
+BACKGROUND = 0.35  # share of a row with text
+UNIFORM = 0.95  # share of a row of one grey level: a frame or a rule
+ABRUPT = 0.5  # share of the background in the rows above, relative to the bar, at most
+ABOVE = 5  # px, these rows
 
 
 def read_image(
@@ -350,20 +356,20 @@ def find_data_bar(image: np.ndarray) -> int | None:
     if searched <= LEAST_HEIGHT:
         return None
     some = max(1, width // 2000)  # every column of a very wide image would only cost memory
-    bottom = np.asarray(image[height - searched - 5 :, ::some], dtype=np.float32)  # 5 rows to compare with
+    bottom = np.asarray(image[height - searched - ABOVE :, ::some], dtype=np.float32)
     lowest = bottom[-max(LEAST_HEIGHT, height // 50) :]
     level = np.bincount(np.rint(lowest.ravel() * 255).astype(np.intp), minlength=256).argmax() / 255
-    if 0.1 < level < 0.9:
+    if NEAR_BLACK < level < NEAR_WHITE:
         return None
 
     background = (np.abs(bottom - level) <= TOLERANCE).mean(axis=1)  # share of each row
     row_level = np.median(bottom, axis=1, keepdims=True)
-    uniform = (np.abs(bottom - row_level) <= TOLERANCE).mean(axis=1) >= 0.95
-    in_bar = (background >= 0.35) | uniform
+    uniform = (np.abs(bottom - row_level) <= TOLERANCE).mean(axis=1) >= UNIFORM
+    in_bar = (background >= BACKGROUND) | uniform
     first = len(in_bar) - int(np.argmin(in_bar[::-1])) if not in_bar.all() else 0
-    if first < 5 or len(in_bar) - first < LEAST_HEIGHT:
+    if first < ABOVE or len(in_bar) - first < LEAST_HEIGHT:
         return None
-    if background[first - 5 : first].mean() >= 0.5 * np.median(background[first:]):
+    if background[first - ABOVE : first].mean() >= ABRUPT * np.median(background[first:]):
         return None
     return height - len(in_bar) + first
 
@@ -426,7 +432,7 @@ def _to_unit_range(
     if stored.dtype.kind == "u" and width <= 16:
         given, largest = bits, found.high
         if bits is None:
-            bits = 12 if width == 16 and largest <= 4095 else width
+            bits = CAMERA_BITS if width == 16 and largest < 2**CAMERA_BITS else width
         if not (1 <= bits <= width and largest < 2**bits):
             raise ImageError(
                 f"{path}: values up to {largest:g} do not fit into {bits} bits; give bits={width}"

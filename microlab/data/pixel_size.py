@@ -63,6 +63,9 @@ PREFIX |= {"pico": 1e-6, "nano": 1e-3, "micro": 1.0, "milli": 1e3, "centi": 1e4}
 OTHER_LENGTHS = {"micron": 1.0, "microns": 1.0, "å": 1e-4, "ångström": 1e-4, "angstrom": 1e-4}
 OTHER_LENGTHS |= {"angstroms": 1e-4, "ångströms": 1e-4, "in": 25400.0, "inch": 25400.0, "inches": 25400.0}
 OTHER_LENGTHS['"'] = 25400.0
+SAME_PRINT = 1e-4  # relative difference of a resolution from one of them
+NOT_SQUARE_BY = 0.01  # relative difference of height and width, from which on pixels are not square
+RESIZED = (0.98, 1.2)  # rows by the columns, of the maker's: a data bar adds some, a crop takes them
 PRINTED = (1e4, 25400.0)  # centimetre and inch, the units of a print resolution
 
 
@@ -83,7 +86,7 @@ class Size(NamedTuple):
 
 def square(size: Size) -> bool:
     """Whether the pixels are as wide as high, to 1 %."""
-    return abs(size.width - size.height) <= 0.01 * size.width
+    return abs(size.width - size.height) <= NOT_SQUARE_BY * size.width
 
 
 def micrometres(unit: object) -> float | None:
@@ -313,7 +316,7 @@ def _imagej(tif: tifffile.TiffFile, page: tifffile.TiffPage, path: Path) -> Size
     # Fiji gives a picture of 300 dots per inch the unit "inch", or "cm", and saves that.
     dots = 25400 / size.width
     printed = factor in PRINTED and max(size[:2]) > LARGEST_FROM_RESOLUTION
-    return None if printed or any(abs(dots / dpi - 1) < 1e-4 for dpi in PRINT_RESOLUTIONS) else size
+    return None if printed or any(abs(dots / dpi - 1) < SAME_PRINT for dpi in PRINT_RESOLUTIONS) else size
 
 
 def _resolution(tif: tifffile.TiffFile, page: tifffile.TiffPage, path: Path) -> Size | None:
@@ -378,7 +381,7 @@ def _rescaled(size: Size, whole: re.Match | tuple | None, shape: tuple[int, int]
         return size
     factor = columns / shape[1]
     # A data bar adds rows; a file that lost more rows than columns was cropped, not resized.
-    if 0.98 <= shape[0] * factor / rows <= 1.2:
+    if RESIZED[0] <= shape[0] * factor / rows <= RESIZED[1]:
         note = (
             f"the image is {shape[1]} pixels wide and its {size.source} speaks of {columns}: it was resized, "
             "and the pixel size scaled with it"

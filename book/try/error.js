@@ -1,0 +1,8 @@
+/* A file that cannot be read as an image. The message is one line: which file, what is wrong, the remedy. */
+
+export class ImageError extends Error {
+  constructor(message) {
+    super(message);
+    this.name = "ImageError";
+  }
+}
