@@ -21,9 +21,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from microlab import __version__
 from microlab.book.experiments.appearances import zoo_field
-from microlab.data import contrast, formats, images, pixel_size, transforms
+from microlab.data import contrast, formats, images, pixel_size, tables, transforms
 from microlab.data.files import sha256
 from microlab.measure import grain_size, grains
 from microlab.pipelines import corrections
@@ -55,8 +57,8 @@ def capitals(module: ModuleType) -> dict[str, Any]:
     for name, value in vars(module).items():
         if name.isupper() and name != "TYPE_CHECKING" and not name.startswith("_"):
             try:
-                own[name] = json.loads(json.dumps(value))
-            except TypeError:  # arrays, paths, functions
+                own[name] = json.loads(json.dumps(value, default=np.ndarray.tolist))
+            except TypeError:  # paths, functions
                 continue
     return own
 
@@ -64,13 +66,13 @@ def capitals(module: ModuleType) -> dict[str, Any]:
 def defaults(function: Callable) -> dict[str, Any]:
     """The default values of a function's parameters."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if isinstance(p.default, int | float | str)}
+    return {p.name: p.default for p in parameters if isinstance(p.default, int | float | str | tuple)}
 
 
 def constants() -> dict[str, Any]:
     """Every number that the page shares with the library."""
     modules = (choice, contrast, evidence, formats, grain_size, grains, images)
-    modules += (pixel_size, segmenter, unet, zoom)
+    modules += (pixel_size, segmenter, tables, unet, zoom)
     of = {module.__name__.rpartition(".")[2]: capitals(module) for module in modules}
     of["pixel_size"]["LENGTH"] = pixel_size.LENGTH.pattern
     of["transforms"] = {"LUMINANCE": transforms.LUMINANCE.tolist()}
@@ -80,6 +82,7 @@ def constants() -> dict[str, Any]:
     of["matching_zoom"] = defaults(zoom.matching_zoom)
     of["gather"] = defaults(evidence.gather)
     of["predict"] = defaults(unet.predict)
+    of["astm_grain_size"] = defaults(grain_size.astm_grain_size)
     of["grain_table"] = defaults(grains.grain_table)
     of["summarise"] = defaults(grains.summarise)
     of["corrections"] = capitals(corrections)
