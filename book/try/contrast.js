@@ -39,10 +39,11 @@ export function findRange(values, { nodata = null, opaque = null } = {}) {
   if (out && !out.includes(0)) return null;
   let far = null;
   if (values.bytes > 1) { // of 8 bits nothing can lie far from the rest
-    for (let number; (number = farNumber(values, out)) !== null;) {
+    let some = sample(values, out);
+    for (let number; (number = farNumber(values, out, some)) !== null; some = sample(values, out)) {
       leaveOut(where(values, (v) => v === number), `${general(number)}, far from the rest`);
     }
-    far = farPixels(values, out);
+    far = farPixels(values, out, some);
     if (far) {
       const number = count(far);
       said.push(`${number} pixel${number === 1 ? " is" : "s are"} far from all others`);
@@ -136,13 +137,16 @@ export function general(x, digits = 6) {
   return String(Number(x.toPrecision(digits)));
 }
 
-/* A number at one end of the values that is repeated and far from the rest, unless it forms a network. */
-function farNumber(values, out) {
+/* A number at one end of the values that is repeated and far from the rest, unless it forms a network; `some` are
+   some of the values, sorted. */
+function farNumber(values, out, some) {
   const { data, height, width, channels } = values;
-  const some = sample(values, out);
   const [least, largest] = extent(data, channels, out);
   for (const end of [least, largest]) {
-    const rest = some.filter((v) => v !== end);
+    let from = 0, to = some.length;
+    while (some[from] === end) from++;
+    while (to > from && some[to - 1] === end) to--;
+    const rest = some.subarray(from, to);
     const near = (v) => Math.abs(v - end);
     if (rest.length < K.LEAST_REST * some.length || rest[0] === rest[rest.length - 1]) continue;
     const [first, last] = K.SPREAD_NUMBER.map((q) => percentile(rest, q));
@@ -161,9 +165,9 @@ function farNumber(values, out) {
 }
 
 /* Pixels whose value is far from those of the picture; null if there are none. */
-function farPixels(values, out) {
+function farPixels(values, out, some) {
   const { data, height, width, channels } = values;
-  const [low, high] = K.SPREAD.map(((some) => (q) => percentile(some, q))(sample(values, out)));
+  const [low, high] = K.SPREAD.map((q) => percentile(some, q));
   let least = low - K.FAR * (high - low), largest = high + K.FAR * (high - low);
   const [first, last] = extent(data, channels, out);
   if (high === low || (first >= least && last <= largest)) return null;
@@ -263,18 +267,18 @@ function extent(data, channels, out) {
 
 /* Some of the values that are not left out, sorted. */
 function sample({ data, height, width, channels }, out) {
-  const step = Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED)));
-  const take = (every) => {
-    const some = [];
-    for (let y = 0; y < height; y += every) {
-      for (let x = 0; x < width; x += every) {
+  const take = (step) => {
+    const some = new Float64Array(Math.ceil(height / step) * Math.ceil(width / step) * channels);
+    let n = 0;
+    for (let y = 0; y < height; y += step) {
+      for (let x = 0; x < width; x += step) {
         const i = y * width + x;
-        if (!out?.[i]) for (let k = 0; k < channels; k++) some.push(data[i * channels + k]);
+        if (!out || !out[i]) for (let k = 0; k < channels; k++) some[n++] = data[i * channels + k];
       }
     }
-    return Float64Array.from(some).sort();
+    return some.subarray(0, n).sort();
   };
-  const some = take(step);
+  const some = take(Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED))));
   return some.length ? some : take(1);
 }
 

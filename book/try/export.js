@@ -24,7 +24,7 @@ export async function labelsPng(labels, height, width, pixelSize = null) {
   for (let i = 0, j = 0; i < labels.length; i++, j += 3) {
     if (labels[i] >= CODES) throw new Error(`label ${labels[i]} has no colour; use labels.tif`);
     if (labels[i] === 0) continue;
-    const code = Number((BigInt(labels[i]) * BigInt(SPREAD)) % BigInt(CODES));
+    const code = (labels[i] * SPREAD) % CODES;
     data[j] = 128 + (code & 127);
     data[j + 1] = 128 + ((code >> 7) & 127);
     data[j + 2] = 128 + (code >> 14);
@@ -36,7 +36,7 @@ export async function labelsPng(labels, height, width, pixelSize = null) {
 export function labelOf(red, green, blue) {
   if (red < 128) return 0;
   const code = red - 128 + 128 * (green - 128) + 16384 * (blue - 128);
-  return Number((BigInt(code) * BigInt(GATHER)) % BigInt(CODES));
+  return (code * GATHER) % CODES;
 }
 
 /* The mask as PNG, a Blob: 8-bit grey, 255 where `boundary` is true, else 0. */
@@ -50,7 +50,7 @@ export function labelsTiff(labels, height, width, pixelSize = null) {
   const deep = labels.some((label) => label > 65535), bits = deep ? 32 : 16;
   const values = (deep ? Int32Array : Uint16Array).from(labels);
   const unit = pixelSize && !deep ? "unit=um\n" : "";
-  const text = `ImageJ=1.11a\nimages=1\n${unit}\0`;
+  const text = `ImageJ=1.11a\nimages=1\n${unit}`.padEnd(32, "\0");
   const entries = [ // [code, type, count, value]; 3 is a short number, 4 a long one, 2 a text, 5 a fraction
     [256, 4, 1, width], [257, 4, 1, height], [258, 3, 1, bits], [259, 3, 1, 1], [262, 3, 1, 1],
     ...(deep ? [] : [[270, 2, text.length, text]]),
@@ -74,7 +74,7 @@ export function labelsTiff(labels, height, width, pixelSize = null) {
     else for (const number of value) tail.setUint32(more, number, true), more += 4;
   });
   const head = new DataView(new ArrayBuffer(8));
-  head.setUint32(0, 0x2a004949, true); // "II", 42
+  head.setUint32(0, 0x002a4949, true); // "II", 42
   head.setUint32(4, start, true);
   return new Blob([head, values, new Uint8Array(values.byteLength % 2), tail], { type: "image/tiff" });
 }

@@ -88,7 +88,7 @@ export function findDataBar(image, height, width) {
   if (searched <= K.LEAST_HEIGHT) return null;
   const some = Math.max(1, Math.floor(width / 2000)), start = Math.max(height - searched - K.ABOVE, 0);
   const rows = Array.from({ length: height - start }, (_, y) => (
-    image.subarray((start + y) * width, (start + y + 1) * width).filter((_, x) => x % some === 0)
+    Float32Array.from({ length: Math.ceil(width / some) }, (_, x) => image[(start + y) * width + x * some])
   ));
   const counts = new Uint32Array(256);
   for (const row of rows.slice(-Math.max(K.LEAST_HEIGHT, Math.floor(height / 50)))) {
