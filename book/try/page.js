@@ -211,7 +211,7 @@ export function start(root) {
   /* Open a file of the reader, or a sample. */
   async function open(file) {
     const turn = (state.turn += 1);
-    jobs.fail("another image was opened");
+    if (jobs.waiting.size) jobs.fail("another image was opened"); // else the network would be loaded again
     alarm();
     busy(false);
     say(`Reading ${file.name} ...`);

@@ -1,4 +1,4 @@
-"""The page that segments, in a headless Chromium: the library's grains, no request, by mouse and by keyboard."""
+"""The page that segments, in a headless Chromium: the library's grains, no request, mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from microlab.segment.registry import load_segmenter
 pytestmark = pytest.mark.slow
 PIXEL = 0.05  # um
 PATIENCE = 240_000  # ms
-PAGE = """<!doctype html><html lang="en"><title>t</title><link rel="stylesheet" href="style.css">
+PAGE = """<!doctype html><html lang="en"><title>t</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="style.css">
 <main><h1>t</h1><div class="ml-try" id="place"></div></main><script type="module">
 import { start } from "./page.js";
 window.page = start(document.getElementById("place"));
@@ -83,14 +84,15 @@ def segment(page) -> None:
 LABELS = """() => {
   const {data, height, width} = (page.state.result.corrected ?? page.state.result.labels), parts = [];
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  for (let i = 0; i < bytes.length; i += 8192) parts.push(String.fromCharCode(...bytes.subarray(i, i + 8192)));
+  const part = (i) => String.fromCharCode(...bytes.subarray(i, i + 8192));
+  for (let i = 0; i < bytes.length; i += 8192) parts.push(part(i));
   return [btoa(parts.join("")), height, width];
 }"""
 
 
 def labels_of(page) -> np.ndarray:
     text, height, width = page.evaluate(LABELS)
-    return np.frombuffer(base64.b64decode(text), np.int32).reshape(height, width)
+    return np.frombuffer(base64.b64decode(text), np.int32).reshape(height, width).copy()
 
 
 def saved(page, name: str) -> bytes:
@@ -300,7 +302,6 @@ def test_what_cannot_be_segmented_is_one_line(open_try, tmp_path, name, content,
 
 
 def test_without_web_assembly(open_try, field):
-    """What the page says in its worker, which a page's script cannot reach: the worker's own module is asked."""
     page = open_try("delete window.WebAssembly;")
     line = page.evaluate(
         "async () => { const {Network} = await import('./network.js');"
