@@ -111,7 +111,7 @@ def write_networks(folder: Path) -> dict[str, dict[str, Any]]:
 
 def write_runtime(folder: Path) -> None:
     """Copy onnxruntime-web, and unpack what is compressed in the repository."""
-    for file in sorted(RUNTIME.glob("*.*")):
+    for file in sorted([*RUNTIME.glob("*.mjs"), *RUNTIME.glob("*.xz")]):
         if file.suffix == ".xz":
             (folder / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
         else:

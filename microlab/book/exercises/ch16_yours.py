@@ -148,3 +148,48 @@ def seconds(answer: Callable) -> str:
         },
     )
     return "two workers pay once the saved half is longer than their start"
+
+
+@check_for("yours-ex-bits")
+def rounded(answer: Callable) -> str:
+    """Weights rounded to multiples of a step of their own output channel."""
+
+    def right(weights: NDArray, bits: int, axes: tuple[int, ...] | None = None, levels: int = -1) -> NDArray:
+        inner = tuple(range(1, weights.ndim)) if axes is None else axes
+        step = np.abs(weights).max(axis=inner, keepdims=True) / (2 ** (bits - 1) + levels)
+        return np.round(weights / step) * step
+
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 0.1, 3.0])[:, None, None, None]
+    weights = scale * rng.standard_normal((3, 2, 3, 3))
+    compare(
+        answer,
+        right,
+        [(weights, 8), (weights, 4), (weights[:, :1, :1, :2], 3)],
+        {
+            "that is one step for all channels": lambda w, b: right(w, b, tuple(range(w.ndim))),
+            "the first axis is the output channel, the second the input": lambda w, b: right(
+                w, b, (0, *range(2, w.ndim))
+            ),
+            "those are the numbers of steps; times the step they are weights": lambda w, b: np.round(
+                w / (np.abs(w).max(axis=tuple(range(1, w.ndim)), keepdims=True) / (2 ** (b - 1) - 1))
+            ),
+            "with 2^(b - 1) steps the largest weight does not fit into b bits; one less does": lambda w, b: (
+                right(w, b, levels=0)
+            ),
+            "b bits are shared by both signs: the largest weight has 2^(b - 1) - 1 steps": lambda w, b: right(
+                w, b + 1, levels=-1
+            ),
+            "round to the nearest step, not towards zero": lambda w, b: (
+                np.trunc(
+                    w
+                    / (
+                        step := np.abs(w).max(axis=tuple(range(1, w.ndim)), keepdims=True)
+                        / (2 ** (b - 1) - 1)
+                    )
+                )
+                * step
+            ),
+        },
+    )
+    return "a channel of small weights keeps them, whatever the largest of the layer is"
