@@ -1,9 +1,13 @@
 """A U-Net as an ONNX file, which runs without PyTorch: in a page of the browser, in C++, on a phone.
 
-An ONNX file holds the network as a graph of standard operators with the weights in it. This one is written
-operator by operator, so that the same weights give the same bytes whatever the version of PyTorch; weights that
-were stored in half precision stay so, and are widened once when the file is loaded. Needs the package ``onnx``.
-(The format: https://github.com/onnx/onnx/blob/main/docs/IR.md; any other network: ``torch.onnx.export``.)
+An ONNX file holds a network as a graph of standard operators, and the weights. This one is written operator
+by operator, so that the same weights give the same bytes whatever the version of PyTorch. Weights that were
+stored in half precision stay so, and are widened once when the file is loaded. Needs the package ``onnx``
+(extra ``book``). Any other network: ``torch.onnx.export``.
+
+References
+----------
+https://github.com/onnx/onnx/blob/main/docs/IR.md, the format.
 """
 
 from __future__ import annotations
@@ -28,8 +32,18 @@ INPUT, OUTPUT = "image", "logits"
 def write_onnx(path: str | PathLike[str], model: UNet) -> Path:
     """Write a U-Net as ONNX.
 
-    Its input ``image``, (1, C, H, W) float32, has sides that are multiples of ``2**(depth - 1)``, and at least
+    Its input ``image``, (1, C, H, W) float32, has sides that are multiples of ``2**(depth - 1)``, at least
     twice that; `UNet.forward` pads others. Its output ``logits`` is (1, K, H, W) float32.
+
+    Parameters
+    ----------
+    path : path
+        Written whole or not at all.
+    model : UNet
+
+    Returns
+    -------
+    Path
 
     Raises
     ------

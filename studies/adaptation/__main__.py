@@ -1,13 +1,13 @@
-"""`microlab adapt` on real fields, beside the default: does it gain, how long does it take? Record `adaptation`.
+"""`microlab adapt` on real fields beside the default: its gain, and its time. Record `adaptation`.
 
     python -m studies.adaptation FOLDER                 two hours on two cores
     python -m studies.adaptation FOLDER --size smoke    a trial run
-    python -m studies.adaptation FOLDER --target steel  this field only; those done before are in the record, too
+    python -m studies.adaptation FOLDER --target steel  this field; those that are done join it in the record
     python -m studies.adaptation FOLDER --record        also stores it
 
-Each field is written to a file and adapted to as a user would, without its mask. Then both networks segment it,
-the adapted one also where it was not taken: so the rule that accepts can be judged. A field that is done is read
-from FOLDER, and an adaptation that was interrupted goes on.
+Each field is written to a file and adapted to as a user would, without its mask. Then both networks segment
+it, the adapted one also where it was not taken: so the rule that accepts can be judged. A field that is done
+is read from FOLDER, and an adaptation that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def record(folder: Path, size: str, names: tuple[str, ...]) -> dict:
     )
     return {
         "title": "Adapting to one real field",
-        "data": f"`microlab adapt` on {len(done)} real fields, each alone, with the settings of the {size} profile.",
+        "data": f"`microlab adapt` on {len(done)} real fields, each alone, with the settings of the {size} "
+        "profile.",
         "virtual": False,
         "sets": {
             DEFAULT: "`microlab segment` as it comes",
