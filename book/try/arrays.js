@@ -11,6 +11,13 @@
 
 export function image(data, height, width) { return { data, height, width }; }
 
+/* An image whose data are of a type: `f(value, index)` of every pixel. (Far faster than `Type.from`.) */
+export function pixelwise(Type, { data, height, width }, f) {
+  const out = new Type(data.length);
+  for (let i = 0; i < out.length; i++) out[i] = f(data[i], i);
+  return image(out, height, width);
+}
+
 /* ---- Rounding ---- */
 
 /* The nearest whole number, halves to even, as Python and numpy round. */
@@ -248,18 +255,22 @@ export function squaredDistances({ data, height, width }) {
   for (let i = width; i < data.length; i++) columns[i] = data[i] ? Math.min(columns[i - width] + 1, far) : 0;
   for (let i = data.length - width - 1; i >= 0; i--) columns[i] = Math.min(columns[i], columns[i + width] + 1);
   const place = new Int32Array(width), from = new Int32Array(width); // of parabolas, and where each is the lowest
+  const rise = new Float64Array(width);
   for (let row = 0; row < data.length; row += width) {
+    for (let x = 0; x < width; x++) rise[x] = columns[row + x] * columns[row + x];
     let last = 0;
     place[0] = from[0] = 0;
     for (let x = 1; x < width; x++) {
-      const rise = columns[row + x] ** 2;
       while (last >= 0) { // drop parabolas that are not the lowest where they begin
         const p = place[last], at = from[last];
-        if ((at - p) ** 2 + columns[row + p] ** 2 <= (at - x) ** 2 + rise) break;
+        if ((at - p) * (at - p) + rise[p] <= (at - x) * (at - x) + rise[x]) break;
         last--;
       }
-      const p = place[last];
-      const begin = last < 0 ? 0 : 1 + Math.floor((x * x - p * p + rise - columns[row + p] ** 2) / (2 * (x - p)));
+      let begin = 0;
+      if (last >= 0) {
+        const p = place[last];
+        begin = 1 + Math.floor((x * x - p * p + rise[x] - rise[p]) / (2 * (x - p)));
+      }
       if (begin < width) {
         last++;
         place[last] = x;
@@ -268,7 +279,7 @@ export function squaredDistances({ data, height, width }) {
     }
     for (let x = width - 1; x >= 0; x--) {
       const p = place[last];
-      out[row + x] = (x - p) ** 2 + columns[row + p] ** 2;
+      out[row + x] = (x - p) * (x - p) + rise[p];
       if (x === from[last]) last--;
     }
   }
@@ -277,8 +288,7 @@ export function squaredDistances({ data, height, width }) {
 
 /* scipy.ndimage.distance_transform_edt, of a mask that is not everywhere. */
 export function distances(mask) {
-  const squared = squaredDistances(mask);
-  return image(Float64Array.from(squared.data, Math.sqrt), mask.height, mask.width);
+  return pixelwise(Float64Array, squaredDistances(mask), Math.sqrt);
 }
 
 /* scipy.ndimage.binary_opening with a disk; what is outside of the image is not in the mask. */
@@ -358,7 +368,7 @@ export function propagate(seeds, { data, height, width }) {
 /* skimage.morphology.reconstruction by erosion, connectivity 1: `seed` (at least `floor` everywhere) sinks as far as
    `floor` lets it. (Vincent, 1993: two sweeps, then a queue.) */
 export function reconstructByErosion(seed, floor) {
-  const { height, width } = seed, out = Float64Array.from(seed.data), low = floor.data, queue = [];
+  const { height, width } = seed, out = new Float64Array(seed.data), low = floor.data, queue = [];
   for (let i = 0, x = 0; i < out.length; i++, x = x + 1 === width ? 0 : x + 1) {
     let value = out[i];
     if (i >= width && out[i - width] < value) value = out[i - width];
@@ -389,22 +399,27 @@ export function reconstructByErosion(seed, floor) {
 /* skimage.morphology.local_minima, connectivity 1: plateaus that are lower than all beside them; none if there is but
    one plateau. */
 export function localMinima({ data, height, width }) {
-  const out = new Uint8Array(data.length).fill(1), stack = new Int32Array(data.length);
-  const steps = [[-width, (x, i) => i >= width], [-1, (x) => x > 0], [1, (x) => x + 1 < width],
-    [width, (x, i) => i + width < data.length]];
+  const out = new Uint8Array(data.length).fill(1), stack = new Int32Array(data.length), size = data.length;
   let top = 0;
-  for (const [step, exists] of steps) {
-    for (let i = 0, x = 0; i < data.length; i++, x = x + 1 === width ? 0 : x + 1) {
-      if (out[i] && exists(x, i) && data[i + step] < data[i]) { out[i] = 0; stack[top++] = i; }
+  for (let i = 0, x = 0; i < size; i++) {
+    const value = data[i];
+    if ((i >= width && data[i - width] < value) || (x > 0 && data[i - 1] < value)
+      || (x + 1 < width && data[i + 1] < value) || (i + width < size && data[i + width] < value)) {
+      out[i] = 0;
+      stack[top++] = i;
     }
+    if (++x === width) x = 0;
   }
   if (top === 0) return image(out.fill(0), height, width);
+  const drop = (next, value) => {
+    if (out[next] && data[next] === value) { out[next] = 0; stack[top++] = next; }
+  };
   while (top > 0) { // the rest of their plateaus
-    const i = stack[--top], x = i % width;
-    for (const [step, exists] of steps) {
-      const next = i + step;
-      if (exists(x, i) && out[next] && data[next] === data[i]) { out[next] = 0; stack[top++] = next; }
-    }
+    const i = stack[--top], x = i % width, value = data[i];
+    if (i >= width) drop(i - width, value);
+    if (x > 0) drop(i - 1, value);
+    if (x + 1 < width) drop(i + 1, value);
+    if (i + width < size) drop(i + width, value);
   }
   return image(out, height, width);
 }

@@ -15,7 +15,7 @@
 
 import {
   counts, distances, fillHoles, gaussianFilter, gaussianGradientMagnitude, image, label, meanWhere, middle,
-  openingWithDisk, quantile, reduced, reduction, resizeBy, resizeTo, roundHalfEven, view, viewBack,
+  openingWithDisk, pixelwise, quantile, reduced, reduction, resizeBy, resizeTo, roundHalfEven, view, viewBack,
 } from "./arrays.js";
 import C from "./constants.js";
 import { fixed } from "./text.js";
@@ -63,7 +63,7 @@ export function checkedImage({ data, height, width }) {
 
 /* `Inverted`: a candidate that sees the negative of every image. */
 export function inverted(candidate) {
-  const negative = ({ data, height, width }) => image(data.map((grey) => 1 - grey), height, width);
+  const negative = (grey) => pixelwise(Float32Array, grey, (value) => 1 - value);
   return {
     ...candidate,
     name: `${candidate.name}, inverted`,
@@ -175,11 +175,10 @@ export async function gather(grey, candidate, zoom = 1, {
 export function look(grey, probability, labels, valid = null, { calibrated = true, disagreement = 0 } = {}) {
   const areas = counts(labels.data).subarray(1), lines = boundaries(labels, valid);
   const smooth = gaussianFilter(grey, C.evidence.EDGE_SCALE);
-  const gradient = gaussianGradientMagnitude(grey, C.evidence.EDGE_SCALE).data;
-  const limit = quantile(valid ? gradient.filter((_, i) => valid.data[i]) : gradient, C.evidence.STRONG);
-  const strong = image(
-    Uint8Array.from(gradient, (g, i) => (g >= limit && (!valid || valid.data[i]) ? 1 : 0)), grey.height, grey.width,
-  );
+  const gradient = gaussianGradientMagnitude(grey, C.evidence.EDGE_SCALE);
+  const inField = valid ? gradient.data.filter((_, i) => valid.data[i]) : gradient.data;
+  const limit = quantile(inField, C.evidence.STRONG);
+  const strong = pixelwise(Uint8Array, gradient, (g, i) => (g >= limit && (!valid || valid.data[i]) ? 1 : 0));
   return {
     disagreement,
     confidence: calibrated ? confidenceOn(lines, probability) : NaN,
@@ -211,8 +210,8 @@ function largestShare(areas) {
 /* Share of `pixels` within `NEAR` of one of `others`. */
 function shareNear(pixels, others) {
   if (!pixels.data.includes(1) || !others.data.includes(1)) return 0;
-  const away = distances(image(others.data.map((one) => 1 - one), others.height, others.width)).data;
-  return meanWhere(away.map((d) => (d <= C.evidence.NEAR ? 1 : 0)), pixels.data);
+  const away = distances(pixelwise(Uint8Array, others, (one) => 1 - one));
+  return meanWhere(pixelwise(Uint8Array, away, (d) => (d <= C.evidence.NEAR ? 1 : 0)).data, pixels.data);
 }
 
 /* Share of the variance of the grey that lies between the labels above 0. */
@@ -247,7 +246,7 @@ export function adaptedRandError(truth, prediction) {
 /* `joint_field`: where two fields of view, masks or null for everywhere, both show the specimen. */
 export function jointField(known, found) {
   if (!known || !found) return known ?? found;
-  return image(found.data.map((shown, i) => shown & known.data[i]), found.height, found.width);
+  return pixelwise(Uint8Array, found, (shown, i) => shown & known.data[i]);
 }
 
 /* ---- The field of view (unet.py) ---- */
@@ -256,19 +255,18 @@ export function jointField(known, found) {
 export function fieldOfView(outside, zoom = 1) {
   const { FIELD_SIDE, LEAST_COVER, LARGEST_COVER, MOST_COVERS, COVERED } = C.unet;
   const factor = reduction(outside, FIELD_SIDE), means = reduced(outside, factor), { height, width } = means;
-  const covered = image(Uint8Array.from(means.data, (p) => (p >= COVERED ? 1 : 0)), height, width);
+  const covered = pixelwise(Uint8Array, means, (p) => (p >= COVERED ? 1 : 0));
   const parts = label(openingWithDisk(covered, Math.max(1, roundHalfEven(C.unet.COVER_REACH / (zoom * factor)))));
   const areas = counts(parts.data);
-  const large = Uint8Array.from(areas, (area, n) => (n > 0 && area >= LEAST_COVER * means.data.length ? 1 : 0));
-  const small = fillHoles(image(Uint8Array.from(parts.data, (n) => large[n]), height, width)).data;
+  const large = areas.map((area, n) => (n > 0 && area >= LEAST_COVER * means.data.length ? 1 : 0));
+  const small = fillHoles(pixelwise(Uint8Array, parts, (n) => large[n])).data;
   const pixels = small.reduce((a, b) => a + b, 0), pieces = large.reduce((a, b) => a + b, 0);
   if (!pixels || pieces > MOST_COVERS || pixels / small.length > LARGEST_COVER) return null;
   const valid = image(new Uint8Array(outside.data.length), outside.height, outside.width);
+  const places = Int32Array.from({ length: outside.width }, (_, x) => Math.min(Math.floor(x / factor), width - 1));
   for (let y = 0, i = 0; y < outside.height; y++) {
     const row = Math.min(Math.floor(y / factor), height - 1) * width;
-    for (let x = 0; x < outside.width; x++, i++) {
-      valid.data[i] = 1 - small[row + Math.min(Math.floor(x / factor), width - 1)];
-    }
+    for (let x = 0; x < outside.width; x++, i++) valid.data[i] = 1 - small[row + places[x]];
   }
   return valid;
 }

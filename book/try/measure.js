@@ -7,9 +7,9 @@
 
    A function here has the name of its counterpart in Python; columns have the names of the library's table. */
 
-import { largest, quantile } from "./arrays.js";
+import { largest, pixelwise, quantile } from "./arrays.js";
 import C from "./constants.js";
-import { Grains } from "./edits.js";
+import { Grains, nearestGrain } from "./edits.js";
 import { fixed, significant } from "./text.js";
 
 /* One row per grain, as `grain_table`: sizes in pixels and, with a pixel size, in micrometres (else NaN). */
@@ -42,7 +42,11 @@ export function grainTable(labels, pixelSize = null, valid = null) {
 
 /* Labels in which boundary pixels belong to the nearest grain within reach; -1 outside of the field of view. */
 function closed(labels, valid) {
-  return new Grains(labels.data, labels.width, valid?.data).closed;
+  const { data, height, width } = labels, at = { labels: data, height, width };
+  return pixelwise(Int32Array, labels, (label, i) => {
+    if (valid && !valid.data[i]) return C.grains.OUTSIDE;
+    return label || nearestGrain(at, Math.floor(i / width), i % width);
+  }).data;
 }
 
 /* A function of a label: its area, centroid, axes (a pixel counts as a unit square) and orientation in radians. */

@@ -7,7 +7,7 @@
    A function here has the name of its counterpart in Python; `valid`, a mask or null, is the field of view. */
 
 import {
-  counts, distances, gaussianFilter, image, label, largest, localMinima, propagate, reconstructByErosion,
+  counts, distances, gaussianFilter, image, label, largest, localMinima, pixelwise, propagate, reconstructByErosion,
 } from "./arrays.js";
 import C from "./constants.js";
 
@@ -20,21 +20,21 @@ export function watershedGrains(probability, { valid = null, ...options } = {}) 
   const threshold = Math.fround(settings.threshold);
   if (valid && !valid.data.includes(1)) return image(new Int32Array(height * width), height, width);
   // The edge of the field ends a grain as a boundary does.
-  const shown = valid ? image(probability.data.map((p, i) => (valid.data[i] ? p : 1)), height, width) : probability;
-  const below = (values, limit) => image(Uint8Array.from(values.data, (v) => (v < limit ? 1 : 0)), height, width);
+  const shown = valid ? pixelwise(Float32Array, probability, (p, i) => (valid.data[i] ? p : 1)) : probability;
+  const below = (values, limit) => pixelwise(Uint8Array, values, (value) => (value < limit ? 1 : 0));
 
   const surface = settings.smooth ? gaussianFilter(shown, settings.smooth) : shown;
   const open = below(surface, threshold);
-  const ground = open.data.includes(0) ? distances(open).data.map((d) => -d) : new Float64Array(height * width);
+  const depth = open.data.includes(0) ? distances(open) : pixelwise(Float64Array, open, () => 0);
   const interior = label(below(shown, threshold));
-  const seeds = seedsOf(deepBasins(image(ground, height, width), settings.neck), interior, settings.min_area);
+  const seeds = seedsOf(deepBasins(pixelwise(Float64Array, depth, (d) => -d), settings.neck), interior, settings.min_area);
   let labels = watershed(shown, seeds, valid);
 
   const areas = counts(labels.data);
   const small = areas.map((area, n) => (n > 0 && area < settings.min_area ? 1 : 0));
   const kept = areas.some((area, n) => n > 0 && area > 0 && !small[n]);
   if (kept && areas.some((area, n) => area > 0 && small[n])) {
-    labels = refilled(shown, labels, Uint8Array.from(labels.data, (n) => small[n]), valid);
+    labels = refilled(shown, labels, pixelwise(Uint8Array, labels, (n) => small[n]).data, valid);
   }
   const faint = Math.fround(Math.min(settings.faint, settings.threshold));
   return relabelled(joinOpen(labels, below(shown, faint), settings.open_share));
@@ -43,10 +43,8 @@ export function watershedGrains(probability, { valid = null, ...options } = {}) 
 /* Boundary mask that agrees with the grains: their lines, and the likely boundary connected to them. */
 export function closedBoundary(probability, labels, { threshold = C.closed_boundary.threshold, valid = null } = {}) {
   const lines = boundaries(labels, valid), limit = Math.fround(threshold);
-  const mask = lines.data.map((line, i) => (
-    line || (probability.data[i] >= limit && (!valid || valid.data[i])) ? 1 : 0
-  ));
-  return propagate(lines, image(mask, labels.height, labels.width));
+  const isLikely = (i) => probability.data[i] >= limit && (!valid || valid.data[i]);
+  return propagate(lines, pixelwise(Uint8Array, lines, (line, i) => (line || isLikely(i) ? 1 : 0)));
 }
 
 /* Pixels on a boundary between grains: label 0, and those beside another grain; none outside of the field of view. */
@@ -68,10 +66,8 @@ export function boundaries({ data, height, width }, valid = null) {
 
 /* Basins of a surface that are at least `depth` deep: 1..n at their floors, else 0. */
 export function deepBasins(surface, depth) {
-  const { height, width } = surface;
-  const filled = reconstructByErosion(image(surface.data.map((v) => v + depth), height, width), surface);
-  const floors = localMinima(filled);
-  return label(floors.data.includes(1) ? floors : image(new Uint8Array(height * width).fill(1), height, width));
+  const floors = localMinima(reconstructByErosion(pixelwise(Float64Array, surface, (v) => v + depth), surface));
+  return label(floors.data.includes(1) ? floors : pixelwise(Uint8Array, floors, () => 1));
 }
 
 /* One seed per pair of a deep basin and a region of interior, and per large region that has none. */
@@ -79,75 +75,84 @@ function seedsOf(basins, interior, minArea) {
   const n = basins.data.length, reaches = new Uint8Array(basins.count + 1);
   for (let i = 0; i < n; i++) if (interior.data[i]) reaches[basins.data[i]] = 1;
   // Smoothing can let one basin reach over a thin boundary: within the interior it counts once per region.
-  const pairs = Float64Array.from(basins.data, (basin, i) => {
+  const pairs = pixelwise(Float64Array, basins, (basin, i) => {
     const region = interior.data[i];
     return basin && (region || !reaches[basin]) ? basin * (interior.count + 1) + region : 0;
   });
   const numbers = new Map();
-  for (let i = 0; i < n; i++) if (pairs[i]) numbers.set(pairs[i], 0);
+  for (let i = 0; i < n; i++) if (pairs.data[i]) numbers.set(pairs.data[i], 0);
   [...numbers.keys()].sort((a, b) => a - b).forEach((pair, rank) => numbers.set(pair, rank + 1));
-  const seeds = Int32Array.from(pairs, (pair) => (pair ? numbers.get(pair) : 0));
+  const seeds = pixelwise(Int32Array, pairs, (pair) => (pair ? numbers.get(pair) : 0)), { data } = seeds;
   const missed = counts(interior.data).map((area, region) => (region > 0 && area >= minArea ? 1 : 0));
-  for (let i = 0; i < n; i++) if (seeds[i]) missed[interior.data[i]] = 0;
-  const most = largest(seeds);
-  for (let i = 0; i < n; i++) if (missed[interior.data[i]]) seeds[i] = most + interior.data[i];
-  return image(seeds, basins.height, basins.width);
+  for (let i = 0; i < n; i++) if (data[i]) missed[interior.data[i]] = 0;
+  const most = largest(data);
+  for (let i = 0; i < n; i++) if (missed[interior.data[i]]) data[i] = most + interior.data[i];
+  return seeds;
 }
 
 /* skimage.segmentation.watershed, connectivity 1. Pixels wait in a heap, the lowest first, of equal ones the one that
    came first; behind a pass a pixel counts as high as the pass. Seeds all come at once: of equal ones the heap itself
-   decides, so it works as skimage's does. */
-export function watershed({ data, height, width }, seeds, mask = null) {
-  const out = Int32Array.from(seeds.data), age = new Int32Array(data.length), heap = new Int32Array(data.length);
-  const level = Float32Array.from(data);
-  const free = mask?.data;
-  let items = 0, time = 1;
+   decides, so it works as skimage's does.
 
-  const before = (a, b) => level[a] < level[b] || (level[a] === level[b] && age[a] < age[b]);
-  const push = (pixel) => {
+   A key is the pixel's float32 height as a float64, with its time of arrival in the 29 bits that are free then. */
+export function watershed({ data, height, width }, seeds, mask = null) {
+  const size = data.length, out = new Int32Array(seeds.data), free = new Uint8Array(size).fill(1);
+  const keys = new Float64Array(size), pixels = new Int32Array(size), key = new Float64Array(1);
+  const time = new Uint32Array(key.buffer); // its lower half
+  let items = 0, now = 1;
+
+  const push = (pixel, level, arrival) => {
+    key[0] = level;
+    time[0] |= arrival;
+    const value = key[0];
     let child = items++;
     while (child > 0) {
       const parent = (child - 1) >> 1;
-      if (!before(pixel, heap[parent])) break;
-      heap[child] = heap[parent];
+      if (!(value < keys[parent])) break;
+      keys[child] = keys[parent];
+      pixels[child] = pixels[parent];
       child = parent;
     }
-    heap[child] = pixel;
+    keys[child] = value;
+    pixels[child] = pixel;
   };
-  const pop = () => {
-    const first = heap[0], moved = heap[--items];
+  const pop = () => { // the first one is in place 0
+    items--;
+    const value = keys[items], pixel = pixels[items];
     let place = 0;
     for (;;) {
-      const left = 2 * place + 1, right = left + 1;
-      if (left >= items) break;
-      let smallest = place, pixel = moved;
-      if (before(heap[left], moved)) { smallest = left; pixel = heap[left]; }
-      if (right < items && before(heap[right], pixel)) { smallest = right; pixel = heap[right]; }
-      if (smallest === place) break;
-      heap[place] = pixel;
-      place = smallest;
+      let child = 2 * place + 1;
+      if (child >= items) break;
+      // The right one goes up only if it is lower than the left one and than what moves down.
+      if (child + 1 < items && keys[child + 1] < (keys[child] < value ? keys[child] : value)) child++;
+      if (!(keys[child] < value)) break;
+      keys[place] = keys[child];
+      pixels[place] = pixels[child];
+      place = child;
     }
-    heap[place] = moved;
-    return first;
+    keys[place] = value;
+    pixels[place] = pixel;
   };
-  const flood = (pixel, next) => {
-    if (out[next] || (free && !free[next])) return;
-    out[next] = out[pixel];
-    age[next] = ++time;
-    if (level[next] < level[pixel]) level[next] = level[pixel];
-    push(next);
+  const flood = (next, label, level) => {
+    free[next] = 0;
+    out[next] = label;
+    push(next, data[next] < level ? level : data[next], ++now);
   };
 
-  for (let i = 0; i < out.length; i++) {
-    if (free && !free[i]) out[i] = 0;
-    if (out[i]) push(i);
+  for (let i = 0; i < size; i++) {
+    if (mask && !mask.data[i]) out[i] = free[i] = 0;
+    if (out[i]) {
+      free[i] = 0;
+      push(i, data[i], 0);
+    }
   }
   while (items) {
-    const pixel = pop(), x = pixel % width;
-    if (pixel >= width) flood(pixel, pixel - width);
-    if (x > 0) flood(pixel, pixel - 1);
-    if (x + 1 < width) flood(pixel, pixel + 1);
-    if (pixel + width < out.length) flood(pixel, pixel + width);
+    const pixel = pixels[0], level = Math.fround(keys[0]), label = out[pixel], x = pixel % width;
+    pop();
+    if (pixel >= width && free[pixel - width]) flood(pixel - width, label, level);
+    if (x > 0 && free[pixel - 1]) flood(pixel - 1, label, level);
+    if (x + 1 < width && free[pixel + 1]) flood(pixel + 1, label, level);
+    if (pixel + width < size && free[pixel + width]) flood(pixel + width, label, level);
   }
   return image(out, height, width);
 }
@@ -155,7 +160,7 @@ export function watershed({ data, height, width }, seeds, mask = null) {
 /* Labels whose pixels in `small`, a Uint8Array, are flooded from the others. Only `small` and what touches it is flooded,
    unless two seeds of equal probability could meet there. */
 function refilled(probability, labels, small, valid) {
-  const { data, height, width } = labels, near = Uint8Array.from(small);
+  const { data, height, width } = labels, near = new Uint8Array(small);
   const reach = (i, next) => { if (small[i] && (!valid || valid.data[next])) near[next] = 1; };
   for (let i = 0, x = 0; i < data.length; i++, x = x + 1 === width ? 0 : x + 1) {
     if (i >= width) reach(i, i - width);
@@ -168,15 +173,15 @@ function refilled(probability, labels, small, valid) {
   for (let i = 0; i < data.length; i++) if (near[i] && !small[i]) rim.push(i);
   rim.sort((a, b) => part[a] - part[b] || heights[a] - heights[b]);
   const tie = rim.some((a, k) => k > 0 && part[a] === part[rim[k - 1]] && heights[a] === heights[rim[k - 1]]);
-  const seeds = image(data.map((n, i) => (small[i] ? 0 : n)), height, width);
+  const seeds = pixelwise(Int32Array, labels, (n, i) => (small[i] ? 0 : n));
   if (tie) return watershed(probability, seeds, valid);
   const flooded = watershed(probability, seeds, image(near, height, width)).data;
-  return image(data.map((n, i) => (near[i] ? flooded[i] : n)), height, width);
+  return pixelwise(Int32Array, labels, (n, i) => (near[i] ? flooded[i] : n));
 }
 
 /* Join neighbours while more than `openShare` of the line between two of them is `empty`. */
 function joinOpen(labels, empty, openShare) {
-  const { data, height, width } = labels, out = Int32Array.from(data), n = largest(out) + 1;
+  const { data, height, width } = labels, out = new Int32Array(data), n = largest(out) + 1;
   for (;;) {
     const lines = new Map(); // of {length, open}, by the pair of grains
     let key = -1, line = null; // the last one, which often comes again
@@ -216,9 +221,9 @@ function joinOpen(labels, empty, openShare) {
 }
 
 /* Labels numbered 1, 2, ... in their order. */
-function relabelled({ data, height, width }) {
-  const numbers = counts(data);
+function relabelled(labels) {
+  const numbers = counts(labels.data);
   for (let n = 1, next = 0; n < numbers.length; n++) if (numbers[n]) numbers[n] = ++next;
   numbers[0] = 0;
-  return image(data.map((n) => numbers[n]), height, width);
+  return pixelwise(Int32Array, labels, (n) => numbers[n]);
 }

@@ -17,7 +17,7 @@ export class Grains {
      `fieldOfView`: whether pixels of label 0 lie outside of the field of view; or the field of view itself, a
      Uint8Array. What lies outside stays 0. */
   constructor(labels, width, fieldOfView = false) {
-    this.labels = Int32Array.from(labels);
+    this.labels = new Int32Array(labels);
     this.width = width;
     this.height = labels.length / width;
     this.field = fieldOfView === true ? Uint8Array.from(labels, (label) => (label > 0 ? 1 : 0)) : fieldOfView || null;
@@ -145,9 +145,10 @@ export class Grains {
     for (let y = part.top; y < part.bottom; y++) {
       for (let x = part.left; x < part.right; x++) {
         const i = y * width + x;
-        if (closed[i] > 0) changed.add(closed[i]);
-        closed[i] = this.inField(i) ? labels[i] || this.nearest(y, x) : OUTSIDE;
-        if (closed[i] > 0) changed.add(closed[i]);
+        const before = closed[i], after = this.inField(i) ? labels[i] || nearestGrain(this, y, x) : OUTSIDE;
+        closed[i] = after;
+        if (before > 0) changed.add(before);
+        if (after > 0 && (x === part.left || after !== closed[i - 1])) changed.add(after);
       }
     }
     const all = { ...part };
@@ -185,17 +186,6 @@ export class Grains {
     const { closed, width } = this; // undefined above and below the image
     return closed[i - width] === OUTSIDE || closed[i + width] === OUTSIDE
       || (x > 0 && closed[i - 1] === OUTSIDE) || (x + 1 < width && closed[i + 1] === OUTSIDE);
-  }
-
-  /* The grain nearest to a pixel of label 0, as `close_boundaries` has it; 0 beyond REACH. */
-  nearest(y, x) {
-    for (const [dy, dx] of NEAR) {
-      const row = y + dy, column = x + dx;
-      if (row < 0 || column < 0 || row >= this.height || column >= this.width) continue;
-      const label = this.labels[row * this.width + column];
-      if (label) return label;
-    }
-    return 0;
   }
 
   /* Miles-Lantuejoul weight of a whole grain with a box of h x w. */
@@ -237,6 +227,17 @@ export class Grains {
     }
     return { grains: this.grains.size, cut, diameter: sum / weights };
   }
+}
+
+/* The grain nearest to a pixel of label 0, as `close_boundaries` has it; 0 beyond REACH. */
+export function nearestGrain({ labels, height, width }, y, x) {
+  for (const [dy, dx] of NEAR) {
+    const row = y + dy, column = x + dx;
+    if (row < 0 || column < 0 || row >= height || column >= width) continue;
+    const label = labels[row * width + column];
+    if (label) return label;
+  }
+  return 0;
 }
 
 /* The file of edits as text, one edit on a line; `name` is the image's, for people. */
