@@ -6,6 +6,7 @@
    TIFF and PNG are decoded here (tiff.js, png.js), JPEG, WebP, BMP and GIF by the browser. What is wrong with a file
    ends in an ImageError of one line: which file, what is wrong, and the remedy. */
 
+import { channel, tabulate } from "./arrays.js";
 import C from "./constants.js";
 import { fill, findRange, median, toUnitRange } from "./contrast.js";
 import { ImageError } from "./error.js";
@@ -39,7 +40,7 @@ export async function readImage(bytes, name, { page = null, crop = null, dataBar
   let { values, opaque, barRows } = stored;
   const notes = [...stored.notes];
   if (values.channels === 3 && isGrey(values.data)) { // grey stored as colour keeps its exact levels
-    values = { ...values, data: values.data.filter((_, i) => i % 3 === 0), channels: 1 };
+    values = { ...values, data: channel(values.data, 3), channels: 1 };
   }
   if (crop) {
     const below = checkedCrop(crop, values, name);
@@ -88,7 +89,7 @@ export function findDataBar(image, height, width) {
   if (searched <= K.LEAST_HEIGHT) return null;
   const some = Math.max(1, Math.floor(width / 2000)), start = Math.max(height - searched - K.ABOVE, 0);
   const rows = Array.from({ length: height - start }, (_, y) => (
-    Float32Array.from({ length: Math.ceil(width / some) }, (_, x) => image[(start + y) * width + x * some])
+    tabulate(Math.ceil(width / some), (x) => image[(start + y) * width + x * some], Float32Array)
   ));
   const counts = new Uint32Array(256);
   for (const row of rows.slice(-Math.max(K.LEAST_HEIGHT, Math.floor(height / 50)))) {
@@ -142,10 +143,11 @@ function barHeights(image, height, width, dataBar, named, missing, name) {
 
 function greyImage({ data, height, width, channels }, unit) {
   if (channels === 1) return unit(data);
-  const step = Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED))), some = [];
-  for (let y = 0; y < height; y += step) {
-    for (let x = 0; x < width; x += step) for (let k = 0; k < 3; k++) some.push(data[(y * width + x) * 3 + k]);
-  }
+  const step = Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED))), across = Math.ceil(width / step);
+  const some = tabulate(Math.ceil(height / step) * across * 3, (i) => {
+    const pixel = Math.floor(i / 3), y = Math.floor(pixel / across) * step, x = (pixel % across) * step;
+    return data[(y * width + x) * 3 + (i % 3)];
+  }, data.constructor);
   return greyOf(unit(data), greyWeights(unit(some)));
 }
 
@@ -305,7 +307,7 @@ async function decodedByBrowser(bytes, type) {
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(3 * width * height), opaque = new Uint8Array(width * height);
   for (let i = 0, j = 0; i < opaque.length; i++, j += 4) {
-    data.set(rgba.subarray(j, j + 3), 3 * i);
+    for (let k = 0; k < 3; k++) data[3 * i + k] = rgba[j + k];
     opaque[i] = rgba[j + 3] > 0 ? 1 : 0;
   }
   return { values: { data, height, width, channels: 3, kind: "u", bytes: 1 }, opaque };

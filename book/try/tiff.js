@@ -6,6 +6,7 @@
    and 64 bits; no compression, LZW, deflate, PackBits, and JPEG by the browser; samples beside each other or in
    planes; grey, white is zero, palette, RGB, CMYK, the lightness of LAB, and alpha. */
 
+import { channel, tabulate } from "./arrays.js";
 import C from "./constants.js";
 import { ImageError } from "./error.js";
 import { inflate } from "./png.js";
@@ -220,7 +221,10 @@ function unpacked(bytes, rows, { wide, samples, bits, predictor }, form, little)
       for (let i = y * row + samples; i < (y + 1) * row; i++) whole[i] += whole[i - samples];
     }
   }
-  if (form.kind === "f" && size === 2) return Float32Array.from(new Uint16Array(data.buffer), half);
+  if (form.kind === "f" && size === 2) {
+    const codes = new Uint16Array(data.buffer);
+    return tabulate(codes.length, (i) => half(codes[i]), Float32Array);
+  }
   return new form.array(data.buffer);
 }
 
@@ -331,17 +335,16 @@ async function jpegSamples(bytes, page, { wide, samples, kind, bits }, rows) {
 function resolved(stored, layout, page, name) {
   const { width, height } = page, { kind, channels, bits, compression } = layout;
   const notes = [], colours = K.COLOURS[kind] ?? 1, size = width * height;
-  const channel = (k) => stored.data.filter((_, i) => i % channels === k);
   const white = stored.kind === "f" ? 1 : 2 ** (8 * stored.bytes - (stored.kind === "i" ? 1 : 0)) - 1;
   if (channels < colours) throw new ImageError(`${name}: has ${channels} samples a pixel where its kind needs ${colours}; save it as grey levels or RGB`);
   let data = stored.data, opaque = null;
   if (channels > colours) {
     const extras = page.numbers(338) ?? [], meaning = extras.length ? extras[0] : channels === colours + 1 ? 2 : 0;
-    const alpha = meaning === 1 || meaning === 2 ? channel(colours) : null;
-    data = new stored.data.constructor(size * colours);
-    for (let i = 0, j = 0; i < data.length; i++) data[j++] = stored.data[Math.floor(i / colours) * channels + (i % colours)];
+    const alpha = meaning === 1 || meaning === 2 ? channel(stored.data, channels, colours) : null;
+    const place = (i) => Math.floor(i / colours) * channels + (i % colours);
+    data = tabulate(size * colours, (i) => stored.data[place(i)], stored.data.constructor);
     if (alpha) {
-      opaque = Uint8Array.from(alpha, (a) => (a > 0 ? 1 : 0));
+      opaque = tabulate(size, (i) => (alpha[i] > 0 ? 1 : 0));
       if (meaning === 1) {
         data = data.map((value, i) => {
           const a = alpha[Math.floor(i / colours)];
@@ -356,7 +359,7 @@ function resolved(stored, layout, page, name) {
     const map = page.numbers(320), levels = 2 ** bits, deep = map.some((value) => value > 255);
     const palette = Uint8Array.from(map, (value) => (deep ? value >> 8 : value));
     Object.assign(values, { kind: "u", bytes: 1, channels: 3 });
-    values.data = Uint8Array.from({ length: 3 * size }, (_, i) => palette[(i % 3) * levels + data[Math.floor(i / 3)]]);
+    values.data = tabulate(3 * size, (i) => palette[(i % 3) * levels + data[Math.floor(i / 3)]]);
   } else if (colours === 1 && (bits === 2 || bits === 4)) { // as Pillow scales them
     const most = 2 ** bits - 1;
     values.data = data.map((value) => ((kind === K.WHITE_IS_ZERO ? most - value : value) * 255) / most);
@@ -368,16 +371,15 @@ function resolved(stored, layout, page, name) {
       throw new ImageError(`${name}: holds inks other than cyan, magenta, yellow and black; save it as RGB`);
     }
     values.channels = 3;
-    values.data = new data.constructor(3 * size);
-    for (let i = 0; i < values.data.length; i++) {
+    values.data = tabulate(3 * size, (i) => {
       const at = Math.floor(i / 3) * 4;
-      values.data[i] = rint((white - data[at + (i % 3)]) * ((white - data[at + 3]) / white));
-    }
+      return rint((white - data[at + (i % 3)]) * ((white - data[at + 3]) / white));
+    }, data.constructor);
   } else if (kind === K.YCBCR && compression !== 7) {
     throw new ImageError(`${name}: holds brightness and colour differences (YCbCr); save it as grey levels or RGB`);
   } else if (kind !== K.RGB && kind !== K.YCBCR && colours === 3) { // LAB: the lightness
     values.channels = 1;
-    values.data = data.filter((_, i) => i % 3 === 0);
+    values.data = channel(data, 3);
   }
   return { values, opaque, notes };
 }
