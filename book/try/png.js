@@ -102,7 +102,7 @@ function unfilter(kind, line, above, step) {
 function resolved(samples, kind, depth, { PLTE, tRNS }) {
   const size = samples.length / CHANNELS[kind];
   const high = (value) => (depth === 16 ? value >> 8 : value);
-  const transparent = tRNS?.length > 1 ? Array.from({ length: tRNS.length >> 1 }, (_, k) => (tRNS[2 * k] << 8) | tRNS[2 * k + 1]) : null;
+  const transparent = tRNS && tabulate(tRNS.length >> 1, (k) => (tRNS[2 * k] << 8) | tRNS[2 * k + 1], Uint16Array);
   const opaqueBy = (has) => tabulate(size, (i) => (has(i) ? 1 : 0));
   if (kind === 3) {
     const data = tabulate(3 * size, (i) => PLTE[3 * samples[Math.floor(i / 3)] + (i % 3)] ?? 0);

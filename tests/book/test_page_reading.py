@@ -263,6 +263,7 @@ FILES = {  # name -> function that writes the file
     "grey.bmp": lambda p: save(p, GREY),
     "colour.bmp": lambda p: save(p, RGB, dpi=(50800, 50800)),
     "palette.gif": coloured_palette,
+    "turned.webp": lambda p: oriented(p, 6, values=RGB, lossless=True),
     "lossless.webp": lambda p: save(p, RGB, lossless=True),
 }
 
