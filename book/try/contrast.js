@@ -8,7 +8,7 @@
    with a typed array `data`, row by row, 1 or 3 `channels`, `kind` "b" (0 or 1), "u", "i" or "f" as in NumPy, and
    `bytes` of a value in the file. Maps of pixels are Uint8Array of height x width, null if they are empty. */
 
-import { tabulate } from "./arrays.js";
+import { tabulate } from "./tabulate.js";
 import C from "./constants.js";
 
 const K = C.contrast;

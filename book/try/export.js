@@ -11,7 +11,7 @@
      rgb = np.asarray(Image.open("labels.png")).astype(int) - 128
      labels = np.where(rgb[..., 0] < 0, 0, rgb @ [1, 128, 16384] * 1515969 % 2**21) */
 
-import { tabulate } from "./arrays.js";
+import { tabulate } from "./tabulate.js";
 import { writePng } from "./png.js";
 
 const CODES = 2 ** 21; // 7 bits of each colour; the eighth is set, so that all are bright

@@ -3,7 +3,7 @@
 
    Read are all kinds of PNG as Pillow reads them: colours of 16 bits lose their lower byte, grey keeps it. */
 
-import { tabulate } from "./arrays.js";
+import { tabulate } from "./tabulate.js";
 import C from "./constants.js";
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];

@@ -6,7 +6,7 @@
    TIFF and PNG are decoded here (tiff.js, png.js), JPEG, WebP, BMP and GIF by the browser. What is wrong with a file
    ends in an ImageError of one line: which file, what is wrong, and the remedy. */
 
-import { channel, tabulate } from "./arrays.js";
+import { channel, tabulate } from "./tabulate.js";
 import C from "./constants.js";
 import { fill, findRange, median, toUnitRange } from "./contrast.js";
 import { ImageError } from "./error.js";

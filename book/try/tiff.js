@@ -6,7 +6,7 @@
    and 64 bits; no compression, LZW, deflate, PackBits, and JPEG by the browser; samples beside each other or in
    planes; grey, white is zero, palette, RGB, CMYK, the lightness of LAB, and alpha. */
 
-import { channel, tabulate } from "./arrays.js";
+import { channel, tabulate } from "./tabulate.js";
 import C from "./constants.js";
 import { ImageError } from "./error.js";
 import { inflate } from "./png.js";
