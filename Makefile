@@ -5,16 +5,18 @@
 #   COURSE=folder                where assignments go; make clean empties the default, _build/assignments
 #   PYTHON=...                   interpreter for .venv; 3.11 gets the pinned versions, another one the newest that fit
 #   JOBS=2                       test processes at once, each on one thread; a file's tests stay in one
+#   PORT=8000                    where make serve shows the book
 #   TAG=v0.2.0                   what notebooks and links are pinned to (make release); main after a release
 
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help book pdf browse test quick bench colab demo lab assignments notebooks release clean
+.PHONY: help book serve pdf browse test quick bench colab demo lab assignments notebooks release clean
 
 PROFILE ?= laptop
 COURSE ?= _build/assignments
 TORCH ?= cpu
 JOBS ?= 2
+PORT ?= 8000
 # Two processes that both use all cores get in each other's way: one thread each.
 PARALLEL := OMP_NUM_THREADS=1 MICROLAB_PROFILE=smoke
 SPREAD := -n $(JOBS) --dist loadfile
@@ -58,6 +60,11 @@ book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
 	MICROLAB_PROFILE=$(PROFILE) $(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
+
+serve:  ## show the built book at http://localhost:8000; opened as a file, its first page cannot segment
+	@test -f _build/html/index.html || { echo "No book here: make book PROFILE=smoke"; exit 1; }
+	@echo "http://localhost:$(PORT)/  (Ctrl-C ends it)"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 pdf: $(READY)  ## print the book that make book built as one PDF, _build/microlab.pdf; needs Chromium
 	$(BIN)/python tools/make_pdf.py _build/html _build/microlab.pdf

@@ -14,12 +14,13 @@ const OUTSIDE = -1; // in the closed labels: not in the field of view
 
 export class Grains {
   /* `labels`: Int32Array of height x width, 0 on boundaries or nowhere; copied.
-     `fieldOfView`: whether pixels of label 0 lie outside of the field of view. Then they stay 0. */
+     `fieldOfView`: whether pixels of label 0 lie outside of the field of view; or the field of view itself, a
+     Uint8Array. What lies outside stays 0. */
   constructor(labels, width, fieldOfView = false) {
     this.labels = Int32Array.from(labels);
     this.width = width;
     this.height = labels.length / width;
-    this.field = fieldOfView ? Uint8Array.from(labels, (label) => (label > 0 ? 1 : 0)) : null;
+    this.field = fieldOfView === true ? Uint8Array.from(labels, (label) => (label > 0 ? 1 : 0)) : fieldOfView || null;
     if (this.field && !this.field.includes(0)) this.field = null;
     this.lines = !grainsTouch(this.labels, width); // boundaries are lines of label 0
     this.largest = this.labels.reduce((a, b) => Math.max(a, b), 0); // the largest number that was ever used

@@ -22,6 +22,8 @@ from skimage.segmentation import expand_labels
 
 from microlab.measure.checks import as_labels
 
+# a and b of G = a log10(density) - b, for grains per mm^2 and for intersections per mm
+PLANIMETRIC, INTERCEPT = (3.321928, 2.954), (6.643856, 3.288)
 CIRCLES = (0.7958, 0.5305, 0.2653)  # diameters of E112's three circles over the side of its square field
 BAND = 2_000_000  # px of a field that are looked at together
 FLICKER = 2.0  # px; shorter excursions into a neighbour and back do not count, see _crossings
@@ -155,7 +157,7 @@ def _grain_size(method: str, counts: NDArray, extents: NDArray, mm: float, confi
     if len(counts) > 1 and (extents > 0).all():
         error = (counts / extents).std(ddof=1) / np.sqrt(len(counts))
         half = stdtrit(len(counts) - 1, (1 + confidence) / 2) * error
-    a, b = (3.321928, 2.954) if planar else (6.643856, 3.288)
+    a, b = PLANIMETRIC if planar else INTERCEPT
 
     def number(density: float) -> float:
         return float(a * np.log10(density) - b) if density > 0 else (nan if np.isnan(density) else -np.inf)

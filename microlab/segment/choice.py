@@ -165,6 +165,10 @@ class Inverted(Segmenter):
     def card(self) -> dict:
         return self.inner.card
 
+    @property
+    def calibrated(self) -> bool:
+        return self.inner.calibrated
+
     def check(self, image: Micrograph | np.ndarray) -> np.ndarray:
         return self.inner.check(image)
 

@@ -47,6 +47,8 @@ from microlab.training.devices import autocast, pick_device, resolve_precision
 
 LEAST_HALVED = 64  # px, shorter side of an image at half of the zoom
 FIELD_SIDE = 1024  # px, of the reduced image on which the field of view is cleaned
+COVERED = 0.5  # probability from which a pixel does not show the specimen
+COVER_REACH = 2  # px of the network's image; narrower specks are not believed
 LEAST_COVER, LARGEST_COVER = 0.005, 0.7  # share of the image; less is no legend, mount or corner
 MOST_COVERS = 6  # pieces: four corners, a legend and a mount
 OUTPUTS = ("boundary", "twin boundary", "outside")  # of a network that knows more than boundaries
@@ -134,6 +136,10 @@ class UNet(nn.Module):
         height, width = image.shape[-2:]
         cell = 2 ** (len(self.down) - 1)  # pixels that become one at the bottom
         x = pad_reflect(image, cell, least=2 * cell)  # one pixel alone cannot be normalised
+        return self.unpadded(x)[..., :height, :width]
+
+    def unpadded(self, x: Tensor) -> Tensor:
+        """Logits of an image whose sides are multiples of ``2**(depth - 1)``, the smallest excluded."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))  # (N, width 2^level, H / 2^level, W / 2^level)
@@ -141,7 +147,7 @@ class UNet(nn.Module):
         x = self.dropout(skips.pop())
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([skips.pop(), up(x)], dim=1))
-        return self.head(x)[..., :height, :width]
+        return self.head(x)
 
     @classmethod
     def from_weights(cls, name_or_path: str | PathLike[str]) -> UNet:
@@ -345,8 +351,8 @@ def field_of_view(
     (H, W) bool, or None where the whole image shows the specimen.
     """
     factor = reduction(outside.shape, FIELD_SIDE)
-    small = reduced(outside, factor) >= 0.5
-    reach = max(1, round(2 / (zoom * factor)))
+    small = reduced(outside, factor) >= COVERED
+    reach = max(1, round(COVER_REACH / (zoom * factor)))
     small = ndimage.binary_opening(small, morphology.disk(reach))
     parts, _ = ndimage.label(small)
     large = np.bincount(parts.ravel()) >= LEAST_COVER * small.size

@@ -31,6 +31,8 @@ LADDER = tuple(2.0 ** np.arange(-3, 1.6, 0.5))  # 1/8 to 2.8, in steps of sqrt 2
 CONFIDENCE_LADDER = tuple(2.0 ** np.arange(-2, 1.1, 0.5))  # 1/4 to 2, in steps of sqrt 2
 AS_GOOD = 0.03  # of the highest confidence; less of a difference means nothing
 LARGEST_SHARE = 0.3  # of a window; a larger grain dominates it
+LEAST_TRIED, LEAST_MATCHED = 64, 32  # px, shorter side of an image at a zoom of a ladder
+LONGEST_INTERCEPT = 1e6  # px; that of a window without a crossing
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ def zoom_trials(
     window : int
         Side of the central window, in pixels after zooming.
     ladder : tuple of float
-        Zooms at which the image has fewer than 64 pixels a side are left out.
+        Zooms at which the image has fewer than `LEAST_TRIED` pixels a side are left out.
     """
     trials = []
-    for zoom in [z for z in ladder if min(image.shape) * z >= 64] or [max(ladder)]:
+    for zoom in [z for z in ladder if min(image.shape) * z >= LEAST_TRIED] or [max(ladder)]:
         probability, labels, valid = segment(resize_by(middle(image, window / zoom), zoom))
         areas = np.bincount(labels.ravel())[1:]
         lines = boundaries(labels, valid)
@@ -135,11 +137,11 @@ def matching_zoom(
     """
     if not design_intercept > 0:
         raise InputError(f"design_intercept must be positive, got {design_intercept}")
-    zooms = [z for z in ladder if min(image.shape) * z >= 32] or [max(ladder)]
+    zooms = [z for z in ladder if min(image.shape) * z >= LEAST_MATCHED] or [max(ladder)]
     excess = []  # log of the magnified intercept over the design: rises with the zoom, zero at the match
     for zoom in zooms:
         intercept = mean_intercept(grains(resize_by(middle(image, window / zoom), zoom)))
-        excess.append(np.log(min(intercept, 1e6) / design_intercept))
+        excess.append(np.log(min(intercept, LONGEST_INTERCEPT) / design_intercept))
     return float(np.exp(_zero_crossing(np.log(zooms), np.array(excess))))
 
 

@@ -2,7 +2,7 @@
 
     python -m studies.appearances FOLDER --part zoo        15 kinds of virtual fields, 8 each; half an hour
     python -m studies.appearances FOLDER --part real       perovskite, steel and titanium; ten minutes
-    python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; two minutes
+    python -m studies.appearances FOLDER --part contrast   how faint their boundaries are; four minutes
     python -m studies.appearances FOLDER --part alarms     what rings on good and on bad ones; half an hour
     python -m studies.appearances FOLDER --part left-out   train without one appearance, test on it; an hour
     python -m studies.appearances FOLDER --size smoke      a trial run of all
@@ -44,7 +44,7 @@ from studies import common
 OURS = "ours"
 CALIBRATION = 100  # first field of each kind that sets the limits of the alarms
 LEFT_OUT, CONTROL = "left out", "trained on all"
-FAINTEST = "contrast"  # of the zoo: no boundary is a line
+FAINTEST = ("contrast", "contrast, legend")  # of the zoo: no boundary is a line
 CONTRASTS = (0, 0.5, 1, 2, np.inf)
 ABOVE = 664  # rows of titanium-bse above its legend
 MEASURES = [
@@ -272,7 +272,8 @@ def contrast_record(folder: Path, size_name: str) -> dict:
     size = SIZES[size_name]
     fields = real_fields(size)[:3]  # those whose truth is closed
     fields += [
-        (f"virtual, {FAINTEST}", appearances.zoo_field(FAINTEST, k, side=size["side"]))
+        (f"virtual, {name}", appearances.zoo_field(name, k, side=size["side"]))
+        for name in FAINTEST
         for k in range(size["fields"])
     ]
     for name, field in fields:

@@ -1,0 +1,60 @@
+/* Everything that takes long, beside the page, so that the page never waits: reading, segmenting, measuring.
+   A message {id, do, ...} is answered by {id, answer} or {id, error}; meanwhile come {id, share, words}. */
+
+import { inverted, segment } from "./choice.js";
+import C from "./constants.js";
+import { grainsCsv, grainTable, lengthUnit, summarise, summaryRows } from "./measure.js";
+import { candidate } from "./network.js";
+import { readImage } from "./read.js";
+import { boundaries } from "./watershed.js";
+
+const [first, lines] = C.candidates.map(candidate), candidates = [first, lines, inverted(lines)]; // as `AutoSegmenter`
+
+/* The numbers of a label image, the diameters of its whole grains, and the table as a file. */
+function measure({ labels, pixelSize, source, valid }) {
+  const rows = grainTable(labels, pixelSize, valid), whole = rows.filter((row) => !row.touches_edge);
+  const column = pixelSize ? "diameter_um" : "diameter_px", middle = summarise(rows, [column])[column];
+  const sorted = rows.map((row) => row.diameter_um).sort((a, b) => a - b);
+  const [unit, factor] = pixelSize ? lengthUnit(sorted[sorted.length >> 1]) : ["px", 1];
+  return {
+    rows: summaryRows({ labels, valid, rows, pixelSize, pixelSizeSource: source }),
+    unit: { name: unit, factor },
+    bars: {
+      diameters: whole.map((row) => factor * row[column]), weights: whole.map((row) => row.edge_weight),
+      mean: factor * middle.mean, unit,
+    },
+    csv: grainsCsv(rows),
+  };
+}
+
+const JOBS = {
+  open: async ({ file, name }) => readImage(await file.arrayBuffer(), name),
+
+  async segment({ file, name, options, zoom, pixelSize, source }, progress) {
+    progress(0, "reading the file and loading the network");
+    const read = await readImage(await file.arrayBuffer(), name, options);
+    const result = await segment(read.image, candidates, { zoom, known: read.valid, progress });
+    if (!result.labels.data.some((label) => label > 0)) {
+      throw new Error(`${name}: no grain was found, every pixel is boundary; check the image or the magnification`);
+    }
+    const { labels, valid } = result, notes = [...read.notes, ...result.notes];
+    if (valid) {
+      const share = valid.data.reduce((sum, shown) => sum + 1 - shown, 0) / valid.data.length;
+      notes.push(`${(100 * share).toFixed(1)} % of the image is not the specimen (a legend, a mount, an empty corner) and was left out; a grain that it cuts counts as cut.`);
+    }
+    return { ...result, image: read.image, notes, measured: measure({ labels, pixelSize, source, valid }) };
+  },
+
+  measure: ({ labels, pixelSize, source, valid }) => ({
+    ...measure({ labels, pixelSize, source, valid }), boundary: boundaries(labels, valid),
+  }),
+};
+
+addEventListener("message", async ({ data: { id, do: job, ...of } }) => {
+  try {
+    const answer = await JOBS[job](of, (share, words) => postMessage({ id, share, words }));
+    postMessage({ id, answer });
+  } catch (error) {
+    postMessage({ id, error: error.message ?? String(error) });
+  }
+});
