@@ -8,6 +8,7 @@
    with a typed array `data`, row by row, 1 or 3 `channels`, `kind` "b" (0 or 1), "u", "i" or "f" as in NumPy, and
    `bytes` of a value in the file. Maps of pixels are Uint8Array of height x width, null if they are empty. */
 
+import { tabulate } from "./tabulate.js";
 import C from "./constants.js";
 
 const K = C.contrast;
@@ -53,7 +54,7 @@ export function findRange(values, { nodata = null, opaque = null } = {}) {
   const [low, high] = extent(data, channels, bad);
   if (!bad) return { low, high, missing: null, hot: null, clipped: false, note: "" };
   const hot = singles(bad, height, width);
-  const missing = new Uint8Array(size).map((_, i) => (out?.[i] ?? 0) & (1 - hot[i]));
+  const missing = tabulate(size, (i) => (out ? out[i] & (1 - hot[i]) : 0));
   const done = [];
   if (hot.includes(1)) done.push("single ones (hot or dead) took the grey of their neighbours");
   if (missing.includes(1)) done.push("what has no value lies outside of the field of view");
@@ -69,7 +70,7 @@ export function findRange(values, { nodata = null, opaque = null } = {}) {
 /* A function that turns stored values, any typed array of them, into grey levels, Float32Array in [0, 1]. */
 export function toUnitRange(values, range) {
   const { kind, bytes } = values;
-  if (kind === "b") return (part) => Float32Array.from(part);
+  if (kind === "b") return (part) => new Float32Array(part);
   let black = 0, white = null;
   const small = kind === "u" && bytes <= 2;
   if (small) {
@@ -102,9 +103,11 @@ export function toUnitRange(values, range) {
 export function fill(image, height, width, { missing, hot }) {
   if (!missing && !hot) return;
   const bad = (i) => missing?.[i] || hot?.[i];
-  const good = image.filter((_, i) => !bad(i));
-  const step = Math.max(1, Math.floor(good.length / K.SAMPLED));
-  const middle = median(good.filter((_, i) => i % step === 0));
+  const good = new Float32Array(image.length);
+  let n = 0;
+  for (let i = 0; i < image.length; i++) if (!bad(i)) good[n++] = image[i];
+  const step = Math.max(1, Math.floor(n / K.SAMPLED));
+  const middle = median(tabulate(Math.ceil(n / step), (i) => good[i * step], Float32Array));
   if (missing) missing.forEach((is, i) => { if (is) image[i] = middle; });
   if (!hot) return;
   const reach = Math.floor(K.NEIGHBOURHOOD / 2);
@@ -199,14 +202,14 @@ function network(found, height, width) {
   const across = Math.max(high / height, wide / width) > K.LEAST_EXTENT;
   const thin = group.area < K.LARGEST_AREA * high * wide;
   if (!across || !thin || rim / (2 * (height + width)) >= K.LARGEST_RIM) return null;
-  return Uint8Array.from(labels, (label) => (label === group.label ? 1 : 0));
+  return tabulate(labels.length, (i) => (labels[i] === group.label ? 1 : 0));
 }
 
 /* Those of the pixels that form groups of at most LARGEST_HOT. */
 function singles(found, height, width) {
   if (!found.includes(1)) return found;
   const { labels, groups } = groupsOf(found, height, width);
-  return Uint8Array.from(labels, (label) => (label && groups[label - 1].area <= K.LARGEST_HOT ? 1 : 0));
+  return tabulate(labels.length, (i) => (labels[i] && groups[labels[i] - 1].area <= K.LARGEST_HOT ? 1 : 0));
 }
 
 /* Groups of pixels that touch, by a side or a corner, numbered row by row. */

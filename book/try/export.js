@@ -11,6 +11,7 @@
      rgb = np.asarray(Image.open("labels.png")).astype(int) - 128
      labels = np.where(rgb[..., 0] < 0, 0, rgb @ [1, 128, 16384] * 1515969 % 2**21) */
 
+import { tabulate } from "./tabulate.js";
 import { writePng } from "./png.js";
 
 const CODES = 2 ** 21; // 7 bits of each colour; the eighth is set, so that all are bright
@@ -41,14 +42,14 @@ export function labelOf(red, green, blue) {
 
 /* The mask as PNG, a Blob: 8-bit grey, 255 where `boundary` is true, else 0. */
 export async function maskPng(boundary, height, width, pixelSize = null) {
-  return writePng(Uint8Array.from(boundary, (is) => (is ? 255 : 0)), height, width, 1, pixelSize);
+  return writePng(tabulate(boundary.length, (i) => (boundary[i] ? 255 : 0)), height, width, 1, pixelSize);
 }
 
 /* Labels as TIFF, a Blob, as `write_labels` of microlab/data/images.py writes them: 16 bits with the unit in ImageJ's
    description, or 32-bit integers above 65535 labels with pixels per centimetre. `pixelSize` in um, or null. */
 export function labelsTiff(labels, height, width, pixelSize = null) {
   const deep = labels.some((label) => label > 65535), bits = deep ? 32 : 16;
-  const values = (deep ? Int32Array : Uint16Array).from(labels);
+  const values = new (deep ? Int32Array : Uint16Array)(labels);
   const unit = pixelSize && !deep ? "unit=um\n" : "";
   const text = `ImageJ=1.11a\nimages=1\n${unit}`.padEnd(32, "\0");
   const entries = [ // [code, type, count, value]; 3 is a short number, 4 a long one, 2 a text, 5 a fraction

@@ -9,8 +9,9 @@ export function greyWeights(colours) {
   const mean = [0, 0, 0], products = [[0, 0, 0], [0, 0, 0], [0, 0, 0]];
   for (let i = 0; i < colours.length; i++) mean[i % 3] += colours[i] / n;
   for (let i = 0; i < colours.length; i += 3) {
-    const d = mean.map((m, k) => colours[i + k] - m);
-    for (let a = 0; a < 3; a++) for (let b = 0; b < 3; b++) products[a][b] += d[a] * d[b];
+    for (let a = 0; a < 3; a++) {
+      for (let b = 0; b < 3; b++) products[a][b] += (colours[i + a] - mean[a]) * (colours[i + b] - mean[b]);
+    }
   }
   const { value, vector: first } = largestEigenvector(products);
   if (value === 0) return C.transforms.LUMINANCE; // one colour everywhere

@@ -147,8 +147,9 @@ function olympus(first) {
 function sightx(first, page) {
   const text = sightxText(page), pitch = taggedResolution(page);
   if (!text || !pitch) return null;
-  if (element(text, "EosMode")?.text.trim() !== "eosTEM" || element(text, "ModeString")?.text.trim() !== "MAG") return null;
-  const [width, height] = pitch.map((size) => size / element(text, "SelectorValue")?.text);
+  const entry = (name) => element(text, name)?.text.trim();
+  if (entry("EosMode") !== "eosTEM" || entry("ModeString") !== "MAG") return null;
+  const [width, height] = pitch.map((size) => size / entry("SelectorValue"));
   return { width, height, source: "JEOL SightX description", note: "" };
 }
 

@@ -3,6 +3,7 @@
 
    Read are all kinds of PNG as Pillow reads them: colours of 16 bits lose their lower byte, grey keeps it. */
 
+import { tabulate } from "./tabulate.js";
 import C from "./constants.js";
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
@@ -101,21 +102,21 @@ function unfilter(kind, line, above, step) {
 function resolved(samples, kind, depth, { PLTE, tRNS }) {
   const size = samples.length / CHANNELS[kind];
   const high = (value) => (depth === 16 ? value >> 8 : value);
-  const transparent = tRNS?.length > 1 ? Array.from({ length: tRNS.length >> 1 }, (_, k) => (tRNS[2 * k] << 8) | tRNS[2 * k + 1]) : null;
-  const opaqueBy = (has) => Uint8Array.from({ length: size }, (_, i) => (has(i) ? 1 : 0));
+  const transparent = tRNS && tabulate(tRNS.length >> 1, (k) => (tRNS[2 * k] << 8) | tRNS[2 * k + 1], Uint16Array);
+  const opaqueBy = (has) => tabulate(size, (i) => (has(i) ? 1 : 0));
   if (kind === 3) {
-    const data = Uint8Array.from({ length: 3 * size }, (_, i) => PLTE[3 * samples[Math.floor(i / 3)] + (i % 3)] ?? 0);
+    const data = tabulate(3 * size, (i) => PLTE[3 * samples[Math.floor(i / 3)] + (i % 3)] ?? 0);
     return { data, colours: 3, opaque: tRNS ? opaqueBy((i) => (tRNS[samples[i]] ?? 255) > 0) : null };
   }
   if (kind === 4 || kind === 6) {
     const colours = kind === 4 ? 1 : 3, all = colours + 1;
-    const data = Uint8Array.from({ length: colours * size }, (_, i) => high(samples[Math.floor(i / colours) * all + (i % colours)]));
+    const data = tabulate(colours * size, (i) => high(samples[Math.floor(i / colours) * all + (i % colours)]));
     return { data, colours, opaque: opaqueBy((i) => high(samples[i * all + colours]) > 0) };
   }
   if (kind === 2) {
     const opaque = transparent?.length === 3 && depth === 8
       ? opaqueBy((i) => transparent.some((value, k) => samples[3 * i + k] !== value)) : null;
-    return { data: depth === 16 ? Uint8Array.from(samples, high) : samples, colours: 3, opaque };
+    return { data: depth === 16 ? tabulate(samples.length, (i) => high(samples[i])) : samples, colours: 3, opaque };
   }
   if (depth === 1 || depth >= 8) {
     const opaque = transparent && depth === 8 ? opaqueBy((i) => samples[i] !== transparent[0]) : null;

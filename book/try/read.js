@@ -6,6 +6,7 @@
    TIFF and PNG are decoded here (tiff.js, png.js), JPEG, WebP, BMP and GIF by the browser. What is wrong with a file
    ends in an ImageError of one line: which file, what is wrong, and the remedy. */
 
+import { channel, tabulate } from "./tabulate.js";
 import C from "./constants.js";
 import { fill, findRange, median, toUnitRange } from "./contrast.js";
 import { ImageError } from "./error.js";
@@ -34,12 +35,12 @@ export async function readImage(bytes, name, { page = null, crop = null, dataBar
   } catch (error) {
     if (error instanceof ImageError) throw error;
     const reason = error instanceof RangeError ? "it ends too early" : error.message;
-    throw new ImageError(`${name}: is damaged or cut short (${reason}); copy or export it again`);
+    throw new ImageError(name, `is damaged or cut short (${reason}); copy or export it again`);
   }
   let { values, opaque, barRows } = stored;
   const notes = [...stored.notes];
   if (values.channels === 3 && isGrey(values.data)) { // grey stored as colour keeps its exact levels
-    values = { ...values, data: values.data.filter((_, i) => i % 3 === 0), channels: 1 };
+    values = { ...values, data: channel(values.data, 3), channels: 1 };
   }
   if (crop) {
     const below = checkedCrop(crop, values, name);
@@ -49,10 +50,11 @@ export async function readImage(bytes, name, { page = null, crop = null, dataBar
   }
   const { height, width } = values;
   if (Math.min(height, width) < K.LEAST_SIDE) {
-    throw new ImageError(`${name}: is ${height} x ${width} pixels; a micrograph needs at least ${K.LEAST_SIDE} x ${K.LEAST_SIDE}`);
+    const least = `${K.LEAST_SIDE} x ${K.LEAST_SIDE}`;
+    throw new ImageError(name, `is ${height} x ${width} pixels; a micrograph needs at least ${least}`);
   }
   const range = findRange(values, { nodata: stored.nodata, opaque });
-  if (!range) throw new ImageError(`${name}: no pixel has a value (all are NaN or transparent); export it again`);
+  if (!range) throw new ImageError(name, `no pixel has a value (all are NaN or transparent); export it again`);
   if (range.note) notes.push(range.note);
   const unit = toUnitRange(values, range);
   let image = greyImage(values, unit);
@@ -63,7 +65,7 @@ export async function readImage(bytes, name, { page = null, crop = null, dataBar
   const found = { missing: shown(range.missing), hot: shown(range.hot) };
   fill(image, rows, width, found);
   if (image.every((grey) => grey === image[0])) {
-    throw new ImageError(`${name}: has one grey level everywhere; check the export, or give another image`);
+    throw new ImageError(name, `has one grey level everywhere; check the export, or give another image`);
   }
   const valid = found.missing?.includes(1) ? found.missing.map((is) => 1 - is) : null;
 
@@ -88,7 +90,7 @@ export function findDataBar(image, height, width) {
   if (searched <= K.LEAST_HEIGHT) return null;
   const some = Math.max(1, Math.floor(width / 2000)), start = Math.max(height - searched - K.ABOVE, 0);
   const rows = Array.from({ length: height - start }, (_, y) => (
-    Float32Array.from({ length: Math.ceil(width / some) }, (_, x) => image[(start + y) * width + x * some])
+    tabulate(Math.ceil(width / some), (x) => image[(start + y) * width + x * some], Float32Array)
   ));
   const counts = new Uint32Array(256);
   for (const row of rows.slice(-Math.max(K.LEAST_HEIGHT, Math.floor(height / 50)))) {
@@ -120,7 +122,7 @@ function barHeights(image, height, width, dataBar, named, missing, name) {
     return match[1] === "top" ? { top: Number(match[2]), bottom: 0 } : { top: 0, bottom: Number(match[2]) };
   }
   if (!["auto", "top", "bottom"].includes(dataBar)) {
-    throw new ImageError(`${name}: data bar must be auto, bottom, top or 0 to ${most} rows, got ${dataBar}`);
+    throw new ImageError(name, `data bar must be auto, bottom, top or 0 to ${most} rows, got ${dataBar}`);
   }
   const rowsOf = (row, from, to) => (row === null || missing?.subarray(from, to).every((is) => is) ? 0 : height - row);
   let top = 0, bottom = 0;
@@ -135,17 +137,18 @@ function barHeights(image, height, width, dataBar, named, missing, name) {
     top = rowsOf(row, 0, (height - row) * width);
   }
   if (dataBar !== "auto" && !(top + bottom)) {
-    throw new ImageError(`${name}: no data bar was found at the ${dataBar}; give its rows`);
+    throw new ImageError(name, `no data bar was found at the ${dataBar}; give its rows`);
   }
   return { top, bottom };
 }
 
 function greyImage({ data, height, width, channels }, unit) {
   if (channels === 1) return unit(data);
-  const step = Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED))), some = [];
-  for (let y = 0; y < height; y += step) {
-    for (let x = 0; x < width; x += step) for (let k = 0; k < 3; k++) some.push(data[(y * width + x) * 3 + k]);
-  }
+  const step = Math.max(1, Math.floor(Math.sqrt((height * width) / K.SAMPLED))), across = Math.ceil(width / step);
+  const some = tabulate(Math.ceil(height / step) * across * 3, (i) => {
+    const pixel = Math.floor(i / 3), y = Math.floor(pixel / across) * step, x = (pixel % across) * step;
+    return data[(y * width + x) * 3 + (i % 3)];
+  }, data.constructor);
   return greyOf(unit(data), greyWeights(unit(some)));
 }
 
@@ -159,7 +162,8 @@ function isGrey(data) {
 /* Rows below a crop; throws if it does not lie in the image. */
 function checkedCrop([left, top, wide, high], { height, width }, name) {
   if (Math.min(left, top, wide, high) < 0 || left + wide > width || top + high > height) {
-    throw new ImageError(`${name}: has ${width} x ${height} pixels; a crop of ${wide} x ${high} from ${left},${top} does not lie in it`);
+    const crop = `${wide} x ${high} from ${left},${top}`;
+    throw new ImageError(name, `has ${width} x ${height} pixels; a crop of ${crop} does not lie in it`);
   }
   return height - top - high;
 }
@@ -178,8 +182,8 @@ function cut(values, [left, top, wide, high]) {
 /* {values, opaque, size, barRows, nodata, notes, orientation, pages, page} */
 async function readStored(bytes, name, page) {
   const view = new DataView(bytes);
-  if (!view.byteLength) throw new ImageError(`${name}: is empty (0 bytes); copy or export it again`);
-  const stored = { opaque: null, size: null, barRows: null, nodata: null, notes: [], orientation: 1, pages: 1, page: 0 };
+  if (!view.byteLength) throw new ImageError(name, `is empty (0 bytes); copy or export it again`);
+  const stored = { opaque: null, size: null, barRows: null, nodata: null, notes: [], pages: 1, page: 0 };
   const head = String.fromCharCode(...new Uint8Array(bytes, 0, Math.min(16, view.byteLength)));
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return { ...stored, ...await readTiff(bytes, name, page) };
   if (/^\x89PNG\r\n\x1a\n/.test(head)) {
@@ -189,27 +193,31 @@ async function readStored(bytes, name, page) {
     return { ...stored, values, opaque, notes, size: fromPicture(dpi), orientation: orientationOf(exif) };
   }
   const reader = PICTURES.find(({ magic }) => magic.test(head));
-  if (!reader) throw new ImageError(`${name}: ${foreign(head, name)}`);
-  const header = reader.header(view); // {width, height, dpi, text, orientation, whole}
+  if (!reader) throw new ImageError(name, foreign(head, name));
+  const header = reader.header(view); // {width, height, dpi, whole} and, of some, more
   checkSize(header, name);
   if (!header.whole) throw new RangeError();
-  const { values, opaque } = await decodedByBrowser(bytes, reader.type);
-  return { ...stored, values, opaque: reader.opaque ? null : opaque,
-    size: turnedSize(fromPicture(header.dpi, header.text), header.orientation),
-    notes: turnedNote(header.orientation) };
+  const { values, opaque } = await decodedByBrowser(header.bytes ?? bytes, reader.type);
+  return {
+    ...stored, values, opaque: reader.opaque ? null : opaque, orientation: header.toTurn,
+    size: turnedSize(fromPicture(header.dpi, header.text), header.orientation), notes: turnedNote(header.orientation),
+  };
 }
 
 /* What a file is that is not read. */
 function foreign(head, name) {
   const suffix = /\.\w+$/.exec(name.toLowerCase())?.[0];
-  if (C.formats.OTHERS.includes(suffix)) return `${suffix} files are read by microlab on your computer, not by this page; export it as TIFF`;
+  if (C.formats.OTHERS.includes(suffix)) {
+    return `${suffix} files are read by microlab on your computer, not by this page; export it as TIFF`;
+  }
   if (head.slice(4, 8) === "ftyp") return "is a photograph in HEIC or AVIF; save it as JPEG, PNG or TIFF";
   return "is not an image; give a PNG, JPEG or TIFF file";
 }
 
 function checkSize({ width, height }, name) {
   if (height * width > LARGEST) {
-    throw new ImageError(`${name}: has ${width} x ${height} pixels by its header, more than ${LARGEST / 2 ** 20} megapixels; crop it or shrink it, or use microlab on your computer`);
+    const words = `has ${width} x ${height} pixels by its header, more than ${LARGEST / 2 ** 20} megapixels`;
+    throw new ImageError(name, `${words}; crop it or shrink it, or use microlab on your computer`);
   }
 }
 
@@ -218,7 +226,9 @@ async function readTiff(bytes, name, number) {
   const pages = all.filter((page) => !(page.subfile & 1) && !(page.subfile & 4)); // no thumbnails, no masks
   if (!pages.length) throw new Error("no image in the file");
   const planes = Number(imagejEntry(all[0], "images") ?? 1);
-  if (planes > pages.length) throw new ImageError(`${name}: is a stack of ${planes} images; save the one you need alone`);
+  if (planes > pages.length) {
+    throw new ImageError(name, `is a stack of ${planes} images; save the one you need alone`);
+  }
   const { index, note } = choosePage(pages, all[0], number, name);
   const page = pages[index];
   checkSize(page, name);
@@ -237,7 +247,9 @@ async function readTiff(bytes, name, number) {
 function choosePage(pages, first, number, name) {
   const count = pages.length;
   if (number !== null) {
-    if (number < 0 || number >= count) throw new ImageError(`${name}: has no page ${number}; pages run from 0 to ${count - 1}`);
+    if (number < 0 || number >= count) {
+      throw new ImageError(name, `has no page ${number}; pages run from 0 to ${count - 1}`);
+    }
     return { index: number, note: "" };
   }
   if (count === 1) return { index: 0, note: "" };
@@ -247,7 +259,9 @@ function choosePage(pages, first, number, name) {
   if (pages.every((page, k) => k === index || (page.height < height && page.width < width))) {
     return { index, note: `page ${index} of ${count} was read, the others are smaller` };
   }
-  if (Number(imagejEntry(first, "channels") ?? 1) === count) return { index: 0, note: `the first of ${count} channels was read` };
+  if (Number(imagejEntry(first, "channels") ?? 1) === count) {
+    return { index: 0, note: `the first of ${count} channels was read` };
+  }
   return { index: 0, note: `has ${count} pages; the first was read, the others are not measured` };
 }
 
@@ -305,14 +319,14 @@ async function decodedByBrowser(bytes, type) {
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(3 * width * height), opaque = new Uint8Array(width * height);
   for (let i = 0, j = 0; i < opaque.length; i++, j += 4) {
-    data.set(rgba.subarray(j, j + 3), 3 * i);
+    for (let k = 0; k < 3; k++) data[3 * i + k] = rgba[j + k];
     opaque[i] = rgba[j + 3] > 0 ? 1 : 0;
   }
   return { values: { data, height, width, channels: 3, kind: "u", bytes: 1 }, opaque };
 }
 
 function jpegHeader(view) {
-  const header = { dpi: null, text: "", orientation: 1, whole: false };
+  const header = { dpi: null, whole: false };
   let exifDpi = null;
   for (let place = 2; ;) {
     while (view.getUint8(place) === 0xff) place++; // filling
@@ -347,22 +361,35 @@ function jpegHeader(view) {
 function xmlOf(view) {
   const text = new TextDecoder("latin1").decode(view);
   const start = text.indexOf("<FeiImage"), end = text.lastIndexOf("</FeiImage>");
-  return 0 <= start && start < end ? new TextDecoder().decode(new Uint8Array(view.buffer, start, end + 11 - start)) : "";
+  if (start < 0 || start >= end) return "";
+  return new TextDecoder().decode(new Uint8Array(view.buffer, start, end + 11 - start));
 }
 
 function webpHeader(view) {
-  const kind = view.getUint8(15), header = { dpi: null, text: "", orientation: 1 };
+  const kind = view.getUint8(15), header = { dpi: null };
   const three = (place) => view.getUint16(place, true) + 65536 * view.getUint8(place + 2);
   header.whole = view.getUint32(4, true) + 8 <= view.byteLength;
+  for (let place = 12; place + 8 <= view.byteLength;) {
+    const length = view.getUint32(place + 4, true);
+    if (view.getUint32(place, true) === 0x46495845 && place + 8 + length <= view.byteLength) { // "EXIF"
+      // Some browsers turn WebP by its orientation and some do not: it is hidden from them, and turned here.
+      header.toTurn = orientationOf(new DataView(view.buffer, place + 8, length));
+      header.bytes = view.buffer.slice(0);
+      new DataView(header.bytes).setUint32(place, 0);
+    }
+    place += 8 + length + (length % 2);
+  }
   if (kind === 0x58) return { ...header, width: 1 + three(24), height: 1 + three(27) }; // VP8X
-  if (kind !== 0x4c) return { ...header, width: view.getUint16(26, true) & 16383, height: view.getUint16(28, true) & 16383 };
+  if (kind !== 0x4c) { // VP8
+    return { ...header, width: view.getUint16(26, true) & 16383, height: view.getUint16(28, true) & 16383 };
+  }
   const bits = view.getUint32(21, true); // VP8L
   return { ...header, width: 1 + (bits & 16383), height: 1 + ((bits >> 14) & 16383) };
 }
 
 function gifHeader(view) {
   const whole = new Uint8Array(view.buffer).lastIndexOf(0x3b) > 0;
-  return { width: view.getUint16(6, true), height: view.getUint16(8, true), dpi: null, text: "", orientation: 1, whole };
+  return { width: view.getUint16(6, true), height: view.getUint16(8, true), dpi: null, whole };
 }
 
 function bmpHeader(view) {
@@ -370,7 +397,7 @@ function bmpHeader(view) {
   const width = view.getInt32(18, true), height = Math.abs(view.getInt32(22, true));
   const bits = view.getUint16(28, true), packed = view.getUint32(30, true), start = view.getUint32(10, true);
   const size = packed === 0 || packed === 3 ? start + height * Math.ceil((width * bits) / 32) * 4 : 0;
-  return { width, height, dpi: dpi?.every((d) => d > 0) ? dpi : null, text: "", orientation: 1, whole: size <= view.byteLength };
+  return { width, height, dpi: dpi?.every((d) => d > 0) ? dpi : null, whole: size <= view.byteLength };
 }
 
 function orientationOf(exif) { return firstDirectory(exif)?.number(274) ?? 1; }

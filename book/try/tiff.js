@@ -6,6 +6,7 @@
    and 64 bits; no compression, LZW, deflate, PackBits, and JPEG by the browser; samples beside each other or in
    planes; grey, white is zero, palette, RGB, CMYK, the lightness of LAB, and alpha. */
 
+import { channel, tabulate } from "./tabulate.js";
 import C from "./constants.js";
 import { ImageError } from "./error.js";
 import { inflate } from "./png.js";
@@ -25,8 +26,9 @@ export class Page {
       const type = view.getUint16(at + 2, little);
       const count = big ? Number(view.getBigUint64(at + 4, little)) : view.getUint32(at + 4, little);
       const room = big ? 8 : 4, value = at + size - room, length = count * BYTES[type];
-      const offset = length <= room ? value : big ? Number(view.getBigUint64(value, little)) : view.getUint32(value, little);
       const code = view.getUint16(at, little);
+      let offset = value;
+      if (length > room) offset = big ? Number(view.getBigUint64(value, little)) : view.getUint32(value, little);
       if (BYTES[type] && offset + length <= view.byteLength && !this.entries.has(code)) {
         this.entries.set(code, { type, count, offset, length });
       }
@@ -46,8 +48,9 @@ export class Page {
       4: (i) => view.getUint32(i, little), 5: (i) => view.getUint32(i, little) / view.getUint32(i + 4, little),
       6: (i) => view.getInt8(i), 7: (i) => view.getUint8(i), 8: (i) => view.getInt16(i, little),
       9: (i) => view.getInt32(i, little), 10: (i) => view.getInt32(i, little) / view.getInt32(i + 4, little),
-      11: (i) => view.getFloat32(i, little), 12: (i) => view.getFloat64(i, little), 13: (i) => view.getUint32(i, little),
-      16: (i) => Number(view.getBigUint64(i, little)), 17: (i) => Number(view.getBigInt64(i, little)),
+      11: (i) => view.getFloat32(i, little), 12: (i) => view.getFloat64(i, little),
+      13: (i) => view.getUint32(i, little), 16: (i) => Number(view.getBigUint64(i, little)),
+      17: (i) => Number(view.getBigInt64(i, little)),
       18: (i) => Number(view.getBigUint64(i, little)),
     }[entry.type];
     return Array.from({ length: entry.count }, (_, k) => read(entry.offset + k * BYTES[entry.type]));
@@ -107,7 +110,7 @@ export function directories(buffer, name) {
   const pages = [], seen = new Set();
   for (let place = big ? Number(view.getBigUint64(8, little)) : view.getUint32(4, little); place;) {
     if (seen.has(place)) {
-      throw new ImageError(`${name}: is damaged (its list of pages leads back to itself); export it again`);
+      throw new ImageError(name, `is damaged (its list of pages leads back to itself); export it again`);
     }
     seen.add(place);
     pages.push(new Page(view, little, big, place));
@@ -122,7 +125,9 @@ export function checkSegments(page) {
   const kind = layout.tiled ? "tiles" : "strips";
   const { offsets, counts } = layout, end = page.view.byteLength;
   const held = offsets.filter((o, k) => o > 0 && counts[k] > 0 && o + counts[k] <= end).length;
-  if (held < layout.needed) throw new Error(`${layout.needed - held} of ${layout.needed} ${kind} of the image are missing`);
+  if (held < layout.needed) {
+    throw new Error(`${layout.needed - held} of ${layout.needed} ${kind} of the image are missing`);
+  }
   const sum = counts.reduce((a, b) => a + b, 0), rows = height * layout.planes;
   const row = Math.ceil((width * layout.samples * layout.bits) / 8);
   const most = K.EXPANSION[layout.compression] ?? Infinity;
@@ -136,7 +141,8 @@ export async function readPage(page, name) {
   const layout = layoutOf(page);
   const known = [K.WHITE_IS_ZERO, K.BLACK_IS_ZERO, K.PALETTE, ...Object.keys(K.COLOURS).map(Number)];
   if (!known.includes(layout.kind)) {
-    throw new ImageError(`${name}: holds values of kind ${layout.kind}, which need developing; save it as grey levels or RGB`);
+    const words = `holds values of kind ${layout.kind}, which need developing`;
+    throw new ImageError(name, `${words}; save it as grey levels or RGB`);
   }
   return resolved(await samplesOf(page, layout, name), layout, page, name);
 }
@@ -170,7 +176,8 @@ async function samplesOf(page, layout, name) {
     const rows = layout.tiled ? layout.high : Math.min(layout.high, height - top);
     const bytes = new Uint8Array(view.buffer, view.byteOffset + layout.offsets[k], layout.counts[k]);
     const size = rows * rowBytes;
-    let part = layout.compression === 7 ? await jpegSamples(bytes, page, layout, rows) : await decompressed(bytes, size, layout, name);
+    let part = await (layout.compression === 7
+      ? jpegSamples(bytes, page, layout, rows) : decompressed(bytes, size, layout, name));
     if (part.length < size) throw new Error(`segment ${k} holds ${part.length} of ${size} bytes`);
     part = unpacked(part, rows, layout, form, little);
     const columns = Math.min(wide, width - left);
@@ -196,7 +203,8 @@ function formOf(page, { bits, format, predictor }, name) {
   const whole = bits >= 8 && bits % 8 === 0, same = new Set(page.numbers(258) ?? []).size <= 1;
   const predicted = predictor === 1 || (whole && (predictor === 3 ? float : predictor === 2 && bits <= 32));
   if (!form || !same || !predicted || page.number(266) === 2) {
-    throw new ImageError(`${name}: holds values of ${bits} bits in a form that this page does not read; save it as 8 or 16 bit grey levels without compression`);
+    const words = `holds values of ${bits} bits in a form that this page does not read`;
+    throw new ImageError(name, `${words}; save it as 8 or 16 bit grey levels without compression`);
   }
   const [array, kind, bytes] = form;
   return { array, kind, bytes };
@@ -220,7 +228,10 @@ function unpacked(bytes, rows, { wide, samples, bits, predictor }, form, little)
       for (let i = y * row + samples; i < (y + 1) * row; i++) whole[i] += whole[i - samples];
     }
   }
-  if (form.kind === "f" && size === 2) return Float32Array.from(new Uint16Array(data.buffer), half);
+  if (form.kind === "f" && size === 2) {
+    const codes = new Uint16Array(data.buffer);
+    return tabulate(codes.length, (i) => half(codes[i]), Float32Array);
+  }
   return new form.array(data.buffer);
 }
 
@@ -260,12 +271,14 @@ async function decompressed(bytes, size, { compression, bits }, name) {
   if (compression === 5) return lzw(bytes, size);
   if (compression === 8 || compression === 32946) return inflate([bytes], size);
   if (compression === 32773) return packBits(bytes, size);
-  throw new ImageError(`${name}: is compressed in a kind (${compression}, ${bits} bits) that this page does not read; save it without compression`);
+  const words = `is compressed in a kind (${compression}, ${bits} bits) that this page does not read`;
+  throw new ImageError(name, `${words}; save it without compression`);
 }
 
 function lzw(bytes, size) {
   const out = new Uint8Array(size);
-  const prefix = new Uint16Array(4096), last = new Uint8Array(4096), first = new Uint8Array(4096), length = new Uint16Array(4096);
+  const prefix = new Uint16Array(4096), length = new Uint16Array(4096); // of the strings that codes stand for
+  const last = new Uint8Array(4096), first = new Uint8Array(4096);
   for (let k = 0; k < 256; k++) last[k] = first[k] = k, length[k] = 1;
   let bits = 9, next = 258, before = -1, place = 0;
   for (let at = 0; place < size && at + bits <= 8 * bytes.length;) {
@@ -331,17 +344,19 @@ async function jpegSamples(bytes, page, { wide, samples, kind, bits }, rows) {
 function resolved(stored, layout, page, name) {
   const { width, height } = page, { kind, channels, bits, compression } = layout;
   const notes = [], colours = K.COLOURS[kind] ?? 1, size = width * height;
-  const channel = (k) => stored.data.filter((_, i) => i % channels === k);
   const white = stored.kind === "f" ? 1 : 2 ** (8 * stored.bytes - (stored.kind === "i" ? 1 : 0)) - 1;
-  if (channels < colours) throw new ImageError(`${name}: has ${channels} samples a pixel where its kind needs ${colours}; save it as grey levels or RGB`);
+  if (channels < colours) {
+    const words = `has ${channels} samples a pixel where its kind needs ${colours}`;
+    throw new ImageError(name, `${words}; save it as grey levels or RGB`);
+  }
   let data = stored.data, opaque = null;
   if (channels > colours) {
     const extras = page.numbers(338) ?? [], meaning = extras.length ? extras[0] : channels === colours + 1 ? 2 : 0;
-    const alpha = meaning === 1 || meaning === 2 ? channel(colours) : null;
-    data = new stored.data.constructor(size * colours);
-    for (let i = 0, j = 0; i < data.length; i++) data[j++] = stored.data[Math.floor(i / colours) * channels + (i % colours)];
+    const alpha = meaning === 1 || meaning === 2 ? channel(stored.data, channels, colours) : null;
+    const place = (i) => Math.floor(i / colours) * channels + (i % colours);
+    data = tabulate(size * colours, (i) => stored.data[place(i)], stored.data.constructor);
     if (alpha) {
-      opaque = Uint8Array.from(alpha, (a) => (a > 0 ? 1 : 0));
+      opaque = tabulate(size, (i) => (alpha[i] > 0 ? 1 : 0));
       if (meaning === 1) {
         data = data.map((value, i) => {
           const a = alpha[Math.floor(i / colours)];
@@ -356,7 +371,7 @@ function resolved(stored, layout, page, name) {
     const map = page.numbers(320), levels = 2 ** bits, deep = map.some((value) => value > 255);
     const palette = Uint8Array.from(map, (value) => (deep ? value >> 8 : value));
     Object.assign(values, { kind: "u", bytes: 1, channels: 3 });
-    values.data = Uint8Array.from({ length: 3 * size }, (_, i) => palette[(i % 3) * levels + data[Math.floor(i / 3)]]);
+    values.data = tabulate(3 * size, (i) => palette[(i % 3) * levels + data[Math.floor(i / 3)]]);
   } else if (colours === 1 && (bits === 2 || bits === 4)) { // as Pillow scales them
     const most = 2 ** bits - 1;
     values.data = data.map((value) => ((kind === K.WHITE_IS_ZERO ? most - value : value) * 255) / most);
@@ -365,19 +380,18 @@ function resolved(stored, layout, page, name) {
     values.data = data.map((value) => most - value);
   } else if (kind === K.SEPARATED) {
     if ((page.number(332) ?? 1) !== 1) {
-      throw new ImageError(`${name}: holds inks other than cyan, magenta, yellow and black; save it as RGB`);
+      throw new ImageError(name, `holds inks other than cyan, magenta, yellow and black; save it as RGB`);
     }
     values.channels = 3;
-    values.data = new data.constructor(3 * size);
-    for (let i = 0; i < values.data.length; i++) {
+    values.data = tabulate(3 * size, (i) => {
       const at = Math.floor(i / 3) * 4;
-      values.data[i] = rint((white - data[at + (i % 3)]) * ((white - data[at + 3]) / white));
-    }
+      return rint((white - data[at + (i % 3)]) * ((white - data[at + 3]) / white));
+    }, data.constructor);
   } else if (kind === K.YCBCR && compression !== 7) {
-    throw new ImageError(`${name}: holds brightness and colour differences (YCbCr); save it as grey levels or RGB`);
+    throw new ImageError(name, `holds brightness and colour differences (YCbCr); save it as grey levels or RGB`);
   } else if (kind !== K.RGB && kind !== K.YCBCR && colours === 3) { // LAB: the lightness
     values.channels = 1;
-    values.data = data.filter((_, i) => i % 3 === 0);
+    values.data = channel(data, 3);
   }
   return { values, opaque, notes };
 }
