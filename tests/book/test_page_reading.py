@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from pictures import polycrystal, save, squares, tagged, text_tag
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 from microlab.data import datasets, formats, images
 from microlab.data.images import read_image, read_labels
@@ -281,7 +281,7 @@ def test_every_kind_of_file_has_the_grey_levels_of_the_library(tab, tmp_path, na
 
 
 @pytest.mark.parametrize(
-    "name", ["grey", "colour", "progressive", "turned", "cmyk", "in a TIFF", "RGB in a TIFF"]
+    "name", ["grey", "colour", "progressive", "turned", "cmyk", "profile", "in a TIFF", "RGB in a TIFF"]
 )
 def test_a_jpeg_is_within_two_levels_of_the_library(tab, tmp_path, name):
     smooth = np.rint(128 + 100 * np.sin(np.add.outer(np.arange(90) / 9, np.arange(120) / 7))).astype(np.uint8)
@@ -292,9 +292,17 @@ def test_a_jpeg_is_within_two_levels_of_the_library(tab, tmp_path, name):
         oriented(path, 6, quality=90)
     elif name == "cmyk":
         save(path, np.dstack([255 - smooth] * 3 + [0 * smooth]), "CMYK", quality=95)
-    elif name.endswith("in a TIFF"):
-        tags = {262: 2} if name.startswith("RGB") else {}
-        path = save(tmp_path / "a.tif", RGB, compression="jpeg", quality=95, tiffinfo=tags)
+    elif name == "profile":  # of colours, which the browser would convert: sRGB with another gamma
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        changed = profile.replace(b"\0\2\x66\x66", b"\0\1\x66\x66")
+        assert changed != profile
+        save(path, np.dstack([smooth] * 3), quality=95, icc_profile=changed)
+    elif name == "in a TIFF":
+        path = save(tmp_path / "a.tif", RGB, compression="jpeg", quality=95)
+    elif name == "RGB in a TIFF":  # with components 1, 2, 3, which otherwise mean YCbCr
+        path = save(tmp_path / "a.tif", RGB, compression="jpeg", quality=95, tiffinfo={262: 2})
+        data = path.read_bytes().replace(b"\x03R\x11\0G\x11\0B\x11\0", b"\3\1\x11\0\2\x11\0\3\x11\0")
+        path.write_bytes(data.replace(b"\x03R\0G\0B\0", b"\3\1\0\2\0\3\0"))
     else:
         save(
             path, np.dstack([smooth, 255 - smooth // 2, smooth // 3]), quality=95, progressive=name[0] == "p"
@@ -383,7 +391,7 @@ def test_frames_dark_backgrounds_and_saturated_images_are_no_data_bars(tab, tmp_
     half_dark = image.copy()
     half_dark[200:] = np.clip(image[200:] - 0.2, 0, 1)
     dark, saturated = np.clip(image - 0.45, 0, 1), np.clip((image - 0.5) * 20 + 0.5, 0, 1)
-    faded = np.clip(image - np.linspace(0, 0.9, 300)[:, None], 0, 1)  # black below, and not all at once
+    faded = np.clip(image - np.linspace(0, 0.47, 300)[:, None], 0, 1)  # black below, and not all at once
     for case in (np.pad(image, 2), dark, saturated, half_dark, faded):
         path = save(tmp_path / "a.png", np.rint(case * 255).astype(np.uint8))
         assert assert_same(tab, path)["dataBar"] == {"top": 0, "bottom": 0}
