@@ -8,6 +8,15 @@ import math
 import numpy as np
 from wrong_answers import Answers
 
+
+def steps(weights, bits):
+    return np.max(np.abs(weights), (1, 2, 3), keepdims=True) / (2 ** (bits - 1) - 1)
+
+
+def grid(weights, step):
+    return np.rint(weights / step) * step
+
+
 ANSWERS = {
     "yours-ex-pixel": Answers(
         [
@@ -48,6 +57,19 @@ ANSWERS = {
                 lambda path: int((path == 0)[0]) + int((np.diff((path == 0).astype(int)) == 1).sum()),
                 "without a 0 between",
             ),
+        ]
+    ),
+    "yours-ex-bits": Answers(
+        [
+            (lambda w, b: grid(w, abs(w).max() / (2 ** (b - 1) - 1)), "one step for all channels"),
+            (lambda w, b: grid(w, abs(w).max((0, 2, 3), keepdims=True) / (2 ** (b - 1) - 1)), "the input"),
+            (lambda w, b: grid(w, steps(w, b)) / steps(w, b), "numbers of steps"),
+            (
+                lambda w, b: grid(w, steps(w, b) * (2 ** (b - 1) - 1) / 2 ** (b - 1)),
+                "does not fit into b bits",
+            ),
+            (lambda w, b: grid(w, steps(w, b + 1)), "shared by both signs"),
+            (lambda w, b: np.fix(w / steps(w, b)) * steps(w, b), "not towards zero"),
         ]
     ),
     "yours-ex-workers": Answers(
