@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from pictures import polycrystal, save, squares, tagged, text_tag
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 from microlab.data import datasets, formats, images
 from microlab.data.images import read_image, read_labels
@@ -55,7 +55,7 @@ READ = """async ([name, options]) => {
 def tab(browser, tmp_path_factory):
     """A page in the folder that tools/build_page.py makes; a request to another site would fail."""
     folder = tmp_path_factory.mktemp("try")
-    build_page.build(folder)
+    build_page.write_scripts(folder)
     (folder / "empty.html").write_text("<!doctype html><title>t</title>")
     with browse_site.serve(folder) as home:
         page = browser.new_page()
@@ -280,7 +280,9 @@ def test_every_kind_of_file_has_the_grey_levels_of_the_library(tab, tmp_path, na
     assert_same(tab, tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["grey", "colour", "progressive", "turned", "cmyk", "in a TIFF"])
+@pytest.mark.parametrize(
+    "name", ["grey", "colour", "progressive", "turned", "cmyk", "profile", "in a TIFF", "RGB in a TIFF"]
+)
 def test_a_jpeg_is_within_two_levels_of_the_library(tab, tmp_path, name):
     smooth = np.rint(128 + 100 * np.sin(np.add.outer(np.arange(90) / 9, np.arange(120) / 7))).astype(np.uint8)
     path = tmp_path / f"{name}.jpg"
@@ -290,8 +292,17 @@ def test_a_jpeg_is_within_two_levels_of_the_library(tab, tmp_path, name):
         oriented(path, 6, quality=90)
     elif name == "cmyk":
         save(path, np.dstack([255 - smooth] * 3 + [0 * smooth]), "CMYK", quality=95)
+    elif name == "profile":  # of colours, which the browser would convert: sRGB with another gamma
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        changed = profile.replace(b"\0\2\x66\x66", b"\0\1\x66\x66")
+        assert changed != profile
+        save(path, np.dstack([smooth] * 3), quality=95, icc_profile=changed)
     elif name == "in a TIFF":
         path = save(tmp_path / "a.tif", RGB, compression="jpeg", quality=95)
+    elif name == "RGB in a TIFF":  # with components 1, 2, 3, which otherwise mean YCbCr
+        path = save(tmp_path / "a.tif", RGB, compression="jpeg", quality=95, tiffinfo={262: 2})
+        data = path.read_bytes().replace(b"\x03R\x11\0G\x11\0B\x11\0", b"\3\1\x11\0\2\x11\0\3\x11\0")
+        path.write_bytes(data.replace(b"\x03R\0G\0B\0", b"\3\1\0\2\0\3\0"))
     else:
         save(
             path, np.dstack([smooth, 255 - smooth // 2, smooth // 3]), quality=95, progressive=name[0] == "p"
@@ -301,7 +312,7 @@ def test_a_jpeg_is_within_two_levels_of_the_library(tab, tmp_path, name):
 
 # --- black and white levels, hot pixels, numbers for no value -------------------------------------------
 
-LINES = polycrystal(120)[1][:90]
+EVEN = polycrystal(200)[1]  # the lines between grains without contrast
 
 
 def with_values(values, *places):
@@ -325,10 +336,11 @@ RANGES = {
     "nan": with_values(PICTURE.astype(np.float32), (CORNER, np.nan), ((60, 60), np.nan), ((61, 80), np.inf)),
     "signed": with_values((PICTURE * 3000).astype(np.int16), (CORNER, -32768)),
     "saturated": with_values((PICTURE * 900).astype(np.uint16), ((slice(60, 64), slice(20, 60)), 65535)),
-    "even grains": np.where(LINES, 60000, 30000).astype(np.uint16),
-    "noisy grains": (
-        np.where(LINES, 1000, 30000) + np.random.default_rng(0).integers(-30, 30, LINES.shape)
-    ).astype(np.uint16),
+    "bright spot": with_values((PICTURE * 900).astype(np.uint16), (CORNER, 1700), ((90, 7), 2600)),
+    "even grains": np.where(EVEN, 60000, 30000).astype(np.uint16),
+    "noisy grains": np.where(EVEN, 1000, 30000 + np.random.default_rng(0).normal(0, 15, EVEN.shape)).astype(
+        np.uint16
+    ),
     "small share": (PICTURE * 400 + 30000).astype(np.uint16),
     "small float": (PICTURE * 0.1 + 0.3).astype(np.float32),
     "colours": with_values((RGB * 100.0).astype(np.float32), (CORNER, -1e30), ((60, 60), np.nan)),
@@ -372,6 +384,17 @@ def test_a_data_bar_is_cut_at_the_same_row(tab, tmp_path, height, background, ru
     assert assert_same(tab, path)["dataBar"]["bottom"] == height
     save(path, np.ascontiguousarray(with_bar(height, background, rules)[::-1]))
     assert assert_same(tab, path)["dataBar"]["top"] == height
+
+
+def test_frames_dark_backgrounds_and_saturated_images_are_no_data_bars(tab, tmp_path):
+    image = np.clip(0.5 + 0.15 * np.random.default_rng(0).standard_normal((300, 400)), 0, 1)
+    half_dark = image.copy()
+    half_dark[200:] = np.clip(image[200:] - 0.2, 0, 1)
+    dark, saturated = np.clip(image - 0.45, 0, 1), np.clip((image - 0.5) * 20 + 0.5, 0, 1)
+    faded = np.clip(image - np.linspace(0, 0.47, 300)[:, None], 0, 1)  # black below, and not all at once
+    for case in (np.pad(image, 2), dark, saturated, half_dark, faded):
+        path = save(tmp_path / "a.png", np.rint(case * 255).astype(np.uint8))
+        assert assert_same(tab, path)["dataBar"] == {"top": 0, "bottom": 0}
 
 
 def test_a_data_bar_can_be_given_and_a_part_can_be_read(tab, tmp_path):
@@ -573,9 +596,13 @@ REFUSED = {  # name -> how the file is made, the words, whether the library refu
     "cut.tif": (cut(tiff(GREY)), "is damaged or cut short", True),
     "cut lzw.tif": (cut(lambda p: save(p, GREY, compression="tiff_lzw")), "is damaged or cut short", True),
     "cut.png": (cut(lambda p: save(p, GREY)), "is damaged or cut short", True),
-    "cut.jpg": (cut(lambda p: save(p, GREY)), "is damaged or cut short", True),
-    "cut.bmp": (cut(lambda p: save(p, RGB), 5000), "is damaged or cut short", True),
-    "cut.webp": (cut(lambda p: save(p, RGB, lossless=True)), "is damaged or cut short", True),
+    "cut.jpg": (cut(lambda p: save(p, GREY)), "is damaged or cut short (it ends too early)", True),
+    "cut.bmp": (cut(lambda p: save(p, RGB), 5000), "is damaged or cut short (it ends too early)", True),
+    "cut.webp": (
+        cut(lambda p: save(p, RGB, lossless=True)),
+        "is damaged or cut short (it ends too early)",
+        True,
+    ),
     "rows.tif": (lambda p: changed_tag(p, 257, 43904), "is damaged or cut short", True),
     "no strip.tif": (lambda p: changed_tag(p, 273, 0), "strips of the image are missing", True),
     "wrong sum.png": (wrong_sum, "wrong checksum of chunk PLTE", True),
@@ -770,6 +797,6 @@ def test_a_file_is_saved_under_its_name(tab, tmp_path):
 
 
 def test_the_scripts_name_no_other_site(tmp_path):
-    build_page.build(tmp_path)
+    build_page.write_scripts(tmp_path)
     for script in tmp_path.glob("*.js"):
         assert check_site.foreign_addresses(script.read_text(encoding="utf-8")) == []
