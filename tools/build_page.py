@@ -43,9 +43,9 @@ PAGE = {
     "ACCEPT": ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.webp,.gif,image/*",
 }
 SAMPLES = {  # of the virtual zoo: entry, index, what the button says
-    "grooves.png": ("grooves", 20, "thin dark boundaries"),
-    "etched.png": ("etched", 21, "etched boundaries"),
-    "contrast.png": ("contrast", 22, "grey levels only"),
+    "grooves.png": ("grooves", 25, "thin dark boundaries"),
+    "etched.png": ("etched", 20, "etched boundaries"),
+    "contrast.png": ("contrast", 24, "grey levels only"),
 }
 SAMPLE_SIDE, SAMPLE_PIXEL = 512, 0.05  # px, um
 EDITS = ROOT / "microlab/data/edits.js"  # the page corrects grains by the rules of the report

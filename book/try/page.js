@@ -29,14 +29,14 @@ const PANEL = `
 <div class="ml-picture"><canvas role="img"></canvas><svg aria-hidden="true" preserveAspectRatio="none"><path class="ml-under"/><path class="ml-over"/></svg></div>
 <div class="ml-fields">
 <fieldset><legend>Pixel size</legend>
-<label>one pixel is <input type="number" min="0" step="any" name="size" placeholder="unknown"></label>
-<label class="ml-hide">unit <select name="unit" aria-label="unit of the pixel size">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label>
+<div class="ml-inputs"><label>one pixel is <input type="number" min="0" step="any" name="size" placeholder="unknown"></label>
+<label><select name="unit" aria-label="unit of the pixel size">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label></div>
 <p class="ml-soft" data-value="source"></p>
-<label>scale bar of <input type="number" min="0" step="any" name="pixels"> px</label> <label>is <input type="number" min="0" step="any" name="length"></label>
-<label class="ml-hide"><select name="barunit" aria-label="unit of the scale bar">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label></fieldset>
-<fieldset><legend>Part of the image, px</legend>
+<div class="ml-inputs"><label>scale bar of <input type="number" min="0" step="any" name="pixels"> px</label> <label>is <input type="number" min="0" step="any" name="length"></label>
+<label><select name="barunit" aria-label="unit of the scale bar">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label></div></fieldset>
+<fieldset><legend>Part of the image, px</legend><div class="ml-inputs">
 ${["left", "top", "width", "height"].map((side) => `<label>${side} <input type="number" min="0" step="1" name="${side}"></label>`).join(" ")}
-<button type="button" data-do="whole">whole image</button></fieldset>
+<button type="button" data-do="whole">whole image</button></div></fieldset>
 <fieldset><legend>Magnification before the network</legend>
 <label><input type="number" min="0.1" max="4" step="any" name="zoom" placeholder="automatic"></label>
 <p class="ml-soft">Empty: estimated from the image.</p></fieldset>
