@@ -16,9 +16,8 @@ const DEFAULTS = C.watershed_grains;
 /* Grains as basins of the boundary probability, gaps in the boundary closed. The options have the library's names and
    defaults: threshold, neck, faint, open_share, smooth, min_area. */
 export function watershedGrains(probability, { valid = null, ...options } = {}) {
-  const settings = { ...DEFAULTS, ...options }, { height, width } = probability;
+  const settings = { ...DEFAULTS, ...options };
   const threshold = Math.fround(settings.threshold);
-  if (valid && !valid.data.includes(1)) return image(new Int32Array(height * width), height, width);
   // The edge of the field ends a grain as a boundary does.
   const shown = valid ? pixelwise(Float32Array, probability, (p, i) => (valid.data[i] ? p : 1)) : probability;
   const below = (values, limit) => pixelwise(Uint8Array, values, (value) => (value < limit ? 1 : 0));

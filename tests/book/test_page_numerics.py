@@ -30,7 +30,7 @@ from microlab.segment.instances import closed_boundary, watershed_grains
 from microlab.segment.segmenter import Segmenter, checked_image
 from microlab.segment.uncertainty import view, view_back
 from microlab.segment.unet import field_of_view
-from microlab.segment.zoom import matching_zoom, middle, most_confident, zoom_trials
+from microlab.segment.zoom import ZoomTrial, matching_zoom, middle, most_confident, zoom_trials
 
 pytestmark = pytest.mark.slow
 
@@ -100,12 +100,26 @@ def test_grains_and_lines_are_equal_pixel_for_pixel(js, shape, kind, with_field)
         {"threshold": 0.7, "faint": 0.6, "open_share": 0.2},
         {"neck": 0.3, "smooth": 0, "min_area": 1},
         {"neck": 3.0, "smooth": 2.5, "open_share": 0.0},
+        {"neck": 0.3, "min_area": 90},  # small basins beside seeds of equal probability
     ],
     ids=str,
 )
 def test_grains_are_equal_with_other_options(js, options):
-    for kind in ("noisy", "steps", "noise"):
-        probability = probability_map((90, 77), kind, seed=5)
+    for kind in ("noisy", "steps", "noise", "float16"):
+        probability = probability_map((90, 77), kind, seed=1)
+        found = js("watershed", "watershedGrains", probability, options)
+        np.testing.assert_array_equal(found, watershed_grains(probability, **options))
+
+
+@pytest.mark.parametrize("neck", [1.0, 50.0])
+def test_drawn_regions_of_about_the_least_area_are_equal(js, neck):
+    """Areas of 29 to 31 px; too shallow for a basin with a neck of 50 px. No grain in an empty field."""
+    probability = np.full((40, 33), 0.875, np.float32)
+    probability[2:4, 2:17] = probability[10:39, 3] = probability[10:15, 10:16] = probability[20:39, 20:30] = (
+        0.125
+    )
+    probability[10, 16] = 0.125
+    for options in ({"neck": neck}, {"neck": neck, "min_area": 31}, {"neck": neck, "valid": probability < 0}):
         found = js("watershed", "watershedGrains", probability, options)
         np.testing.assert_array_equal(found, watershed_grains(probability, **options))
 
@@ -269,13 +283,15 @@ SEGMENT = f"""async (m, image, options, unsure) => {{
 def micrograph(kind: str) -> np.ndarray:
     """Grains of about 26 px as an image: lines of a kind, with noise."""
     rng = np.random.default_rng(3)
-    shape = (150, 421) if kind == "large" else (140, 173)
+    shape = {"large": (100, 421), "noise": (90, 101)}.get(kind, (140, 173))
     lines = ndimage.binary_dilation(voronoi_labels(shape, shape[0] * shape[1] // 700, lines=2, seed=2) == 0)
     image = 1 - lines + 0.05 * rng.standard_normal(shape)
     if kind == "bright":
         image = 1 - 0.6 * image
     if kind == "noise":
         image = rng.random(shape)
+    if kind == "one grain":
+        image = 1 - 0.2 * rng.random(shape)
     if kind == "steps":  # grains of different grey, no lines: nothing is found, and warned of
         image = 0.3 + 0.4 * rng.random(999)[voronoi_labels(shape, 60, seed=2)]
     if kind == "legend":
@@ -295,6 +311,7 @@ def micrograph(kind: str) -> np.ndarray:
         ("bright", {}),
         ("bright", {"unsure": True}),
         ("noise", {}),
+        ("one grain", {"zoom": 1.0}),
         ("steps", {}),
     ],
     ids=str,
@@ -382,15 +399,17 @@ def test_grain_size_numbers_agree(js, method, fields):
         assert found == pytest.approx(expected, rel=1e-9, nan_ok=True), kind
 
 
-@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("kind", [*LABELS, "equal weights"])
 def test_summaries_agree(js, kind):
     """To rounding; the interval, whose draws differ, to a few standard errors of its ends."""
     labels, valid = label_image(kind)
     columns = ["diameter_um", "area_um2", "aspect_ratio"]
-    expected = summarise(grain_table(labels, 0.25, valid=valid), columns)
-    source = "({measure}, columns, ...a) => measure.summarise(measure.grainTable(...a), columns)"
-    found = js.run(source, columns, labels, 0.25, valid)
-    assert found == js.run(source, columns, labels, 0.25, valid), "the same input, the same interval"
+    table = grain_table(labels, 0.25, valid=valid)
+    if kind == "equal weights":  # then quantiles are interpolated
+        table = table.assign(edge_weight=1.5, touches_edge=False)
+    expected, rows = summarise(table, columns), table.to_dict("records")
+    found = js("measure", "summarise", rows, columns)
+    assert found == js("measure", "summarise", rows, columns), "the same input, the same interval"
     for column in columns:
         one, other = found[column], expected.loc[column]
         error = 0.1 * (other["mean_high"] - other["mean_low"]) + 1e-9
@@ -453,7 +472,7 @@ def test_small_parts_of_the_choice_agree(js):
 def test_fields_of_view_agree(js, scale):
     """Specks, legends, corners, many pieces, almost everything; also of an image that is reduced first."""
     rng = np.random.default_rng(scale)
-    noise = ndimage.gaussian_filter(rng.standard_normal((1040, 310) if scale == 30 else (130, 97)), scale)
+    noise = ndimage.gaussian_filter(rng.standard_normal((1040, 110) if scale == 30 else (130, 97)), scale)
     for share in (0.02, 0.1, 0.3, 0.8):
         outside = (noise > np.quantile(noise, 1 - share)) * np.float32(0.9)
         for zoom in (0.4, 1.0, 2.0):
@@ -464,23 +483,51 @@ def test_fields_of_view_agree(js, scale):
                 np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("design", [5.0, 25.0, 60.0])
-def test_matching_zooms_agree(js, design):
-    """Against a design that grains of 20 px meet at a zoom inside of the ladder, at its ends, or nowhere."""
-    image = micrograph("dark")[:100, :90]
-
-    def grains(part):
-        return measure.label(ndimage.gaussian_filter(part, 1) > 0.6, connectivity=1).astype(np.int32)
-
-    found = js.run(
-        """({arrays, choice}, image, design) => choice.matchingZoom(image, async (part) => {
-          const seen = arrays.gaussianFilter(part, 1);
-          const inside = Uint8Array.from(seen.data, (v) => (v > Math.fround(0.6) ? 1 : 0));
-          return arrays.label(arrays.image(inside, seen.height, seen.width));
-        }, design)""",
-        *(image, design),
+def stripes(part: np.ndarray) -> np.ndarray:
+    """Labels whose intercept jumps up and down with the magnification, so that it often meets a design."""
+    return np.broadcast_to(np.arange(part.shape[1]) // (1 + 7 * part.shape[0] % 13), part.shape).astype(
+        np.int32
     )
-    assert found == pytest.approx(matching_zoom(image, grains, design), rel=1e-12)
+
+
+STRIPES = """({data, height, width}) => ({
+  data: Int32Array.from(data, (_, i) => Math.floor((i % width) / (1 + (7 * height) % 13))), height, width,
+})"""
+
+
+@pytest.mark.parametrize("shape", [(70, 91), (200, 301), (20, 20)], ids=str)
+@pytest.mark.parametrize("design", [2.0, 9.0, 15.0, 17.0, 1e3])
+def test_matching_zooms_agree(js, design, shape):
+    """Designs that are met once, several times, or nowhere."""
+    image = np.zeros(shape, np.float32)
+    source = f"(m, image, design) => m.choice.matchingZoom(image, async (part) => ({STRIPES})(part), design)"
+    assert js.run(source, image, design) == pytest.approx(matching_zoom(image, stripes, design), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(70, 91), (300, 260), (20, 20)], ids=str)
+def test_trials_of_magnifications_agree(js, shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    expected = zoom_trials(image, lambda part: (part, stripes(part) + 1, None), window=150)
+    source = f"""({{choice}}, image) => choice.zoomTrials(image, async (part) => {{
+      const labels = ({STRIPES})(part);
+      return {{probability: part, labels: {{...labels, data: labels.data.map((n) => n + 1)}}, valid: null}};
+    }}, {{window: 150}})"""
+    found = js.run(source, image)
+    assert [trial["zoom"] for trial in found] == [trial.zoom for trial in expected]
+    for one, other in zip(found, expected):
+        assert one == pytest.approx(vars(other), rel=1e-5)
+
+
+def test_the_most_confident_magnification_is_the_same(js):
+    """Of random trials: some are dominated by a grain, some are as good as the best."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        trials = [
+            ZoomTrial(zoom, float(rng.choice([0.8, 0.81, 0.9])), float(rng.choice([0.1, 0.4, 0.8])), 9)
+            for zoom in (0.25, 0.5, 1.0, 1.5, 2.0)
+        ]
+        expected = most_confident(trials)
+        assert js("choice", "mostConfident", [vars(trial) for trial in trials]) == vars(expected)
 
 
 @pytest.mark.parametrize(
