@@ -44,7 +44,7 @@ PAGE = {
 }
 SAMPLES = {  # of the virtual zoo: entry, index, what the button says
     "grooves.png": ("grooves", 25, "thin dark boundaries"),
-    "etched.png": ("etched", 20, "etched boundaries"),
+    "etched.png": ("etched", 27, "etched boundaries"),
     "contrast.png": ("contrast", 24, "grey levels only"),
 }
 SAMPLE_SIDE, SAMPLE_PIXEL = 512, 0.05  # px, um

@@ -14,8 +14,9 @@ from build_page import ROOT, build
 
 PICTURE = ROOT / "book/_static/try.png"
 PAGE = """<!doctype html><html lang="en"><title>t</title><link rel="stylesheet" href="style.css"><style>
-:root { --pst-color-link: #0a58ca; --pst-color-border: #ccc; --pst-color-background: #fff; font: 16px sans-serif; }
-.ml-drop, .ml-status, .ml-fields, .ml-save, .ml-result > p, form > p { display: none; } body { width: 900px; }
+:root { --pst-color-border: #ccc; font: 16px sans-serif; }
+.ml-drop, .ml-status, .ml-fields, .ml-save, .ml-result > p, form > p { display: none !important; }
+body { width: 900px; }
 .ml-try { border: 0 !important; display: flex; gap: 2rem; } .ml-columns { flex-direction: column; }
 .ml-picture canvas { max-width: 460px !important; }</style>
 <div class="ml-try" id="place"></div><script type="module">
@@ -33,7 +34,7 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 960, "height": 640}, device_scale_factor=1.5)
             page.set_default_timeout(300_000)
             page.goto(home)
-            page.click("[data-sample='1']")
+            page.dispatch_event("[data-sample='1']", "click")
             page.wait_for_function("() => page.state.file")
             page.evaluate("page.segment()")
             page.wait_for_function("() => page.state.result")
