@@ -28,7 +28,7 @@ from microlab.book.experiments.appearances import zoo_field
 from microlab.data import contrast, formats, images, pixel_size, tables, transforms
 from microlab.data.files import sha256
 from microlab.measure import grain_size, grains
-from microlab.pipelines import corrections
+from microlab.pipelines import corrections, image_results
 from microlab.segment import choice, evidence, instances, segmenter, unet, zoom
 from microlab.segment.onnx_export import write_onnx
 from microlab.segment.registry import load_segmenter
@@ -40,6 +40,8 @@ CARD = SOURCES / "networks.json"  # checksums of the networks as they were last 
 PAGE = {
     "MOST_MEGAPIXELS": 16,
     "MEGABYTES": 18,  # of the network and its runtime
+    "ADVICE": "compare the boundaries with the image; then give the magnification, crop to one material, "
+    "correct by hand, or adapt the network (microlab adapt)",  # where the library's advice names its options
     "ACCEPT": ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.webp,.gif,image/*",
 }
 SAMPLES = {  # of the virtual zoo: entry, index, what the button says
@@ -86,6 +88,7 @@ def constants() -> dict[str, Any]:
     of["grain_table"] = defaults(grains.grain_table)
     of["summarise"] = defaults(grains.summarise)
     of["corrections"] = capitals(corrections)
+    of["image_results"] = capitals(image_results)
     return {"version": __version__, "page": PAGE, **of}
 
 

@@ -142,7 +142,7 @@ def check_site(root: Path) -> tuple[int, list[str]]:
         f"{path.relative_to(root)}: {problem}" for path in paths for problem in check_page(root, path, pages)
     ]
     for path in sorted(root.glob("_static/**/*")):
-        if path.suffix in (".js", ".css"):
+        if path.suffix in (".js", ".mjs", ".css"):
             code = path.read_text(encoding="utf-8")
             problems += [
                 f"{path.relative_to(root)}: names another site: {address}"

@@ -3,7 +3,7 @@
 
 import { inverted, segment } from "./choice.js";
 import C from "./constants.js";
-import { grainsCsv, grainTable, lengthUnit, summarise, summaryRows } from "./measure.js";
+import { grainsCsv, grainTable, length, lengthUnit, summarise, summaryRows } from "./measure.js";
 import { candidate } from "./network.js";
 import { readImage } from "./read.js";
 import { boundaries } from "./watershed.js";
@@ -17,6 +17,7 @@ function measure({ labels, pixelSize, source, valid }) {
   const sorted = rows.map((row) => row.diameter_um).sort((a, b) => a - b);
   const [unit, factor] = pixelSize ? lengthUnit(sorted[sorted.length >> 1]) : ["px", 1];
   return {
+    doubt: pixelSize ? doubt(sorted[sorted.length >> 1], pixelSize) : null,
     rows: summaryRows({ labels, valid, rows, pixelSize, pixelSizeSource: source }),
     unit: { name: unit, factor },
     bars: {
@@ -26,6 +27,17 @@ function measure({ labels, pixelSize, source, valid }) {
     csv: grainsCsv(rows),
   };
 }
+
+/* A sentence about a pixel size that makes grains larger or smaller than grains are, as `MeasuredImage.doubt`. */
+function doubt(diameter, pixelSize) {
+  const { LARGEST_GRAIN, SMALLEST_GRAIN } = C.image_results;
+  if (diameter <= LARGEST_GRAIN && diameter >= SMALLEST_GRAIN) return null;
+  const what = diameter > LARGEST_GRAIN ? "over 1 mm" : "under 1 nm";
+  return `With the pixel size of ${length(pixelSize, 4)} the grains are ${what}: is it right? Next: give another pixel size.`;
+}
+
+/* What the library says, without the options of its command line. */
+const inWords = (text) => text.replace(C.choice.ADVICE, C.page.ADVICE).replace(/; --method [\w-]+ keeps it/, "");
 
 const JOBS = {
   open: async ({ file, name }) => readImage(await file.arrayBuffer(), name),
@@ -42,7 +54,9 @@ const JOBS = {
       const share = valid.data.reduce((sum, shown) => sum + 1 - shown, 0) / valid.data.length;
       notes.push(`${(100 * share).toFixed(1)} % of the image is not the specimen (a legend, a mount, an empty corner) and was left out; a grain that it cuts counts as cut.`);
     }
-    return { ...result, image: read.image, notes, measured: measure({ labels, pixelSize, source, valid }) };
+    const measured = measure({ labels, pixelSize, source, valid });
+    const warnings = [...result.warnings, ...(measured.doubt ? [measured.doubt] : [])];
+    return { ...result, image: read.image, notes: notes.map(inWords), warnings: warnings.map(inWords), measured };
   },
 
   measure: ({ labels, pixelSize, source, valid }) => ({

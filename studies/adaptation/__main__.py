@@ -13,17 +13,17 @@ is read from FOLDER, and an adaptation that was interrupted goes on.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from microlab.book.experiments.appearances import all_scores, as_a_file
+from microlab.book.experiments.appearances import TRIVIAL, all_scores, as_a_file
 from microlab.data.datasets import load
 from microlab.data.images import write_image
 from microlab.data.micrograph import Micrograph
 from microlab.data.run_folder import RunFolder
+from microlab.measure.scores import trivial_prediction
 from microlab.pipelines.adapt.estimate import TIMED
 from microlab.pipelines.adapt.settings import AdaptSettings, profile_settings
 from microlab.pipelines.adapt.stages import adapt
@@ -67,9 +67,9 @@ def adapt_to(field: Micrograph, folder: Path, settings: AdaptSettings) -> dict:
     return {"rows": rows, "about": about, "reasons": list(result.acceptance.reasons)}
 
 
-def record(folder: Path, size: str, names: tuple[str, ...]) -> dict:
+def record(folder: Path, size: str, names: tuple[str, ...], note: str = "") -> dict:
     """One row for each target and segmenter; the targets that are done join those of `names`."""
-    start, settings = time.perf_counter(), profile_settings(size)
+    settings = profile_settings(size)
     run = RunFolder(folder, {"profile": size, "default": load_segmenter("auto").card["sha256"]})
     done = {}
     for name in TARGETS:
@@ -77,14 +77,17 @@ def record(folder: Path, size: str, names: tuple[str, ...]) -> dict:
             done[name] = run.once(f"{name}.json", adapt_to, target(name), folder / name, settings)
     scores, notes = {}, []
     for name, one in done.items():
-        for row in (DEFAULT, ADAPTED, KEPT):
+        field = target(name)
+        one["rows"][TRIVIAL] = all_scores(field, *trivial_prediction(field.shape))
+        for row in (DEFAULT, ADAPTED, KEPT, TRIVIAL):
             values = {measure: one["rows"][row].get(measure) for measure in MEASURES}
             scores[f"{name}: {row}"] = {
                 key: round(value, 4) for key, value in values.items() if value is not None
             }
         scores[f"{name}: {ADAPTED}"] |= {key: round(value, 4) for key, value in one["about"].items()}
-        if one["reasons"]:
-            notes.append(f"{name}: not taken, since {'; '.join(one['reasons'])}.")
+        seconds = "{:.0f} s estimated, {:.0f} s taken".format(*(one["about"][key] for key in RULE[:2]))
+        refusal = f"not taken, since {'; '.join(one['reasons'])}" if one["reasons"] else "taken"
+        notes.append(f"{name}: {refusal}; {seconds}.")
     table = pd.DataFrame(
         [{"target": t, "row": r, **row} for t, one in done.items() for r, row in one["rows"].items()]
     )
@@ -99,13 +102,14 @@ def record(folder: Path, size: str, names: tuple[str, ...]) -> dict:
             KEPT: "what `microlab adapt` segments the field with, by its rule",
         },
         "scores": scores,
-        "trivial": f"{next(iter(done))}: {DEFAULT}",
+        "trivial": f"{next(iter(done))}: {TRIVIAL}",
         "rows": common.every_row(table),
         "settings": {"profile": size, "style": settings.style, "steps": str(settings.steps)},
         "seed": settings.seed,
-        "note": " ".join(notes),
+        "note": " ".join([*notes, note]).strip(),
     } | common.origin(
-        f"python -m studies.adaptation FOLDER --size {size} --record", time.perf_counter() - start
+        f"python -m studies.adaptation FOLDER --size {size} --record",
+        sum(one["about"][RULE[1]] for one in done.values()),
     )
 
 
@@ -114,8 +118,9 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--size", choices=("smoke", "laptop"), default="laptop")
     parser.add_argument("--target", choices=TARGETS, action="append", help="this field only; may be repeated")
+    parser.add_argument("--note", default="", help="what the record says besides: what else the machine did")
     options = parser.parse_args()
-    result = record(options.folder, options.size, tuple(options.target or TARGETS))
+    result = record(options.folder, options.size, tuple(options.target or TARGETS), options.note)
     common.publish("adaptation", result, options.record)
 
 

@@ -317,3 +317,34 @@ def test_nothing_runs_over_on_a_phone(open_try, field):
     page.click("[data-do=correct]")
     page.wait_for_selector(".ml-stage")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_warning_says_what_to_do_on_the_page(open_try, tmp_path):
+    """Noise has no grains, and with half a millimetre a pixel whatever is found is too large for one."""
+    noise = np.random.default_rng(0).random((96, 96))
+    page = open_try()
+    give(page, images.write_image(tmp_path / "noise.tif", noise, pixel_size=500.0))
+    segment(page)
+    first, second = page.locator(".ml-warnings p").all_inner_texts()
+    assert first.startswith("This segmentation may be wrong")
+    assert "give the magnification" in first
+    assert "--" not in first
+    assert "over 1 mm" in second
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_file_is_dropped_or_pasted(open_try, field, event):
+    page = open_try()
+    page.evaluate(
+        """([event, text]) => {
+          const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], "given.tif"));
+          const kind = event === "drop" ? DragEvent : ClipboardEvent;
+          const key = event === "drop" ? "dataTransfer" : "clipboardData";
+          const place = event === "drop" ? document.getElementById("place") : document;
+          place.dispatchEvent(new kind(event, {[key]: transfer, bubbles: true}));
+        }""",
+        [event, base64.b64encode(field.read_bytes()).decode()],
+    )
+    page.wait_for_function("() => page.state.file?.name === 'given.tif'")
+    assert page.inner_text(".ml-status").startswith("160 x 160 pixels")
