@@ -61,7 +61,7 @@ book: $(READY)  ## run every chapter and build the book; PROFILE=smoke is quick
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book: _build/html/index.html. What each chapter cost: _build/costs/$(PROFILE).json"
 
-serve:  ## show the built book at http://localhost:8000; opened as a file, its first page cannot segment
+serve:  ## show the built book at http://localhost:8000, which the page that segments needs
 	@test -f _build/html/index.html || { echo "No book here: make book PROFILE=smoke"; exit 1; }
 	@echo "http://localhost:$(PORT)/  (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

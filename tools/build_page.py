@@ -39,7 +39,7 @@ RUNTIME = ROOT / "book/_vendor/onnxruntime"
 CARD = SOURCES / "networks.json"  # checksums of the networks as they were last recorded
 PAGE = {
     "MOST_MEGAPIXELS": 16,
-    "MEGABYTES": 18,  # of the network and its runtime
+    "MEGABYTES": {"wasm": 18, "webgpu": 31},  # of the network and its runtime
     "ADVICE": "compare the boundaries with the image; then give the magnification, crop to one material, "
     "correct by hand, or adapt the network (microlab adapt)",  # where the library's advice names its options
     "ACCEPT": ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.webp,.gif,image/*",

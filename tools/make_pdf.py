@@ -46,7 +46,8 @@ td, th { padding: 1.5pt 3pt !important; }
 a { color: inherit; text-decoration: none; border-bottom: 0.4pt solid #777; }
 .cover { break-before: avoid; padding-top: 60mm; text-align: center; }
 .contents li { list-style: none; margin: 0.2em 0; }
-.copybtn, .headerlink, .ml-controls, .ml-panel { display: none !important; }
+.copybtn, .headerlink, .ml-controls, .ml-panel, .ml-try { display: none !important; }
+.ml-still { display: block !important; }
 """
 FOOT = '<div style="width:100%;font-size:8px;text-align:center"><span class="pageNumber"></span></div>'
 RENDERED = """async () => {

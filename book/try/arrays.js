@@ -30,7 +30,7 @@ export function roundHalfEven(value) {
 
 /* What lies beyond the ends of a line of n pixels: index i of the endless line.
    "reflect" repeats the last pixel (d c b a | a b c d | d c b a), "mirror" does not (d c b | a b c d | c b a). */
-function beyond(i, n, mode) {
+export function beyond(i, n, mode) {
   const period = mode === "mirror" ? Math.max(2 * n - 2, 1) : 2 * n;
   const k = ((i % period) + period) % period;
   if (k < n) return k;

@@ -4,13 +4,15 @@ import { number } from "./corrections.js";
 
 const SIZE = [520, 290], FRAME = { left: 56, right: 12, top: 12, bottom: 48 };
 
-/* Edges of the bins: the narrower of Freedman-Diaconis' and Sturges' rule, as numpy's "auto". */
+/* Edges of the bins as numpy's "auto": the narrower of Freedman-Diaconis' and Sturges' rule, but no narrower than half of
+   the square-root rule, so that one large grain does not make hundreds. */
 export function binEdges(values) {
   const sorted = [...values].sort((a, b) => a - b), n = sorted.length, [low, high] = [sorted[0], sorted[n - 1]];
   if (low === high) return [low - 0.5, low + 0.5];
   const at = (q) => { const k = q * (n - 1), i = Math.floor(k); return sorted[i] + (k - i) * ((sorted[i + 1] ?? sorted[i]) - sorted[i]); };
   const sturges = (high - low) / (Math.log2(n) + 1), diaconis = (2 * (at(0.75) - at(0.25))) / Math.cbrt(n);
-  const bins = Math.max(1, Math.ceil((high - low) / (diaconis > 0 ? Math.min(sturges, diaconis) : sturges)));
+  const root = (high - low) / Math.sqrt(n) / 2, width = Math.min(Math.max(diaconis, root), sturges);
+  const bins = Math.max(1, Math.ceil((high - low) / width));
   return Array.from({ length: bins + 1 }, (_, k) => low + ((high - low) * k) / bins);
 }
 

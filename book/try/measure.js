@@ -371,7 +371,7 @@ export function summaryRows({ labels, valid = null, rows, pixelSize = null, pixe
   return [...pairs, ["pixel size", `${length(pixelSize, 4)} (${pixelSizeSource || "given"})`]];
 }
 
-function medianDiameter(rows) { return quantile(Float64Array.from(rows, (row) => row.diameter_um), 0.5); }
+export function medianDiameter(rows) { return quantile(Float64Array.from(rows, (row) => row.diameter_um), 0.5); }
 
 /* Significant digits without an exponent; a dash for what is not known. */
 export function number(value, digits = 3) {

@@ -3,22 +3,46 @@
    the browser offers it (WebGPU), else in WebAssembly on one thread. Images are {data, height, width}, row by row. */
 
 import C from "./constants.js";
-import { resizeBy, resizeTo, standardise } from "./arrays.js";
+import { beyond, resizeBy, resizeTo, standardise } from "./arrays.js";
 import { fieldOfView, matchingZoom, mostConfident, zoomTrials } from "./choice.js";
 import { closedBoundary, watershedGrains } from "./watershed.js";
+
+const FAILED = "the network could not be loaded; check the connection, and press Segment again";
 
 /* onnxruntime for this browser, loaded once: {ort, provider}. */
 let runtime = null;
 
-async function load() {
-  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
-  const provider = adapter ? "webgpu" : "wasm", kind = adapter ? ".asyncify" : "";
+async function load(provider) {
   if (!globalThis.WebAssembly) throw new Error("this browser has no WebAssembly; take a current Firefox, Chrome, Edge or Safari");
-  const ort = await import(adapter ? "./ort.webgpu.min.mjs" : "./ort.wasm.min.mjs");
+  const kind = provider === "webgpu" ? ".asyncify" : "";
+  const ort = await import(provider === "webgpu" ? "./ort.webgpu.min.mjs" : "./ort.wasm.min.mjs").catch(() => { throw new Error(FAILED); });
   const place = (name) => new URL(`ort-wasm-simd-threaded${kind}.${name}`, import.meta.url).href;
   ort.env.wasm.wasmPaths = { mjs: place("mjs"), wasm: place("wasm") };
-  ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
+  // More threads need headers that static hosts do not send.
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  ort.env.logLevel = "fatal"; // a failure is an error here, not a line in the console
   return { ort, provider };
+}
+
+/* Whether a graphics card can compute; adapters in software are slower than WebAssembly. */
+async function hasGraphicsCard() {
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+}
+
+/* A session on a network's file. What fails on the graphics card is done in WebAssembly, from then on. */
+async function sessionOf(bytes, cell) {
+  runtime ??= hasGraphicsCard().then((has) => load(has ? "webgpu" : "wasm"));
+  const { ort, provider } = await runtime.catch((error) => { runtime = null; throw error; });
+  try {
+    const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider], graphOptimizationLevel: "all" });
+    if (provider === "webgpu") await session.run({ image: new ort.Tensor("float32", new Float32Array(4 * cell * cell), [1, 1, 2 * cell, 2 * cell]) });
+    return { session, ort, provider };
+  } catch (error) {
+    runtime = provider === "webgpu" ? load("wasm") : null;
+    if (runtime) return sessionOf(bytes, cell);
+    throw /fetch|load|network/i.test(error.message) ? new Error(FAILED) : error;
+  }
 }
 
 export class Network {
@@ -29,9 +53,8 @@ export class Network {
 
   /* Load a network by its name in the constants. A file that is not the one that was built is refused. */
   static async load(name) {
-    runtime ??= load();
-    const { ort, provider } = await runtime, about = C.networks[name];
-    const answer = await fetch(new URL(about.file, import.meta.url));
+    const about = C.networks[name];
+    const answer = await fetch(new URL(about.file, import.meta.url)).catch(() => { throw new Error(FAILED); });
     if (!answer.ok) throw new Error(`${about.file} could not be loaded (${answer.status}); load the page again`);
     const bytes = await answer.arrayBuffer();
     if (globalThis.crypto?.subtle) {
@@ -39,7 +62,7 @@ export class Network {
       const text = [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
       if (text !== about.sha256) throw new Error(`${about.file} is damaged; load the page again`);
     }
-    const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider], graphOptimizationLevel: "all" });
+    const { session, ort, provider } = await sessionOf(bytes, about.cell);
     return new Network(session, ort, { name, provider, ...about });
   }
 
@@ -48,7 +71,7 @@ export class Network {
     const { cell, outputs } = this.about;
     const padded = (n) => Math.ceil(Math.max(n, 2 * cell) / cell) * cell;
     const H = padded(height), W = padded(width), x = new Float32Array(H * W);
-    for (let i = 0; i < H; i++) for (let j = 0; j < W; j++) x[i * W + j] = data[reflected(i, height) * width + reflected(j, width)];
+    for (let i = 0; i < H; i++) for (let j = 0; j < W; j++) x[i * W + j] = data[beyond(i, height, "mirror") * width + beyond(j, width, "mirror")];
     const feeds = { image: new this.ort.Tensor("float32", x, [1, 1, H, W]) };
     const { logits } = await this.session.run(feeds), y = await logits.getData();
     return Array.from({ length: outputs.length }, (_, k) => {
@@ -61,6 +84,10 @@ export class Network {
   /* Probabilities of an image at a magnification, of its own size: of a boundary, and, by a network that tells it, of
      what is not the specimen. */
   async outputsAt(image, zoom, progress = () => {}) {
+    const most = C.page.MOST_MEGAPIXELS * 2 ** 20; // px that the page holds in memory
+    if (zoom > 1 && zoom * zoom * image.data.length > most) {
+      throw new Error(`magnified ${Number(zoom.toFixed(2))} times, the image has ${Math.round((zoom * zoom * image.data.length) / 1e6)} million pixels, more than a page can hold; crop it, or give a smaller magnification`);
+    }
     const x = standardise(resizeBy(image, zoom)), { height, width } = x, several = this.about.outputs.length > 1;
     const maps = Array.from({ length: several ? 2 : 1 }, () => new Float32Array(height * width));
     const [rows, columns] = [height, width].map((size) => blend(size, C.predict.tile, C.predict.overlap));
@@ -96,7 +123,7 @@ export function candidate(name) {
   const about = C.networks[name], several = about.outputs.length > 1;
   let network = null;
   const outputsAt = async (...of) => {
-    network ??= Network.load(name);
+    network ??= Network.load(name).catch((error) => { network = null; throw error; });
     return (await network).outputsAt(...of);
   };
   const labelsOf = (probability, valid) => watershedGrains(probability, { valid, ...about.watershed });
@@ -133,12 +160,6 @@ export function candidate(name) {
     },
   };
   return one;
-}
-
-/* Index of a pixel in a side of n pixels that is mirrored to and fro at its ends. */
-function reflected(i, n) {
-  const period = Math.max(2 * n - 2, 1), k = i % period;
-  return n > 1 ? Math.min(k, period - k) : 0;
 }
 
 /* Tiles along one side, [start, weights]; in every pixel the weights of all tiles sum to one. */

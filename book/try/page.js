@@ -10,7 +10,7 @@ import { histogramSvg } from "./histogram.js";
 const SHOWN = 1_500_000; // px of the picture on the page; larger images are shown reduced
 const CORRECTED = C.corrections.MOST_PIXELS; // px of an image whose grains can be corrected in a page
 const UNITS = { nm: 1e-3, "µm": 1, mm: 1e3 }; // micrometres
-const STEP = 8; // px, least side of a crop
+const LEAST = C.segmenter.LEAST_SIDE; // px of a crop
 const LINE = [230, 159, 0], CUT = [120, 120, 120]; // colours of boundaries and of what is no specimen
 
 const PANEL = `
@@ -32,26 +32,27 @@ const PANEL = `
 <div class="ml-inputs"><label>one pixel is <input type="number" min="0" step="any" name="size" placeholder="unknown"></label>
 <label><select name="unit" aria-label="unit of the pixel size">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label></div>
 <p class="ml-soft" data-value="source"></p>
-<div class="ml-inputs"><label>scale bar of <input type="number" min="0" step="any" name="pixels"> px</label> <label>is <input type="number" min="0" step="any" name="length"></label>
+<div class="ml-inputs"><label>scale bar of <input type="number" min="0" step="any" name="pixels"> px</label> <label>is <input type="number" min="0" step="any" name="length" aria-label="length of the scale bar"></label>
 <label><select name="barunit" aria-label="unit of the scale bar">${Object.keys(UNITS).map((unit) => `<option${unit === "µm" ? " selected" : ""}>${unit}</option>`).join("")}</select></label></div></fieldset>
 <fieldset><legend>Part of the image, px</legend><div class="ml-inputs">
 ${["left", "top", "width", "height"].map((side) => `<label>${side} <input type="number" min="0" step="1" name="${side}"></label>`).join(" ")}
 <button type="button" data-do="whole">whole image</button></div></fieldset>
 <fieldset><legend>Magnification before the network</legend>
-<label><input type="number" min="0.1" max="4" step="any" name="zoom" placeholder="automatic"></label>
+<input type="number" min="0.1" max="4" step="any" name="zoom" placeholder="automatic" aria-label="magnification before the network">
 <p class="ml-soft">Empty: estimated from the image.</p></fieldset>
 </div>
 <p><button type="submit" class="ml-main" data-do="segment">Segment</button> <button type="button" data-do="cancel" hidden>Cancel</button>
 <progress max="1" value="0" hidden aria-label="Progress"></progress> <span class="ml-doing"></span></p>
-<p class="ml-soft ml-size">The first time, the network and what runs it are loaded: ${C.page.MEGABYTES} MB, less where the server compresses them.</p>
+<p class="ml-soft ml-size">The first time, the network and what runs it are loaded: ${globalThis.navigator?.gpu ? `${C.page.MEGABYTES.webgpu} MB where the graphics card can compute, else ` : ""}${C.page.MEGABYTES.wasm} MB, less where the server compresses them.</p>
 </form>
 <section class="ml-result" hidden aria-label="Result" tabindex="-1">
 <div class="ml-warnings"></div>
 <p><label>boundaries <input type="range" min="0" max="100" value="100" name="opacity" aria-label="opacity of the boundaries, %"></label></p>
 <div class="ml-columns"><div class="ml-table"></div><div class="ml-bars"></div></div>
 <div class="ml-notes"></div>
-<p class="ml-save" role="group" aria-label="Save">Take home:
+<p class="ml-save" role="group" aria-label="Save">Save:
 <button type="button" data-save="csv">grains.csv</button> <button type="button" data-save="tiff">labels.tif</button>
+<button type="button" data-save="before" hidden>labels before corrections</button>
 <button type="button" data-save="png">labels.png</button> <button type="button" data-save="mask">mask.png</button>
 <button type="button" data-save="report">report.html</button></p>
 <p><button type="button" data-do="correct">Correct the grains by hand</button></p>
@@ -100,7 +101,11 @@ export function start(root) {
   root.innerHTML = PANEL;
   const find = (selector) => root.querySelector(selector), field = (name) => find(`[name=${name}]`);
   const canvas = find("canvas"), context = canvas.getContext("2d"), form = find("form"), jobs = new Jobs();
-  const state = { file: null, read: null, result: null, tool: null, drag: null, turn: 0, editor: null };
+  const state = { // of the image that is open, its result, and what is being done
+    file: null, read: null, source: null, result: null, base: null, tool: null, drag: null, bar: null, turn: 0,
+    editor: null, picture: null, waiting: null,
+  };
+  const SIDES = ["left", "top", "width", "height"];
 
   const say = (text) => { find(".ml-status").textContent = text; };
   const alarm = (text = "") => {
@@ -114,7 +119,7 @@ export function start(root) {
     return value;
   };
 
-  /* Micrometres per pixel as the field says, and from where. */
+  /* Micrometres per pixel as the field says. */
   function pixelSize() {
     const value = positive("size");
     return value === null ? null : value * UNITS[field("unit").value];
@@ -130,58 +135,55 @@ export function start(root) {
       : "The file does not say it: type it, or measure the scale bar. Without it, sizes are in pixels.";
   }
 
-  /* The part of the file to segment, in its pixels, or null for all of it. */
+  /* The part of the file to segment, in its pixels; null for all of it but the data bar. */
   function crop() {
-    const { image, dataBar } = state.read, [left, top, width, height] = ["left", "top", "width", "height"].map((name) => Number(field(name).value));
-    if (left === 0 && top === 0 && width === image.width && height === image.height) return null;
-    const whole = [left, top, width, height].every(Number.isInteger);
-    if (!whole || left < 0 || top < 0 || width < STEP || height < STEP || left + width > image.width || top + height > image.height) {
-      throw new Error(`the part of the image must lie in its ${image.width} x ${image.height} pixels and have at least ${STEP} a side`);
+    const { image } = state.read, values = SIDES.map((name) => Number(field(name).value));
+    if (values.every((value, k) => value === withoutBar()[k])) return null;
+    const [left, top, width, height] = values;
+    if (!values.every(Number.isInteger) || left < 0 || top < 0 || width < LEAST || height < LEAST
+      || left + width > image.width || top + height > image.height) {
+      throw new Error(`the part of the image must lie in its ${image.width} x ${image.height} pixels and have at least ${LEAST} a side`);
     }
-    return [left, top + dataBar.top, width, height];
+    return values;
+  }
+
+  function withoutBar() {
+    const { image, dataBar } = state.read;
+    return [0, dataBar.top, image.width, image.height - dataBar.top - dataBar.bottom];
   }
 
   function setCrop(left, top, width, height) {
-    [["left", left], ["top", top], ["width", width], ["height", height]].forEach(([name, value]) => { field(name).value = value; });
+    [left, top, width, height].forEach((value, k) => { field(SIDES[k]).value = value; });
     drawMarks();
   }
 
   /* The image in grey, with the boundaries over it where there is a result. */
   function draw() {
-    const { image } = state.result ?? state.read, step = Math.max(1, Math.ceil(Math.sqrt((image.height * image.width) / SHOWN)));
-    const height = Math.ceil(image.height / step), width = Math.ceil(image.width / step);
-    canvas.width = width;
-    canvas.height = height;
-    const picture = context.createImageData(width, height), [low, high] = contrast(image), scale = 255 / Math.max(high - low, 1e-6);
-    const share = Number(field("opacity").value) / 100;
-    for (let y = 0, k = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, k += 4) {
-        const grey = (image.data[y * step * image.width + x * step] - low) * scale;
-        picture.data[k] = picture.data[k + 1] = picture.data[k + 2] = grey;
-        picture.data[k + 3] = 255;
-      }
-    }
-    if (state.result) {
-      const { boundary, valid } = state.result;
-      for (let y = 0; y < image.height; y++) {
-        for (let x = 0; x < image.width; x++) {
-          const i = y * image.width + x, colour = boundary.data[i] ? LINE : valid && !valid.data[i] ? CUT : null;
-          if (!colour) continue;
-          const k = 4 * (Math.floor(y / step) * width + Math.floor(x / step));
-          for (let c = 0; c < 3; c++) picture.data[k + c] += share * (colour[c] - picture.data[k + c]);
-        }
-      }
-    }
-    context.putImageData(picture, 0, 0);
+    const { image } = state.result ?? state.read;
+    if (state.base?.of !== image) state.base = { of: image, ...greyPixels(image, Math.max(1, Math.ceil(Math.sqrt(image.data.length / SHOWN)))) };
+    const { step, width, height, pixels } = state.base;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    context.putImageData(state.result ? overlaid(Number(field("opacity").value) / 100) : pixels, 0, 0);
     find("svg").setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
     const shown = state.result ? ", with the boundaries that were found" : "";
-    canvas.setAttribute("aria-label", `${state.file.name}, ${image.width} x ${image.height} pixels${shown}`);
+    canvas.setAttribute("aria-label", `${state.file.name}, ${image.width} x ${image.height} pixels${step > 1 ? `, shown reduced ${step} times` : ""}${shown}`);
     drawMarks();
+  }
+
+  /* The picture with boundaries, and what is not the specimen, drawn over it at an opacity. */
+  function overlaid(share) {
+    const { step, width, height, pixels } = state.base, { boundary, valid, marks } = state.result;
+    if (!marks || marks.of !== boundary) state.result.marks = { of: boundary, ...marksOf(boundary, valid, step, width, height) };
+    const picture = new ImageData(pixels.data.slice(), width, height);
+    for (const [places, colour] of [[state.result.marks.cut, CUT], [state.result.marks.lines, LINE]]) {
+      for (const place of places) for (let c = 0; c < 3; c++) picture.data[4 * place + c] += share * (colour[c] - picture.data[4 * place + c]);
+    }
+    return picture;
   }
 
   /* The crop, and the line along the scale bar. */
   function drawMarks() {
-    const { image } = state.read, [left, top, width, height] = ["left", "top", "width", "height"].map((name) => Number(field(name).value));
+    const { image } = state.read, [left, top, width, height] = SIDES.map((name) => Number(field(name).value));
     const all = width >= image.width && height >= image.height;
     const frame = state.result || all ? "" : `M${left} ${top}h${width}v${height}h${-width}z`;
     const line = state.bar && !state.result ? `M${state.bar[0]} ${state.bar[1]}L${state.bar[2]} ${state.bar[3]}` : "";
@@ -189,27 +191,37 @@ export function start(root) {
   }
 
   function pick(tool) {
+    if (tool && state.result) {
+      if (!mayLeave()) return;
+      showImage();
+    }
     state.tool = state.tool === tool ? null : tool;
-    for (const button of root.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
+    for (const button of root.querySelectorAll(".ml-tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
     find(".ml-picture").classList.toggle("ml-drawing", state.tool !== null);
   }
 
   function showImage() {
+    closeEditor();
     state.result = null;
     find(".ml-result").hidden = true;
-    find(".ml-tools").hidden = false;
-    closeEditor();
     draw();
   }
 
   function closeEditor() {
     state.editor?.destroy();
-    state.editor = null;
+    if (state.picture) URL.revokeObjectURL(state.picture);
+    Object.assign(state, { editor: null, picture: null });
+    clearTimeout(state.waiting);
     find("[data-do=correct]").hidden = false;
+    find("[data-save=before]").hidden = true;
   }
+
+  /* Whether corrections that are not saved may be lost. */
+  const mayLeave = () => !state.editor?.unsaved() || confirm("The corrections are not saved. Discard them?");
 
   /* Open a file of the reader, or a sample. */
   async function open(file) {
+    if (!mayLeave()) return;
     const turn = (state.turn += 1);
     if (jobs.waiting.size) jobs.fail("another image was opened"); // else the network would be loaded again
     alarm();
@@ -218,12 +230,12 @@ export function start(root) {
     try {
       const read = await jobs.call("open", { file, name: file.name });
       if (turn !== state.turn) return;
-      Object.assign(state, { file, read, result: null, bar: null });
+      Object.assign(state, { file, read, bar: null });
       form.hidden = false;
       find(".ml-name").textContent = file.name;
       for (const name of ["pixels", "length", "zoom"]) field(name).value = "";
       setPixelSize(read.pixelSize, read.pixelSizeSource);
-      setCrop(0, 0, read.image.width, read.image.height);
+      setCrop(...withoutBar());
       showImage();
       say([`${read.image.width} x ${read.image.height} pixels.`, ...read.notes].join(" "));
     } catch (error) {
@@ -242,20 +254,23 @@ export function start(root) {
   }
 
   async function segment() {
+    if (!state.read || !mayLeave()) return;
     const turn = (state.turn += 1);
     alarm();
     try {
-      const options = { crop: crop() }, size = pixelSize(), zoom = positive("zoom");
+      const part = crop(), size = pixelSize(), zoom = positive("zoom");
+      const options = part ? { crop: part, dataBar: 0 } : {};
       showImage();
       busy(true);
       say("Segmenting ...");
-      const from = performance.now(), source = size ? state.source ?? "the page" : null;
+      const from = performance.now(), source = size ? state.source : null;
+      options.sized = source !== state.read.pixelSizeSource;
       const result = await jobs.call("segment", { file: state.file, name: state.file.name, options, zoom, pixelSize: size, source }, (share, words) => {
         find("progress").value = share;
         find(".ml-doing").textContent = words;
       });
       if (turn !== state.turn) return;
-      state.result = { ...result, pixelSize: size, seconds: (performance.now() - from) / 1000 };
+      state.result = { ...result, found: result.boundary, part, pixelSize: size, source, seconds: (performance.now() - from) / 1000 };
       find(".ml-size").hidden = true;
       show();
       say(`Done in ${number(state.result.seconds)} s. ${state.result.warnings.length ? "Read the warning below." : ""}`);
@@ -272,8 +287,7 @@ export function start(root) {
   function show() {
     const { warnings, notes, image } = state.result;
     find(".ml-result").hidden = false;
-    find(".ml-tools").hidden = true;
-    if (state.tool) pick(state.tool);
+    if (state.tool) pick(null);
     find(".ml-warnings").replaceChildren(...warnings.map((text) => paragraph(text, "ml-warning")));
     find(".ml-notes").replaceChildren(...notes.map((text) => paragraph(text, "ml-soft")));
     find("[data-do=correct]").disabled = image.height * image.width > CORRECTED;
@@ -300,29 +314,38 @@ export function start(root) {
   }
 
   async function correct() {
-    const { labels, image, valid, pixelSize: size } = state.result, name = state.file.name, of = state.result;
+    const of = state.result, { labels, image, valid } = of, name = stem();
     find("[data-do=correct]").hidden = true;
-    const unit = of.measured.unit, sha256 = await labelsSha256(labels.data, image.width);
-    const picture = await new Promise((resolve) => { greyCanvas(image).toBlob(resolve, "image/jpeg", 0.85); });
-    let waiting = null;
+    const sha256 = await labelsSha256(labels.data, image.width), grey = greyPixels(image, 1);
+    const picture = await new Promise((resolve) => { canvasOf(grey).toBlob(resolve, "image/jpeg", 0.85); });
+    if (state.result !== of || !picture) return;
+    state.picture = URL.createObjectURL(picture);
+    const { unit } = of.measured;
     state.editor = mount(find(".ml-correct"), {
-      width: image.width, labels: labels.data.slice(), picture: URL.createObjectURL(picture), name, sha256,
-      file: "edits.json", fieldOfView: Boolean(valid), unit: unit.name, pixel: size ? size * unit.factor : 1, version: C.version,
-      command: "microlab measure labels.tif --edits edits.json -o corrected",
-    }, (edits) => { // the numbers follow, a little later than the click
-      of.edits = edits;
-      clearTimeout(waiting);
-      waiting = setTimeout(async () => {
-        const after = state.editor?.image.labels.slice();
-        if (!after) return;
-        const measured = await jobs.call("measure", { labels: { ...labels, data: after }, pixelSize: size, source: of.source, valid });
-        if (state.result !== of) return;
-        Object.assign(of, { corrected: { ...labels, data: after }, boundary: measured.boundary });
-        showNumbers(measured);
-        draw();
-      }, 300);
+      width: image.width, labels: labels.data, picture: state.picture, name: state.file.name, sha256,
+      file: `${name}-edits.json`, fieldOfView: Boolean(valid), unit: unit.name, pixel: of.pixelSize ? of.pixelSize * unit.factor : 1,
+      version: C.version, command: `microlab measure ${name}-${names.before} --edits ${name}-edits.json -o corrected`,
+    }, (edits) => {
+      const data = state.editor.image.labels.slice();
+      Object.assign(of, { edits, corrected: edits.length ? { ...labels, data } : null });
+      find("[data-save=before]").hidden = !edits.length;
+      measureAgain(300);
     });
-    find(".ml-correct .ml-stage")?.focus();
+    find(".ml-correct .ml-stage").focus();
+  }
+
+  /* Measure the grains of the result anew, a little later than the click that changed them or the pixel size. */
+  function measureAgain(wait = 0) {
+    const of = state.result;
+    clearTimeout(state.waiting);
+    of.pending = new Promise((resolve) => { state.waiting = setTimeout(resolve, wait); }).then(async () => {
+      const size = pixelSize(), source = size ? state.source : null;
+      const measured = await jobs.call("measure", { labels: of.corrected ?? of.labels, pixelSize: size, source, valid: of.valid });
+      if (state.result !== of) return;
+      Object.assign(of, { pixelSize: size, source, boundary: of.corrected ? measured.boundary : of.found });
+      showNumbers(measured);
+      draw();
+    }).catch((error) => { if (state.result === of) alarm(error.message); });
   }
 
   const shape = ({ data, height, width }) => [data, height, width];
@@ -332,18 +355,22 @@ export function start(root) {
     tiff: () => labelsTiff(...shape(state.result.corrected ?? state.result.labels), state.result.pixelSize),
     png: () => labelsPng(...shape(state.result.corrected ?? state.result.labels), state.result.pixelSize),
     mask: () => maskPng(...shape(state.result.boundary), state.result.pixelSize),
-    report: () => report(state.file.name, state.result, canvas),
+    before: () => labelsTiff(...shape(state.result.labels), state.result.pixelSize),
+    report: () => report(state.file.name, state.result, canvasOf({ ...state.base, pixels: overlaid(1) })),
   };
-  const names = { csv: "grains.csv", tiff: "labels.tif", png: "labels.png", mask: "mask.png", report: "report.html" };
+  const names = {
+    csv: "grains.csv", tiff: "labels.tif", before: "labels-before.tif", png: "labels.png", mask: "mask.png", report: "report.html",
+  };
 
   const actions = {
     choose: () => find("input[type=file]").click(),
-    whole: () => { setCrop(0, 0, state.read.image.width, state.read.image.height); if (state.result) showImage(); },
+    whole: () => { setCrop(0, 0, state.read.image.width, state.read.image.height); },
     cancel: () => {
       state.turn += 1;
       jobs.fail("cancelled");
       busy(false);
       say("Cancelled.");
+      find("[data-do=segment]").focus();
     },
     correct,
   };
@@ -355,12 +382,17 @@ export function start(root) {
     if (actions[action]) actions[action]();
     if (tool) pick(tool);
     if (sample) {
-      const { file } = C.samples[sample], answer = await fetch(new URL(file, import.meta.url));
-      if (answer.ok) open(new File([await answer.blob()], file));
-      else alarm(`${file} could not be loaded (${answer.status}); load the page again`);
+      const { file } = C.samples[sample], turn = (state.turn += 1);
+      try {
+        const answer = await fetch(new URL(file, import.meta.url));
+        if (!answer.ok) throw new Error(answer.status);
+        const blob = await answer.blob();
+        if (turn === state.turn) open(new File([blob], file));
+      } catch (error) { alarm(`${file} could not be loaded (${error.message}); check the connection`); }
     }
     if (save) {
       try {
+        await state.result.pending;
         download(`${stem()}-${names[save]}`, await saved[save]());
       } catch (error) { alarm(`${names[save]} was not saved: ${error.message}`); }
     }
@@ -371,16 +403,18 @@ export function start(root) {
     field(name).addEventListener("input", () => {
       const pixels = Number(field("pixels").value), length = Number(field("length").value);
       if (pixels > 0 && length > 0) setPixelSize((length * UNITS[field("barunit").value]) / pixels, "the scale bar, as you measured it");
+      if (state.result) measureAgain(300);
     });
   }
   for (const name of ["size", "unit"]) {
     field(name).addEventListener("input", () => {
       state.source = "given";
       find("[data-value=source]").textContent = field("size").value ? "As you typed it." : "Without it, sizes are in pixels.";
+      if (state.result) measureAgain(300);
     });
   }
-  for (const name of ["left", "top", "width", "height"]) field(name).addEventListener("input", () => { if (state.result) showImage(); else drawMarks(); });
-  field("opacity").addEventListener("input", draw);
+  for (const name of SIDES) field(name).addEventListener("input", drawMarks);
+  field("opacity").addEventListener("input", () => requestAnimationFrame(draw));
 
   /* Dragging on the picture: a rectangle to crop to, or a line along the scale bar. */
   const stage = find(".ml-picture");
@@ -399,7 +433,7 @@ export function start(root) {
     if (!state.drag) return;
     const [x0, y0] = state.drag, [x1, y1] = pixelOf(event);
     if (state.tool === "crop") {
-      if (Math.abs(x1 - x0) >= STEP && Math.abs(y1 - y0) >= STEP) setCrop(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
+      if (Math.abs(x1 - x0) >= LEAST && Math.abs(y1 - y0) >= LEAST) setCrop(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
     } else {
       state.bar = [x0, y0, x1, y1];
       field("pixels").value = Math.round(Math.hypot(x1 - x0, y1 - y0));
@@ -418,9 +452,9 @@ export function start(root) {
 
   /* Files dropped on the page, and pictures pasted into it. */
   const given = (transfer) => [...(transfer?.files ?? [])][0];
-  root.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("ml-over"); });
-  root.addEventListener("dragleave", () => root.classList.remove("ml-over"));
-  root.addEventListener("drop", (event) => {
+  document.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("ml-over"); });
+  document.addEventListener("dragleave", () => root.classList.remove("ml-over"));
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
     root.classList.remove("ml-over");
     if (given(event.dataTransfer)) open(given(event.dataTransfer));
@@ -448,16 +482,36 @@ function contrast({ data }) {
   return C.corrections.CONTRAST.map((percent) => some[Math.round((percent / 100) * (some.length - 1))]);
 }
 
-/* The image alone on a canvas of its own size. */
-function greyCanvas(image) {
-  const canvas = document.createElement("canvas"), [low, high] = contrast(image), scale = 255 / Math.max(high - low, 1e-6);
-  canvas.width = image.width;
-  canvas.height = image.height;
-  const context = canvas.getContext("2d"), picture = context.createImageData(image.width, image.height);
-  for (let i = 0, k = 0; i < image.data.length; i++, k += 4) {
-    picture.data[k] = picture.data[k + 1] = picture.data[k + 2] = (image.data[i] - low) * scale;
-    picture.data[k + 3] = 255;
+/* The image in grey, of every `step`-th pixel, as ImageData. */
+function greyPixels(image, step) {
+  const width = Math.ceil(image.width / step), height = Math.ceil(image.height / step), pixels = new ImageData(width, height);
+  const [low, high] = contrast(image), scale = 255 / Math.max(high - low, 1e-6);
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k += 4) {
+      const grey = (image.data[y * step * image.width + x * step] - low) * scale;
+      pixels.data[k] = pixels.data[k + 1] = pixels.data[k + 2] = grey;
+      pixels.data[k + 3] = 255;
+    }
   }
-  context.putImageData(picture, 0, 0);
+  return { step, width, height, pixels };
+}
+
+/* Places in a reduced picture where a boundary lies, and where there is no specimen. */
+function marksOf(boundary, valid, step, width, height) {
+  const kind = new Uint8Array(width * height);
+  for (let y = 0, i = 0; y < boundary.height; y++) {
+    const row = Math.floor(y / step) * width;
+    for (let x = 0; x < boundary.width; x++, i++) {
+      if (boundary.data[i]) kind[row + Math.floor(x / step)] = 2;
+      else if (valid && !valid.data[i]) kind[row + Math.floor(x / step)] ||= 1;
+    }
+  }
+  const places = (value) => { const found = []; kind.forEach((one, k) => { if (one === value) found.push(k); }); return found; };
+  return { cut: places(1), lines: places(2) };
+}
+
+function canvasOf({ width, height, pixels }) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
 }

@@ -16,7 +16,7 @@ import { pngSize, readPng } from "./png.js";
 import { checkSegments, directories, readPage, rint } from "./tiff.js";
 
 export { ImageError };
-export const LARGEST = 2 ** 24; // px, 16 megapixels; more would not fit into the memory of a page
+export const LARGEST = C.page.MOST_MEGAPIXELS * 2 ** 20; // px; more would not fit into the memory of a page
 const K = C.images;
 
 /* Read one micrograph.
@@ -25,10 +25,11 @@ const K = C.images;
    page: which page of a TIFF, from 0. By default the first, or the largest if the others are smaller.
    crop: [left, top, width, height] in pixels of the image as viewers show it; all by default.
    dataBar: "auto", "bottom", "top", rows at the bottom, or "top:ROWS".
+   sized: whether the reader has given the pixel size, so that nothing is said about the file's.
 
    Returns {image: {data, height, width}, valid: {data, height, width} or null, pixelSize (um) or null,
    pixelSizeSource, notes, dataBar: {top, bottom}, pages, page}. Rows of `image` lie below the data bar at the top. */
-export async function readImage(bytes, name, { page = null, crop = null, dataBar = "auto" } = {}) {
+export async function readImage(bytes, name, { page = null, crop = null, dataBar = "auto", sized = false } = {}) {
   let stored;
   try {
     stored = turned(await readStored(bytes, name, page));
@@ -70,9 +71,9 @@ export async function readImage(bytes, name, { page = null, crop = null, dataBar
   const valid = found.missing?.includes(1) ? found.missing.map((is) => 1 - is) : null;
 
   let { size } = stored;
-  if (size?.note) notes.push(size.note);
+  if (size?.note && !sized) notes.push(size.note);
   if (size && !square(size)) {
-    notes.push(notSquare(size));
+    if (!sized) notes.push(notSquare(size));
     size = null;
   }
   return {

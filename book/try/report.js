@@ -16,9 +16,10 @@ const TEXT = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 const safe = (text) => String(text).replace(/[&<>"]/g, (c) => TEXT[c]);
 
 /* `result` is that of the page; `canvas` shows the image with its boundaries. Returns a Blob. */
-export function report(name, { warnings, notes, measured, record, zoom, edits }, canvas) {
+export function report(name, { warnings, notes, measured, record, zoom, edits, part }, canvas) {
   const rows = measured.rows.map(([quantity, value]) => `<tr><th scope="row">${safe(quantity)}</th><td>${safe(value)}</td></tr>`);
   const how = [`method ${record.method}`, `magnification ${Number(zoom.toFixed(3))}`];
+  if (part) how.push(`${part[2]} x ${part[3]} px of the image from column ${part[0]}, row ${part[1]}`);
   if (edits?.length) how.push(`${edits.length} edits by hand`);
   const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Grains of ${safe(name)}</title><style>${STYLE}</style></head><body><h1>Grains of ${safe(name)}</h1>

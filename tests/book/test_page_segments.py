@@ -193,7 +193,6 @@ def test_corrections_are_those_of_the_library(open_try, field, tmp_path):
     give(page, field)
     segment(page)
     before = labels_of(page)
-    (tmp_path / "labels.tif").write_bytes(saved(page, "labels.tif"))
     page.click("[data-do=correct]")
     place = page.locator(".ml-stage")
     place.focus()
@@ -207,7 +206,10 @@ def test_corrections_are_those_of_the_library(open_try, field, tmp_path):
     after = labels_of(page)
     assert len(np.unique(after)) == len(np.unique(before)) - 1
     page.wait_for_function("n => page.state.result.measured.rows[0][1] === String(n)", arg=grains - 1)
-    (tmp_path / "edits.json").write_bytes(saved(page, "Save edits.json"))
+    (tmp_path / "edits.json").write_bytes(saved(page, "Save field-edits.json"))
+    (tmp_path / "labels.tif").write_bytes(saved(page, "labels before corrections"))
+    with tifffile.TiffFile(io.BytesIO(saved(page, "labels.tif"))) as tif:
+        assert np.array_equal(tif.asarray(), after)
     replayed = measure_corrected(tmp_path / "labels.tif", tmp_path / "edits.json")
     assert np.array_equal(replayed.labels, after)
     assert json.loads((tmp_path / "edits.json").read_text())["edits"][0]["do"] == "merge"
@@ -237,6 +239,82 @@ def test_a_part_of_the_image_and_the_scale_bar_are_dragged(open_try, field):
     segment(page)
     assert labels_of(page).shape == pytest.approx((120, 80), abs=2)
     assert "scale bar" in dict(page.evaluate("page.state.result.measured.rows"))["pixel size"]
+
+
+def test_unsaved_corrections_are_not_lost_without_a_question(open_try, field):
+    page = open_try()
+    give(page, field)
+    segment(page)
+    page.click("[data-do=correct]")
+    page.locator(".ml-stage").press("d")
+    page.locator(".ml-stage").press("Enter")
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.click("[data-do=segment]")
+    assert len(asked) == 1
+    assert page.is_visible(".ml-stage")
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    page.click("[data-sample='0']")
+    page.wait_for_function("() => page.state.file.name === 'grooves.png'")
+    assert len(asked) == 2
+    assert not page.is_visible(".ml-stage")
+
+
+def test_a_pixel_size_given_later_changes_the_numbers(open_try, field):
+    page = open_try()
+    give(page, field)
+    segment(page)
+    page.select_option("[name=unit]", "µm")
+    page.fill("[name=size]", "2")
+    page.wait_for_function("() => page.state.result.pixelSize === 2")
+    shown = dict(page.evaluate("page.state.result.measured.rows"))
+    assert shown["pixel size"] == "2 µm (given)"
+    table = summarise(grain_table(labels_of(page), 2.0), ["diameter_um"])
+    assert float(shown["mean diameter"].split()[0]) == pytest.approx(table["mean"].iloc[0], rel=0.01)
+
+
+def test_a_data_bar_is_shown_and_left_out(open_try, tmp_path):
+    """Its scale bar is to be measured, and it may have been found where there is none."""
+    image = zoo_field("etched", 34, side=160).image
+    bar = np.zeros((40, 160))
+    bar[15:18, 100:140] = 1
+    path = images.write_image(tmp_path / "barred.png", np.vstack([image, bar]))
+    assert images.read_image(path).data_bar_height == 40
+    page = open_try()
+    give(page, path)
+    assert "lowest 40 rows are a data bar" in page.inner_text(".ml-status")
+    assert page.evaluate("page.state.read.image.height") == 200
+    assert [page.input_value(f"[name={side}]") for side in ("top", "height")] == ["0", "160"]
+    segment(page)
+    assert labels_of(page).shape == (160, 160)
+    assert "lowest 40 rows are a data bar" in page.inner_text(".ml-notes")
+    page.click("[data-do=whole]")
+    segment(page)
+    assert labels_of(page).shape == (200, 160)
+
+
+def test_what_fails_on_the_graphics_card_is_done_by_the_processor(open_try):
+    page = open_try(
+        "navigator.gpu.requestAdapter = async () => ({info: {}, features: new Set(), limits: {}});"
+    )
+    load = (
+        "async () => { const {Network} = await import('./network.js');"
+        " const network = await Network.load('appearances'), data = new Float32Array(1024);"
+        " const [logits] = await network.logits({data, height: 32, width: 32});"
+        " return [network.about.provider, logits.length]; }"
+    )
+    assert page.evaluate(load) == ["wasm", 1024]
+
+
+@pytest.mark.parametrize("kind", ["lognormal", "outlier", "few", "same"])
+def test_the_histogram_has_numpys_bins(open_try, kind):
+    values = np.random.default_rng(1).lognormal(1, 0.4, 300)
+    values = {"outlier": np.append(values, 200), "few": values[:5], "same": np.full(4, 2.0)}.get(kind, values)
+    page = open_try()
+    edges = page.evaluate(
+        "async (values) => (await import('./histogram.js')).binEdges(values)", values.tolist()
+    )
+    np.testing.assert_allclose(edges, np.histogram_bin_edges(values, "auto"), rtol=1e-9)
 
 
 def test_by_keyboard_alone(open_try, field):

@@ -84,7 +84,7 @@ export async function unpack(text, width) {
 /* Put the correction of one image into `el`.
    `data`: width, labels (Int32Array), picture (address of the image), name, file, sha256, fieldOfView, unit (of lengths),
    pixel (how long one is in it), version, command (how to replay, or ""). `onChange(edits)` is called after every change.
-   Returns {image, replay(edits), act(edit), destroy()}. */
+   Returns {image, replay(edits), act(edit), unsaved(), destroy()}. */
 export function mount(el, data, onChange = () => {}) {
   const image = new Grains(data.labels, data.width, data.fieldOfView), { width, height } = image;
   const panel = document.createElement("div");
@@ -441,7 +441,8 @@ export function mount(el, data, onChange = () => {}) {
   pick("merge");
   zoomTo(fitting());
   if (!panel.clientWidth) requestAnimationFrame(() => zoomTo(fitting())); // not yet in the page
-  return { image, act, replay, destroy: () => { removeEventListener("beforeunload", leaving); panel.remove(); } };
+  const unsaved = () => JSON.stringify(image.edits) !== state.saved;
+  return { image, act, replay, unsaved, destroy: () => { removeEventListener("beforeunload", leaving); panel.remove(); } };
 }
 
 /* anywidget: the edits are kept in step with Python, which makes them on its own labels. */
