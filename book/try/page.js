@@ -4,7 +4,7 @@
 import C from "./constants.js";
 import { labelsSha256, mount, number } from "./corrections.js";
 import { download, labelsPng, labelsTiff, maskPng } from "./export.js";
-import { report } from "./report.js";
+import { report, warningsOf } from "./report.js";
 import { histogramSvg } from "./histogram.js";
 
 const SHOWN = 1_500_000; // px of the picture on the page; larger images are shown reduced
@@ -273,7 +273,7 @@ export function start(root) {
       state.result = { ...result, found: result.boundary, part, pixelSize: size, source, seconds: (performance.now() - from) / 1000 };
       find(".ml-size").hidden = true;
       show();
-      say(`Done in ${number(state.result.seconds)} s. ${state.result.warnings.length ? "Read the warning below." : ""}`);
+      say(`Done in ${number(state.result.seconds)} s. ${warningsOf(state.result).length ? "Read the warning below." : ""}`);
       find(".ml-result").focus({ preventScroll: true });
     } catch (error) {
       if (turn !== state.turn) return;
@@ -285,10 +285,9 @@ export function start(root) {
 
   /* The result: warnings, numbers, histogram, notes, and what can be done with it. */
   function show() {
-    const { warnings, notes, image } = state.result;
+    const { notes, image } = state.result;
     find(".ml-result").hidden = false;
     if (state.tool) pick(null);
-    find(".ml-warnings").replaceChildren(...warnings.map((text) => paragraph(text, "ml-warning")));
     find(".ml-notes").replaceChildren(...notes.map((text) => paragraph(text, "ml-soft")));
     find("[data-do=correct]").disabled = image.height * image.width > CORRECTED;
     if (image.height * image.width > CORRECTED) {
@@ -300,6 +299,7 @@ export function start(root) {
 
   function showNumbers(measured) {
     state.result.measured = measured;
+    find(".ml-warnings").replaceChildren(...warningsOf(state.result).map((text) => paragraph(text, "ml-warning")));
     const table = document.createElement("table");
     table.innerHTML = "<caption>Numbers</caption><tbody></tbody>";
     for (const [quantity, value] of measured.rows) {

@@ -15,8 +15,12 @@ svg text { fill: currentColor; font-size: 13px; } svg path { stroke: currentColo
 const TEXT = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 const safe = (text) => String(text).replace(/[&<>"]/g, (c) => TEXT[c]);
 
+/* What may be wrong with a result: with its grains, and with the pixel size. */
+export const warningsOf = ({ warnings, measured }) => (measured.doubt ? [...warnings, measured.doubt] : warnings);
+
 /* `result` is that of the page; `canvas` shows the image with its boundaries. Returns a Blob. */
-export function report(name, { warnings, notes, measured, record, zoom, edits, part }, canvas) {
+export function report(name, result, canvas) {
+  const { notes, measured, record, zoom, edits, part } = result;
   const rows = measured.rows.map(([quantity, value]) => `<tr><th scope="row">${safe(quantity)}</th><td>${safe(value)}</td></tr>`);
   const how = [`method ${record.method}`, `magnification ${Number(zoom.toFixed(3))}`];
   if (part) how.push(`${part[2]} x ${part[3]} px of the image from column ${part[0]}, row ${part[1]}`);
@@ -24,7 +28,7 @@ export function report(name, { warnings, notes, measured, record, zoom, edits, p
   const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Grains of ${safe(name)}</title><style>${STYLE}</style></head><body><h1>Grains of ${safe(name)}</h1>
 <p>${new Date().toISOString().slice(0, 10)}, segmented in the browser by microlab ${safe(C.version)}: ${safe(how.join(", "))}.</p>
-${warnings.map((text) => `<p class="warning">${safe(text)}</p>`).join("")}
+${warningsOf(result).map((text) => `<p class="warning">${safe(text)}</p>`).join("")}
 <p><img alt="${safe(name)} with the boundaries that were found" src="${canvas.toDataURL("image/png")}"></p>
 <div class="columns"><table><caption>Numbers</caption>${rows.join("")}</table>${histogramSvg(measured.bars)}</div>
 <h2>Notes</h2><ul>${notes.map((text) => `<li>${safe(text)}</li>`).join("")}

@@ -62,9 +62,10 @@ const JOBS = {
       const share = valid.data.reduce((sum, shown) => sum + 1 - shown, 0) / valid.data.length;
       notes.push(`${(100 * share).toFixed(1)} % of the image is not the specimen (a legend, a mount, an empty corner) and was left out; a grain that it cuts counts as cut.`);
     }
-    const measured = measure({ labels, pixelSize, source, valid });
-    const warnings = [...result.warnings, ...(measured.doubt ? [measured.doubt] : [])];
-    return { ...result, image: read.image, notes: notes.map(inWords), warnings: warnings.map(inWords), measured };
+    return {
+      ...result, image: read.image, notes: notes.map(inWords), warnings: result.warnings.map(inWords),
+      measured: measure({ labels, pixelSize, source, valid }),
+    };
   },
 
   measure: ({ labels, pixelSize, source, valid }) => ({

@@ -106,7 +106,7 @@ def saved(page, name: str) -> bytes:
 def field(tmp_path_factory):
     """A virtual field of 160 px with a pixel size, as a TIFF."""
     path = tmp_path_factory.mktemp("field") / "field.tif"
-    return images.write_image(path, zoo_field("grooves", 30, side=160).image, pixel_size=PIXEL, bits=16)
+    return images.write_image(path, zoo_field("grooves", 24, side=160).image, pixel_size=PIXEL, bits=16)
 
 
 def real(name: str) -> np.ndarray:
