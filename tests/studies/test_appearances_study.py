@@ -131,8 +131,9 @@ def test_contrasts_are_counted_of_real_fields_and_of_virtual_ones(monkeypatch):
     known = [("bright", appearances.zoo_field("bright lines", 0, side=128))]
     monkeypatch.setattr(study, "real_fields", lambda size: known)
     record = study.contrast_record(None, "smoke")
-    assert set(record["sets"]) == {"bright", "virtual, contrast"}
-    for name in ("bright", "virtual, contrast", "all"):
+    kinds = ("bright", "virtual, contrast", "virtual, contrast, legend")
+    assert set(record["sets"]) == set(kinds)
+    for name in (*kinds, "all"):
         shares = [
             s["share of the boundary"] for k, s in record["scores"].items() if k.startswith(f"{name}: ")
         ]
