@@ -237,7 +237,7 @@ export function start(root) {
       setPixelSize(read.pixelSize, read.pixelSizeSource);
       setCrop(...withoutBar());
       showImage();
-      say([`${read.image.width} x ${read.image.height} pixels.`, ...read.notes].join(" "));
+      say([`${read.image.width} x ${read.image.height} pixels`, ...read.notes].join("; "));
     } catch (error) {
       if (turn !== state.turn) return;
       say("");

@@ -57,7 +57,7 @@ const JOBS = {
     if (!result.labels.data.some((label) => label > 0)) {
       throw new Error(`${name}: no grain was found, every pixel is boundary; check the image or the magnification`);
     }
-    const { labels, valid } = result, notes = [...read.notes, ...barNotes(read), ...result.notes];
+    const { labels, valid } = result, notes = [...read.notes.map((note) => `${name}: ${note}`), ...barNotes(read), ...result.notes];
     if (valid) {
       const share = valid.data.reduce((sum, shown) => sum + 1 - shown, 0) / valid.data.length;
       notes.push(`${(100 * share).toFixed(1)} % of the image is not the specimen (a legend, a mount, an empty corner) and was left out; a grain that it cuts counts as cut.`);
