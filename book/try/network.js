@@ -90,7 +90,7 @@ export class Network {
     }
     const x = standardise(resizeBy(image, zoom)), { height, width } = x, several = this.about.outputs.length > 1;
     const maps = Array.from({ length: several ? 2 : 1 }, () => new Float32Array(height * width));
-    const [rows, columns] = [height, width].map((size) => blend(size, C.predict.tile, C.predict.overlap));
+    const [rows, columns] = [height, width].map((size) => blend(size, C.predict.tile, C.predict.overlap, this.about.cell));
     let done = 0;
     for (const [top, high] of rows) {
       for (const [left, wide] of columns) {
@@ -163,11 +163,12 @@ export function candidate(name) {
 }
 
 /* Tiles along one side, [start, weights]; in every pixel the weights of all tiles sum to one. */
-function blend(size, tile, overlap) {
-  const last = Math.max(size - tile, 0), starts = [];
-  for (let s = 0; s < last; s += tile - overlap) starts.push(s);
-  starts.push(last);
-  const n = Math.min(tile, size), total = new Float32Array(size), step = Math.max(overlap, 1);
+function blend(size, tile, overlap, cell) {
+  // As many tiles as the library takes, but no larger than needed: on 1024 px three of 384, not of 512.
+  const count = 1 + Math.max(0, Math.ceil((size - tile) / (tile - overlap)));
+  const n = Math.min(size, cell * Math.ceil((size + (count - 1) * overlap) / count / cell));
+  const starts = Array.from({ length: count }, (_, k) => (count > 1 ? Math.round((k * (size - n)) / (count - 1)) : 0));
+  const total = new Float32Array(size), step = Math.max(overlap, 1);
   const window = Float32Array.from({ length: n }, (_, i) => Math.min(1, (i + 0.5) / step, (n - i - 0.5) / step));
   for (const start of starts) for (let i = 0; i < n; i++) total[start + i] += window[i];
   return starts.map((start) => [start, window.map((weight, i) => weight / total[start + i])]);

@@ -294,7 +294,7 @@ export function start(root) {
       find(".ml-notes").append(paragraph(`Grains of images above ${number(CORRECTED / 1e6)} megapixels cannot be corrected here: crop the image.`, "ml-soft"));
     }
     showNumbers(state.result.measured);
-    draw();
+    requestAnimationFrame(draw); // not in one go, which would be felt
   }
 
   function showNumbers(measured) {

@@ -111,7 +111,7 @@ def field(tmp_path_factory):
 
 def real(name: str) -> np.ndarray:
     try:
-        return load(name, "test")[0].image[:320, :400]
+        return load(name, "test")[0].image[:320, :640]
     except (DatasetError, OSError) as error:
         pytest.skip(str(error))
 
